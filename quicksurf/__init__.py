@@ -1,0 +1,1 @@
+"""quicksurf: a folder of photos to a surface mesh in minutes."""

@@ -1,0 +1,61 @@
+"""What every loader returns, whatever the capture looked like on disk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from quicksurf.cameras import Cameras
+
+
+class SparsePoints(NamedTuple):
+    """Triangulated points of structure from motion, in the frame of the cameras."""
+
+    positions: Float[Tensor, "n 3"]
+    colors: UInt8[Tensor, "n 3"]
+    observations: Int[Tensor, "m 2"]
+    """Pairs (point index, image index): image indices are those of `Scene.images`."""
+
+
+class Roi(NamedTuple):
+    """Region of interest: the ball that the surface is reconstructed in, in the frame of the cameras."""
+
+    center: tuple[float, float, float]
+    radius: float
+
+
+@dataclass
+class ReadReport:
+    """What reading the capture found: shown to the user and kept in summary.json."""
+
+    photos: int = 0
+    """Images found on disk."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """File name of each image that is not used → why."""
+    warnings: list[str] = field(default_factory=list)
+    seconds_read: float = 0.0
+    seconds_poses: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A capture ready to fit. Images are 8-bit sRGB, upright as their camera says, of any mix of sizes.
+
+    `images[i]`, `masks[i]`, `names[i]`, `held_out[i]` and camera i belong together. A mask is 255 on the object.
+    """
+
+    name: str
+    source: Path
+    cameras: Cameras
+    images: list[UInt8[np.ndarray, "h w 3"]]
+    masks: list[UInt8[np.ndarray, "h w"] | None]
+    names: list[str]
+    """Path of each image relative to `source`, with forward slashes."""
+    held_out: Bool[np.ndarray, "n"]
+    """Views kept from the fit and used to measure it."""
+    roi: Roi
+    points: SparsePoints | None
+    report: ReadReport
