@@ -1,0 +1,90 @@
+"""tiny-cuda-nn's three modules as torch modules, for any engine that can run a `NetworkLayout`.
+
+`Encoding`, `Network` and `NetworkWithInputEncoding` take tiny-cuda-nn's constructor arguments and keep its one flat
+`params` vector (weights first, then tables), so that a checkpoint of one back end loads in another. Inputs are
+[n, n_input_dims], outputs [n, n_output_dims]. First order only: a gradient of a gradient is not offered.
+
+Outputs are the transpose of a contiguous tensor (all values of one feature lie together): kernels work on tiles with
+one point a lane, and a slice of features is then contiguous.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quicksurf.backends.layout import NetworkLayout, encoding_layout, network_layout
+
+Run = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
+"""(layout, params [n_params], x [n, n_input], number of active grid levels) → [n, n_output], differentiable."""
+
+TABLE_RANGE = 1e-4  # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
+ALL_LEVELS = 1 << 16
+
+
+class EncodedNetwork(nn.Module):
+    """A layout, its parameters and the engine that runs it."""
+
+    params: nn.Parameter
+
+    def __init__(self, layout: NetworkLayout, run: Run, seed: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.n_output_dims = layout.n_output
+        self.n_active_levels = ALL_LEVELS
+        """Grid levels beyond this many give zeros (coarse to fine)."""
+        self._run = run
+        self.params = nn.Parameter(initial_params(layout, seed))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Evaluate at x; grids and spherical harmonics expect coordinates in [0, 1]."""
+        return self._run(self.layout, self.params, x, self.n_active_levels)
+
+    def split_params(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of a vector shaped like `params`: the network's weights and the encoding's tables."""
+        n = self.layout.n_network_params
+        return values[:n], values[n:]
+
+
+def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:
+    """Glorot-uniform weights and tables uniform in ±1e-4, as tiny-cuda-nn initialises them."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(layout.n_params, generator=generator) * 2 - 1
+    params = uniform * TABLE_RANGE
+    at = 0
+    for outputs, inputs in layout.matrices():
+        size = outputs * inputs
+        params[at : at + size] = uniform[at : at + size] * (6 / (outputs + inputs)) ** 0.5
+        at += size
+    return params
+
+
+class Modules:
+    """The three constructors of tiny-cuda-nn's torch binding, bound to one engine."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def Encoding(self, n_input_dims: int, encoding_config: dict[str, Any], seed: int = 1337) -> EncodedNetwork:
+        """An encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
+        return EncodedNetwork(encoding_layout(n_input_dims, encoding_config), self._run, seed)
+
+    def Network(
+        self, n_input_dims: int, n_output_dims: int, network_config: dict[str, Any], seed: int = 1337
+    ) -> EncodedNetwork:
+        """A fully fused MLP without biases on its raw inputs."""
+        return self.NetworkWithInputEncoding(n_input_dims, n_output_dims, {"otype": "Identity"}, network_config, seed)
+
+    def NetworkWithInputEncoding(
+        self,
+        n_input_dims: int,
+        n_output_dims: int,
+        encoding_config: dict[str, Any],
+        network_config: dict[str, Any],
+        seed: int = 1337,
+    ) -> EncodedNetwork:
+        """An encoding and a fully fused MLP in one pass."""
+        layout = network_layout(n_input_dims, n_output_dims, encoding_config, network_config)
+        return EncodedNetwork(layout, self._run, seed)

@@ -1,0 +1,39 @@
+// The kernels that exist once per instruction set, and the choice between them at run time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "network_spec.h"
+
+namespace quicksurf {
+
+template <class T>
+struct NetworkKernels {
+    // See network.h for shapes. n_active_levels: grid levels beyond it are zero and get no gradient.
+    void (*forward)(const NetworkSpec&, const T* params, int n_active_levels, Strided<const T> x, size_t n, T* output,
+                    T* saved);
+    void (*backward)(const NetworkSpec&, const T* params, int n_active_levels, Strided<const T> x, size_t n,
+                     const T* saved, const T* grad_output, T* grad_params, T* grad_x, T* grad_saved);
+};
+
+struct AdamStep {
+    float learning_rate, beta1, beta2, epsilon;
+    float correction1, correction2;  // 1 / (1 - beta^t)
+    bool skip_zero;                  // entries whose gradient is exactly zero keep value and moments
+};
+
+struct Kernels {
+    NetworkKernels<float> network32;
+    NetworkKernels<double> network64;
+    // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.
+    void (*adam)(const AdamStep&, size_t n, float* param, const float* grad, float* first, float* second);
+};
+
+// The widest set this processor runs, or the one QUICKSURF_ISA names ("v2", "v3", "v4", "generic").
+const Kernels& kernels();
+std::string instruction_set();
+std::vector<std::string> instruction_sets();    // those this processor can run
+void set_instruction_set(const std::string& name);  // throws std::invalid_argument
+
+}  // namespace quicksurf

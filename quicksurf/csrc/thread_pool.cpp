@@ -1,0 +1,144 @@
+#include "thread_pool.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace quicksurf {
+namespace {
+
+thread_local bool inside_task = false;
+
+struct Job {
+    const std::function<void(size_t)>* fn;
+    size_t n_tasks;
+    std::atomic<size_t> next{0};
+};
+
+class Pool {
+   public:
+    void run(size_t n_tasks, const std::function<void(size_t)>& fn) {
+        std::lock_guard<std::mutex> one_caller(caller_);
+        resize();
+        Job job{&fn, n_tasks};
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            job_ = &job;
+            busy_ = workers_.size();
+            ++generation_;
+        }
+        wake_.notify_all();
+        work(job);
+        std::unique_lock<std::mutex> lock(mutex_);
+        done_.wait(lock, [&] { return busy_ == 0; });
+        job_ = nullptr;
+    }
+
+    int size() const { return wanted_; }
+    void want(int n) { wanted_ = n; }
+
+   private:
+    static void work(Job& job) {
+        inside_task = true;
+        for (size_t i = job.next++; i < job.n_tasks; i = job.next++) (*job.fn)(i);
+        inside_task = false;
+    }
+
+    void resize() {
+        const size_t n = static_cast<size_t>(wanted_ - 1);
+        if (workers_.size() == n && owner_ == getpid()) return;
+        if (owner_ != getpid()) {
+            // After fork() only the calling thread exists: the handles of the parent's workers are abandoned.
+            new std::vector<std::thread>(std::move(workers_));
+            workers_.clear();
+        }
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            stop_ = true;
+            ++generation_;
+        }
+        wake_.notify_all();
+        for (auto& worker : workers_) worker.join();
+        workers_.clear();
+        stop_ = false;
+        owner_ = getpid();
+        for (size_t i = 0; i < n; ++i) workers_.emplace_back([this, seen = generation_] { loop(seen); });
+    }
+
+    void loop(size_t seen) {
+        for (;;) {
+            Job* job;
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                wake_.wait(lock, [&] { return generation_ != seen; });
+                seen = generation_;
+                if (stop_) return;
+                job = job_;
+            }
+            work(*job);
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (--busy_ == 0) done_.notify_one();
+        }
+    }
+
+    std::mutex caller_, mutex_;
+    std::condition_variable wake_, done_;
+    std::vector<std::thread> workers_;
+    Job* job_ = nullptr;
+    size_t busy_ = 0, generation_ = 0;
+    bool stop_ = false;
+    std::atomic<int> wanted_{usable_cpus()};
+    pid_t owner_ = getpid();
+};
+
+// Never destroyed: workers may outlive static destruction at interpreter exit.
+Pool& pool() {
+    static Pool* instance = new Pool;
+    return *instance;
+}
+
+// cgroup v2 "quota period" or v1's two files; 0 when there is no limit.
+double cgroup_cpus() {
+    double quota = 0, period = 0;
+    std::string first;
+    if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period && first != "max")
+        return std::atof(first.c_str()) / period;
+    std::ifstream q("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    if (q >> quota && p >> period && quota > 0 && period > 0) return quota / period;
+    return 0;
+}
+
+}  // namespace
+
+int usable_cpus() {
+    int n = static_cast<int>(std::thread::hardware_concurrency());
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+    if (const double quota = cgroup_cpus(); quota > 0) n = std::min(n, static_cast<int>(std::ceil(quota)));
+#endif
+    return std::max(1, n);
+}
+
+int num_threads() { return pool().size(); }
+void set_num_threads(int n) { pool().want(std::max(1, n)); }
+
+void parallel_for(size_t n_tasks, const std::function<void(size_t)>& fn) {
+    if (n_tasks == 0) return;
+    if (n_tasks == 1 || inside_task || num_threads() == 1) {
+        for (size_t i = 0; i < n_tasks; ++i) fn(i);
+        return;
+    }
+    pool().run(n_tasks, fn);
+}
+
+}  // namespace quicksurf
