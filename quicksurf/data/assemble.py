@@ -1,7 +1,7 @@
 """The end of every loader: posed images on disk become a `Scene`.
 
-A loader finds names, cameras, masks and points (`Views`); this module reads the pixels, drops the files that cannot
-be read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
+A loader finds names, cameras and points (`Views`); this module reads the pixels, drops the files that cannot be
+read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,7 +51,8 @@ class Views:
     cameras: Cameras
     """Sized as the camera file says; images of another size but the same aspect are accepted."""
     held_out: Bool[np.ndarray, "n"]
-    mask_paths: list[Path | None]
+    mask_paths: list[Path | None] | None = None
+    """Mask of each image as the capture names it; None looks for a folder of masks."""
     points: SparsePoints | None = None
     roi: Roi | None = None
     """A region of interest that the capture itself states."""
@@ -65,7 +66,7 @@ def every_eighth(n_images: int) -> Bool[np.ndarray, "n"]:
 
 
 def assemble(views: Views, source: Path, options: ReadOptions, report: ReadReport) -> Scene:
-    """Read the pixels of `views` and complete the scene; files that cannot be read are noted in `report.lost`.
+    """Read the pixels of `views` and complete the scene; unreadable files are noted in `report.lost`.
 
     Raises:
         ImageError: if fewer than three images can be read.
@@ -110,15 +111,15 @@ def fit_cameras(cameras: Cameras, read: Sequence[images.Pixels], paths: Sequence
         scale = item.size[0] / stated[0]
         if abs(stated[1] * scale - item.size[1]) > 1.5 * max(1.0, scale):  # sizes are rounded to pixels
             raise CaptureError(
-                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says {stated[0]} x {stated[1]}, "
-                "another aspect: use the image the camera was made for, or correct w and h"
+                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says {stated[0]} x {stated[1]}"
+                ", another aspect: use the image the camera was made for, or correct w and h"
             )
     sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in read])
     return lens.resize(cameras, sizes)
 
 
 def _upright(views: Views, index: int) -> bool:
-    """Whether to turn image `index`: as the views say, else if only the turned size agrees with its camera."""
+    """Whether to turn image `index`: as the views say, else if only then it agrees with its camera."""
     if views.upright:
         return True
     try:
@@ -138,7 +139,7 @@ def _select(views: Views, kept: Sequence[int]) -> Views:
         paths=[views.paths[index] for index in kept],
         cameras=views.cameras.select(torch.tensor(kept)),
         held_out=views.held_out[list(kept)],
-        mask_paths=[views.mask_paths[index] for index in kept],
+        mask_paths=None if views.mask_paths is None else [views.mask_paths[index] for index in kept],
         points=select_observers(views.points, kept, len(views.paths)),
     )
 
@@ -163,13 +164,16 @@ def _masks(
 ) -> list[UInt8[np.ndarray, "_ _"] | None]:
     if not options.use_masks:
         return [None] * len(read)
+    mask_paths, warnings = views.mask_paths, []
+    if mask_paths is None:
+        mask_paths, warnings = masks.find_masks(views.root, views.paths)
     found: list[UInt8[np.ndarray, "_ _"] | None] = []
-    for path, item, turned in zip(views.mask_paths, read, upright, strict=True):
+    for path, item, turned in zip(mask_paths, read, upright, strict=True):
         if path is not None:
             found.append(masks.read_mask(path, item, turned))
         else:
             found.append(None if item.alpha is None else masks.binary(item.alpha))
-    report.warnings += masks.mask_warnings(found, [path.name for path in views.paths])
+    report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
 
 

@@ -14,7 +14,6 @@ import torch
 from quicksurf.cameras import Cameras
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
 from quicksurf.data.images import natural_key, require_images
-from quicksurf.data.masks import find_masks
 from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.errors import CaptureError
 
@@ -111,14 +110,11 @@ def scene_from_reconstruction(
     report.photos = report.photos or len(present)
     require_images(len(present), report.lost, root)
     paths = [images[image.name] for image in present]
-    found, warnings = find_masks(root, paths) if options.use_masks else ([None] * len(paths), [])
-    report.warnings += warnings
     views = Views(
         root=root,
         paths=paths,
-        cameras=_cameras(present),
+        cameras=_cameras(reconstruction, present),
         held_out=every_eighth(len(present)),
-        mask_paths=found,
         points=sparse_points(reconstruction, [image.image_id for image in present]),
         upright=upright,
     )
@@ -143,8 +139,9 @@ def sparse_points(reconstruction: pycolmap.Reconstruction, image_ids: list[int])
     )
 
 
-def _cameras(images: list[pycolmap.Image]) -> Cameras:
-    lenses = [_lens(image) for image in images]
+def _cameras(reconstruction: pycolmap.Reconstruction, images: list[pycolmap.Image]) -> Cameras:
+    cameras = [reconstruction.cameras[image.camera_id] for image in images]
+    lenses = [_lens(camera, image.name) for camera, image in zip(cameras, images, strict=True)]
     worlds = [image.cam_from_world().matrix() for image in images]
     poses = [np.concatenate([pose[:, :3].T, -pose[:, :3].T @ pose[:, 3:]], axis=1) for pose in worlds]
     return Cameras(
@@ -152,25 +149,25 @@ def _cameras(images: list[pycolmap.Image]) -> Cameras:
         intrinsics=torch.tensor([lens[0] for lens in lenses], dtype=torch.float64),
         distortion=torch.tensor([lens[1] for lens in lenses], dtype=torch.float64),
         fisheye=torch.tensor([lens[2] for lens in lenses]),
-        sizes=torch.tensor([[image.camera.width, image.camera.height] for image in images]),
+        sizes=torch.tensor([[camera.width, camera.height] for camera in cameras]),
     )
 
 
-def _lens(image: pycolmap.Image) -> tuple[list[float], list[float], bool]:
-    """Intrinsics, distortion and whether it is a fisheye."""
-    model = image.camera.model.name
+def _lens(camera: pycolmap.Camera, name: str) -> tuple[list[float], list[float], bool]:
+    """Intrinsics, distortion and whether it is a fisheye; `name` is an image that has this camera."""
+    model = camera.model.name
     if model not in _MODELS:
         raise CaptureError(
-            f"{image.name} has COLMAP's camera model {model}; known are {', '.join(_MODELS)}: run "
+            f"{name} has COLMAP's camera model {model}; known are {', '.join(_MODELS)}: run "
             "`colmap image_undistorter`, or reconstruct with --ImageReader.camera_model OPENCV"
         )
     keys, fisheye = _MODELS[model]
-    values = dict(zip(keys.split(), map(float, image.camera.params), strict=True))
+    values = dict(zip(keys.split(), map(float, camera.params), strict=True))
     fx, fy = values.get("fx", values.get("f")), values.get("fy", values.get("f"))
     intrinsics = [fx, fy, values["cx"], values["cy"]]
     distortion = [values.get(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")]
     if not np.isfinite(intrinsics + distortion).all():
-        raise CaptureError(f"the camera of {image.name} holds NaN or infinity; reconstruct again")
+        raise CaptureError(f"the camera of {name} holds NaN or infinity; reconstruct again")
     return intrinsics, distortion, fisheye
 
 

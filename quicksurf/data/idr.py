@@ -17,7 +17,6 @@ from scipy.linalg import rq
 from quicksurf.cameras import N_DISTORTION, Cameras
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
 from quicksurf.data.images import list_images, read_header, require_images
-from quicksurf.data.masks import find_masks
 from quicksurf.data.scene import ReadReport, Roi, Scene
 from quicksurf.errors import CaptureError, ImageError
 
@@ -51,14 +50,11 @@ def read_idr(source: Path, options: ReadOptions) -> Scene:
             report.lost[paths[index].name] = str(error)
     require_images(len(sizes), report.lost, folder)
     used = [paths[index] for index in sizes]
-    found, warnings = find_masks(source.parent, used) if options.use_masks else ([None] * len(used), [])
-    report.warnings += warnings
     views = Views(
         root=source.parent,
         paths=used,
         cameras=_cameras(matrices, sizes, source),
         held_out=every_eighth(len(used)),
-        mask_paths=found,
         roi=_roi(matrices, list(sizes), source),
     )
     return assemble(views, source, options, report)

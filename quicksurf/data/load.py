@@ -12,11 +12,9 @@ from quicksurf.data.colmap_model import find_model, read_colmap
 from quicksurf.data.idr import NAMES as IDR_NAMES
 from quicksurf.data.idr import read_idr
 from quicksurf.data.images import SUFFIXES
-from quicksurf.data.photos import read_photos
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import NAMES as TRANSFORMS_NAMES
 from quicksurf.data.transforms import read_transforms
-from quicksurf.data.video import read_video
 from quicksurf.errors import CaptureError, ImageError
 
 __all__ = ["ReadOptions", "read_scene"]
@@ -64,8 +62,8 @@ def _recognise(source: Path) -> tuple[str, Path, Callable[[Path, ReadOptions], S
             read_colmap,
         )
     if (source / "images").is_dir() and not _has_images(source):
-        return "photos in images/ without cameras, poses are found from them", source / "images", read_photos
-    return "photos without cameras, poses are found from them", source, read_photos
+        return "photos in images/ without cameras, poses are found from them", source / "images", _read_photos
+    return "photos without cameras, poses are found from them", source, _read_photos
 
 
 def _recognise_file(source: Path) -> tuple[str, Path, Callable[[Path, ReadOptions], Scene]]:
@@ -75,13 +73,25 @@ def _recognise_file(source: Path) -> tuple[str, Path, Callable[[Path, ReadOption
     if suffix == ".npz":
         return "cameras from npz (IDR)", source, read_idr
     if suffix in VIDEO_SUFFIXES:
-        return "a video, frames are chosen from it", source, read_video
+        return "a video, frames are chosen from it", source, _read_video
     if suffix in SUFFIXES:
         raise ImageError(f"{source} is one photo: give the folder of at least 3, better 20 or more")
     known = ", ".join(sorted(VIDEO_SUFFIXES))
     raise CaptureError(
         f"{source}: unknown kind of file; expected a .json or .npz of cameras or a video ({known})"
     )
+
+
+def _read_photos(source: Path, options: ReadOptions) -> Scene:
+    from quicksurf.data.photos import read_photos  # the poser is loaded only where cameras are missing
+
+    return read_photos(source, options)
+
+
+def _read_video(source: Path, options: ReadOptions) -> Scene:
+    from quicksurf.data.video import read_video  # so are the video codecs
+
+    return read_video(source, options)
 
 
 def _has_images(folder: Path) -> bool:

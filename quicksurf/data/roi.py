@@ -187,8 +187,9 @@ def _look_up(
 
 def _without_crumbs(hull: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Drop pieces under a twentieth of the largest: coincidences of silhouettes far from the object."""
-    labels, count = ndimage.label(hull, np.ones((3, 3, 3)))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    labels: np.ndarray = np.zeros(hull.shape, np.int32)
+    ndimage.label(hull, np.ones((3, 3, 3)), output=labels)
+    sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return (sizes >= max(1, sizes.max() / 20))[labels]
 

@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float
 from quicksurf.cameras import Cameras
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
 from quicksurf.data.images import SUFFIXES, read_header
-from quicksurf.data.masks import find_masks
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.errors import CaptureError, ImageError
 from quicksurf.io import write_json
@@ -65,14 +64,12 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
         held_out += _split(content, read, root) if in_test is None else [in_test] * len(read)
     if not frames:
         raise CaptureError(f"{source}: none of its frames has an image on disk; copy the images beside it")
-    found, warnings = _masks(root, frames) if options.use_masks else ([None] * len(frames), [])
-    report.warnings += warnings
     views = Views(
         root=root,
         paths=[frame.path for frame in frames],
         cameras=_cameras(frames),
         held_out=np.array(held_out),
-        mask_paths=found,
+        mask_paths=_named_masks(frames) if options.use_masks else None,
     )
     return assemble(views, source, options, report)
 
@@ -80,7 +77,7 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
 def write_cameras(
     path: Path, cameras: Cameras, names: Sequence[str], held_out: Bool[np.ndarray, "n"]
 ) -> None:
-    """Write cameras in nerfstudio's form of transforms.json, in their own frame: every lens in its own frame entry.
+    """Write cameras in nerfstudio's form of transforms.json, in their own frame: every lens in its own entry.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -111,7 +108,9 @@ def _files(source: Path) -> list[tuple[Path, bool | None]]:
     """The files to read with whether their frames are held out (None: the file says)."""
     if source.name != "transforms_train.json":
         return [(source, None)]
-    beside = [(source.with_name(f"transforms_{split}.json"), split != "train") for split in _SPLITS]
+    beside: list[tuple[Path, bool | None]] = [
+        (source.with_name(f"transforms_{split}.json"), split != "train") for split in _SPLITS
+    ]
     # Held-out views are test's, or val's where there is no test: 100 are enough and reading takes time.
     present = [item for item in beside if item[0].is_file()]
     return present[:2] if len(present) > 1 else [(source, None)]
@@ -187,8 +186,8 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
     )
 
 
-def _masks(root: Path, frames: Sequence[Frame]) -> tuple[list[Path | None], list[str]]:
-    """Masks as the frames name them, else from a folder of masks."""
+def _named_masks(frames: Sequence[Frame]) -> list[Path | None] | None:
+    """Masks as the frames name them, or None where no frame does."""
     named = [frame.mask for frame in frames]
     missing = [str(mask) for mask in named if mask is not None and not mask.is_file()]
     if missing:
@@ -196,7 +195,7 @@ def _masks(root: Path, frames: Sequence[Frame]) -> tuple[list[Path | None], list
             f"{len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first {missing[0]}; "
             "copy them or remove the key"
         )
-    return (named, []) if any(named) else find_masks(root, [frame.path for frame in frames])
+    return named if any(named) else None
 
 
 def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path) -> list[bool]:
