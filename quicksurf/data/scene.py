@@ -50,8 +50,8 @@ class Scene:
     name: str
     source: Path
     cameras: Cameras
-    images: list[UInt8[np.ndarray, "h w 3"]]
-    masks: list[UInt8[np.ndarray, "h w"] | None]
+    images: list[UInt8[np.ndarray, "_ _ 3"]]
+    masks: list[UInt8[np.ndarray, "_ _"] | None]
     names: list[str]
     """Path of each image relative to `source`, with forward slashes."""
     held_out: Bool[np.ndarray, "n"]

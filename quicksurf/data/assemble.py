@@ -1,0 +1,186 @@
+"""The end of every loader: posed images on disk become a `Scene`.
+
+A loader finds names, cameras and points (`Views`); this module reads the pixels, drops the files that cannot be
+read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from quicksurf import cameras as lens
+from quicksurf.cameras import Cameras
+from quicksurf.data import images, masks
+from quicksurf.data.roi import automatic_roi, check_roi
+from quicksurf.data.scene import ReadReport, Roi, Scene, SparsePoints
+from quicksurf.errors import CaptureError, ImageError
+
+HELD_OUT_EVERY = 8  # the field's convention for captures without a split of their own
+_MIN_TO_HOLD_OUT = 8  # below that every view is needed for the surface
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How much to read of a capture, and where to keep what is made on the way."""
+
+    max_pixels: int
+    """Larger images are area-filtered down to this many pixels each, cameras with them."""
+    use_masks: bool = True
+    """Use mask files and alpha channels where there are any."""
+    roi: Roi | None = None
+    """The user's region of interest; None chooses one."""
+    work_folder: Path | None = None
+    """Where structure from motion keeps its database; None takes a temporary folder."""
+    pose_seconds: float = 300.0
+    """Time left for finding poses, where the capture has none."""
+    say: Callable[[str], None] = print
+    """Receives one line at a time for the user."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed images on disk, before a pixel is read. Lists and cameras run in parallel."""
+
+    root: Path
+    """The folder of the capture; names are relative to it."""
+    paths: list[Path]
+    cameras: Cameras
+    """Sized as the camera file says; images of another size but the same aspect are accepted."""
+    held_out: Bool[np.ndarray, "n"]
+    mask_paths: list[Path | None] | None = None
+    """Mask of each image as the capture names it; None looks for a folder of masks."""
+    points: SparsePoints | None = None
+    roi: Roi | None = None
+    """A region of interest that the capture itself states."""
+    upright: bool = False
+    """Cameras refer to pixels after EXIF's orientation (photos posed by us), not as stored."""
+
+
+def every_eighth(n_images: int) -> Bool[np.ndarray, "n"]:
+    """The default split: views 0, 8, 16, … are held out; none of fewer than eight."""
+    return (np.arange(n_images) % HELD_OUT_EVERY == 0) & (n_images >= _MIN_TO_HOLD_OUT)
+
+
+def assemble(views: Views, source: Path, options: ReadOptions, report: ReadReport) -> Scene:
+    """Read the pixels of `views` and complete the scene; unreadable files are noted in `report.lost`.
+
+    Raises:
+        ImageError: if fewer than three images can be read.
+        CaptureError: if an image or mask has another aspect than its camera says.
+        RoiError: if no camera sees the region of interest.
+    """
+    upright = [_upright(views, index) for index in range(len(views.paths))]
+    pixels = images.each_or_error(
+        range(len(upright)), lambda i: images.read_pixels(views.paths[i], options.max_pixels, upright[i])
+    )
+    for path, item in zip(views.paths, pixels, strict=True):
+        if isinstance(item, ImageError):
+            report.lost[path.name] = str(item)
+    kept = [index for index, item in enumerate(pixels) if isinstance(item, images.Pixels)]
+    images.require_images(len(kept), report.lost, views.root)
+    views, read = _select(views, kept), [item for item in pixels if isinstance(item, images.Pixels)]
+    cameras = fit_cameras(views.cameras, read, views.paths)
+    found = _masks(views, read, [upright[index] for index in kept], options, report)
+    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
+    report.warnings += check_roi(roi, cameras)
+    return Scene(
+        name=views.root.resolve().name,
+        source=source,
+        cameras=cameras,
+        images=[item.rgb for item in read],
+        masks=found,
+        names=[path.relative_to(views.root).as_posix() for path in views.paths],
+        held_out=_split(views.held_out, report),
+        roi=roi,
+        points=views.points,
+        report=report,
+    )
+
+
+def fit_cameras(cameras: Cameras, read: Sequence[images.Pixels], paths: Sequence[Path]) -> Cameras:
+    """Bring intrinsics from the size the camera file states to that of the pixels in memory.
+
+    Raises:
+        CaptureError: if an image's aspect differs from its camera's, naming the image.
+    """
+    for path, item, stated in zip(paths, read, cameras.sizes.tolist(), strict=True):
+        scale = item.size[0] / stated[0]
+        if abs(stated[1] * scale - item.size[1]) > 1.5 * max(1.0, scale):  # sizes are rounded to pixels
+            raise CaptureError(
+                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says {stated[0]} x {stated[1]}"
+                ", another aspect: use the image the camera was made for, or correct w and h"
+            )
+    sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in read])
+    return lens.resize(cameras, sizes)
+
+
+def _upright(views: Views, index: int) -> bool:
+    """Whether to turn image `index`: as the views say, else if only then it agrees with its camera."""
+    if views.upright:
+        return True
+    try:
+        header = images.read_header(views.paths[index])
+    except ImageError:
+        return False  # reading the pixels reports it
+    stated_wide = bool(views.cameras.sizes[index, 0] > views.cameras.sizes[index, 1])
+    stored_wide = header.stored_size[0] > header.stored_size[1]
+    return (header.width, header.height) != header.stored_size and stated_wide != stored_wide
+
+
+def _select(views: Views, kept: Sequence[int]) -> Views:
+    if len(kept) == len(views.paths):
+        return views
+    return replace(
+        views,
+        paths=[views.paths[index] for index in kept],
+        cameras=views.cameras.select(torch.tensor(kept)),
+        held_out=views.held_out[list(kept)],
+        mask_paths=None if views.mask_paths is None else [views.mask_paths[index] for index in kept],
+        points=select_observers(views.points, kept, len(views.paths)),
+    )
+
+
+def select_observers(points: SparsePoints | None, kept: Sequence[int], n_images: int) -> SparsePoints | None:
+    """The same points seen by the images `kept` alone, renumbered 0, 1, … in that order."""
+    if points is None:
+        return None
+    renumbered = torch.full((n_images,), -1)
+    renumbered[torch.tensor(kept)] = torch.arange(len(kept))
+    observers = renumbered[points.observations[:, 1]]
+    observations = torch.stack([points.observations[:, 0], observers], 1)[observers >= 0]
+    return points._replace(observations=observations)
+
+
+def _masks(
+    views: Views,
+    read: Sequence[images.Pixels],
+    upright: Sequence[bool],
+    options: ReadOptions,
+    report: ReadReport,
+) -> list[UInt8[np.ndarray, "_ _"] | None]:
+    if not options.use_masks:
+        return [None] * len(read)
+    mask_paths, warnings = views.mask_paths, []
+    if mask_paths is None:
+        mask_paths, warnings = masks.find_masks(views.root, views.paths)
+    found: list[UInt8[np.ndarray, "_ _"] | None] = []
+    for path, item, turned in zip(mask_paths, read, upright, strict=True):
+        if path is not None:
+            found.append(masks.read_mask(path, item, turned))
+        else:
+            found.append(None if item.alpha is None else masks.binary(item.alpha))
+    report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
+    return found
+
+
+def _split(held_out: Bool[np.ndarray, "n"], report: ReadReport) -> Bool[np.ndarray, "n"]:
+    if (~held_out).sum() >= images.MIN_IMAGES:
+        return held_out
+    report.warnings.append(
+        "too few views to hold any out: all are used, and held-out quality is not measured"
+    )
+    return np.zeros_like(held_out)

@@ -1,0 +1,280 @@
+"""One image file at a time: header, EXIF, pixels; nothing about cameras or scenes.
+
+Files are hostile until decoded: the size in the header is bounded before memory is taken, only the formats
+named here are tried, and whatever a decoder raises becomes an `ImageError` that names the file. "Stored" is
+the pixel order in the file, "upright" the order after EXIF's orientation tag; they differ on a turned phone.
+"""
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pillow_heif
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from quicksurf.errors import ImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+MAX_MEGAPIXELS = (
+    120  # above the largest phone sensor (108 MP); 8-bit RGB is then at most 360 MB while decoding
+)
+MIN_IMAGES = 3  # two views carve no surface
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF")
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
+_PLANE_RESOLUTION, _PLANE_UNIT, _EXIF_WIDTH, _EXIF_HEIGHT = 0xA20E, 0xA210, 0xA002, 0xA003
+_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # inch, cm, mm, µm
+_DIAGONAL_35MM = math.hypot(36.0, 24.0)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+pillow_heif.register_heif_opener()
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_MEGAPIXELS is the bound here
+
+
+class ImageFile(NamedTuple):
+    """What the header of an image file says."""
+
+    path: Path
+    width: int
+    """Upright width in pixels."""
+    height: int
+    """Upright height in pixels."""
+    focal_pixels: float | None
+    """Focal length from EXIF, in pixels of this file."""
+    stored_size: tuple[int, int]
+    """Width and height before EXIF's orientation is applied."""
+
+
+class Pixels(NamedTuple):
+    """A decoded image, no larger than asked for."""
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    alpha: UInt8[np.ndarray, "h w"] | None
+    size: tuple[int, int]
+    """Width and height before downsampling, in the same orientation as `rgb`."""
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key that puts IMG_9 before IMG_10 whatever the case."""
+    parts = [part for part in re.split(r"(\d+)", name.casefold()) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly inside `folder`, in natural order; hidden files and other kinds are passed over.
+
+    Raises:
+        ImageError: if there is none, or if two share a name but for case or suffix (masks and cameras are
+            matched by that name).
+    """
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    files = sorted((p for p in files if p.is_file()), key=lambda path: natural_key(path.name))
+    if not files:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
+    seen: dict[str, Path] = {}
+    for path in files:
+        twin = seen.setdefault(path.stem.casefold(), path)
+        if twin is not path:
+            raise ImageError(
+                f"{folder} holds two photos of one name, {twin.name} and {path.name}: rename or remove one"
+            )
+    return files
+
+
+def read_header(path: Path) -> ImageFile:
+    """Size, orientation and focal length without decoding pixels.
+
+    Raises:
+        ImageError: if the file is not an image, is empty, or is larger than `MAX_MEGAPIXELS`.
+    """
+    with _opened(path) as image:
+        exif = image.getexif()
+        width, height = image.size
+        turned = exif.get(_ORIENTATION) in (5, 6, 7, 8)
+        upright = (height, width) if turned else (width, height)
+        return ImageFile(path, *upright, _focal_pixels(exif, width, height), (width, height))
+
+
+def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
+    """Decode one image to 8-bit RGB, area-filtered down to at most `max_pixels`.
+
+    16-bit values are scaled by 255/65535, grey becomes three equal channels, and transparent pixels are laid
+    over white (what lies under them is left from some editor and differs from view to view).
+
+    Args:
+        path: the file.
+        max_pixels: upper bound of width · height of the result.
+        upright: apply EXIF's orientation; False keeps the stored order, which cameras from a file refer to.
+
+    Raises:
+        ImageError: as `read_header`, or if the pixels are truncated, corrupt or of 32 bits.
+    """
+    with _opened(path) as image:
+        size = image.size
+        image.draft(
+            None, fit_size(*size, max_pixels)
+        )  # JPEG decodes to 1/2, 1/4, 1/8 for free; others ignore it
+        if upright:
+            orientation = image.getexif().get(_ORIENTATION)
+            size = (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+            image = ImageOps.exif_transpose(image)
+        image = _eight_bit(image, path)
+        target = fit_size(*size, max_pixels)
+        if image.size != target:
+            image = image.resize(target, Image.Resampling.BOX)
+        return _split_alpha(image, size)
+
+
+def read_grey(path: Path, upright: bool = False) -> UInt8[np.ndarray, "h w"]:
+    """Decode a mask at full size: its luminance, or its alpha where colour carries nothing.
+
+    Raises:
+        ImageError: as `read_pixels`.
+    """
+    with _opened(path) as image:
+        image = _eight_bit(ImageOps.exif_transpose(image) if upright else image, path)
+        if image.mode in ("LA", "RGBA"):
+            alpha = np.array(image.getchannel("A"))
+            if alpha.min() < 255:
+                return alpha
+        return np.array(image.convert("L"))
+
+
+def fit_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """The largest size of the same aspect (to a pixel) with at most `max_pixels`; never larger than given."""
+    if width * height <= max_pixels:
+        return width, height
+    scale = math.sqrt(max_pixels / (width * height))
+    return max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+
+
+def each_or_error(items: Sequence[T], read: Callable[[T], R]) -> list[R | ImageError]:
+    """Call `read` on every item in a few threads; one that fails gives its `ImageError` in its place."""
+
+    def attempt(item: T) -> R | ImageError:
+        try:
+            return read(item)
+        except ImageError as error:
+            return error
+
+    # Decoders release the GIL; more than four would only raise the peak of memory.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(attempt, items))
+
+
+def require_images(n_left: int, lost: dict[str, str], where: Path) -> None:
+    """Refuse a capture in which fewer than `MIN_IMAGES` images are left, naming what was lost and why.
+
+    Raises:
+        ImageError: if `n_left` is too small.
+    """
+    if n_left >= MIN_IMAGES:
+        return
+    reasons = "".join(f"\n  {name}: {reason}" for name, reason in list(lost.items())[:5])
+    found = f"{n_left} usable image{'s' * (n_left != 1)} in {where}"
+    raise ImageError(f"{found}: at least {MIN_IMAGES} are needed, 20 or more are better{reasons}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open lazily with the size bounded; turn whatever the decoder raises into an `ImageError`."""
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty (0 bytes); copy it again or remove it")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_size(path, *image.size)
+            yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path}: {error}; at most {MAX_MEGAPIXELS} megapixels are read, shrink it"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: not an image (JPEG, PNG, TIFF, WebP or HEIC); remove or convert it"
+        ) from error
+    except (
+        Exception
+    ) as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error, …
+        raise ImageError(f"{path}: truncated or corrupt ({error}); copy it again or remove it") from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise ImageError(
+            f"{path}: {width} x {height} is {width * height / 1e6:.0f} megapixels, "
+            f"at most {MAX_MEGAPIXELS} are read: shrink it"
+        )
+    if width < 8 or height < 8:
+        raise ImageError(f"{path}: {width} x {height} pixels is too small to be a photo; remove it")
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """Any mode to L, LA, RGB or RGBA of 8 bits per channel."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{path}: 32 bits per channel; save it with 8 or 16")
+    if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
+
+
+def _split_alpha(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    if image.mode not in ("LA", "RGBA"):
+        return Pixels(np.array(image.convert("RGB")), None, size)
+    rgba = np.array(image.convert("RGBA"))
+    alpha = rgba[..., 3].copy()
+    if alpha.min() == 255:
+        return Pixels(rgba[..., :3].copy(), None, size)
+    opacity = alpha[..., None].astype(np.float32) / 255
+    rgb = rgba[..., :3] * opacity + 255 * (1 - opacity)
+    return Pixels(np.rint(rgb).astype(np.uint8), alpha, size)
+
+
+def _focal_pixels(exif: Image.Exif, width: int, height: int) -> float | None:
+    """Focal length in pixels from EXIF, or None where it is absent or absurd.
+
+    The tags describe the original photo (`ExifImageWidth` × `ExifImageHeight`). If the file was cropped and
+    shrunk since, the larger of the two ratios is the scale, for a crop can only lose pixels.
+    """
+    tags = exif.get_ifd(_EXIF_IFD)
+    original = _number(tags, _EXIF_WIDTH) or width, _number(tags, _EXIF_HEIGHT) or height
+    scale = max(width / original[0], height / original[1])
+    scale = scale if scale <= 1 else 1.0
+    focal_35mm, focal_mm = _number(tags, _FOCAL_35MM), _number(tags, _FOCAL_MM)
+    resolution, unit = _number(tags, _PLANE_RESOLUTION), _UNIT_MM.get(int(_number(tags, _PLANE_UNIT) or 2))
+    focal = None
+    if focal_35mm:
+        focal = focal_35mm / _DIAGONAL_35MM * math.hypot(*original) * scale
+    elif focal_mm and resolution and unit:
+        focal = focal_mm * resolution / unit * scale
+    plausible = (
+        focal is not None and 0.2 < focal / max(width, height) < 20
+    )  # a 10 mm fisheye to an 700 mm lens
+    return focal if plausible else None
+
+
+def _number(tags: Any, tag: int) -> float | None:
+    """A positive finite EXIF value, or None (tags of any type, 0/0 and NaN occur in the wild)."""
+    try:
+        value = float(tags[tag])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return value if math.isfinite(value) and value > 0 else None

@@ -1,0 +1,268 @@
+"""One image file: every form decodes to the same picture, every damaged one is named."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from quicksurf.data import images
+from quicksurf.errors import ImageError
+
+WIDTH, HEIGHT = 48, 32
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth colour picture whose corners differ, so that a turn or a flip shows."""
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    return np.stack([columns * 5, rows * 7, 255 - columns * 2 - rows * 3], -1).astype(np.uint8)
+
+
+def save_png16(path: Path, values: np.ndarray, color_type: int) -> None:
+    """A 16-bit PNG (Pillow writes none in colour): colour type 0 grey, 2 RGB, 6 RGBA."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def exif_with(orientation: int | None = None, **tags: float) -> Image.Exif:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[images._ORIENTATION] = orientation
+    ifd = exif.get_ifd(images._EXIF_IFD)
+    for name, value in tags.items():
+        ifd[getattr(images, f"_{name.upper()}")] = value
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "levels"),
+    [  # the worst error in grey levels: none for lossless forms
+        (".png", {}, 0),
+        (".tif", {}, 0),
+        (".tiff", {"compression": "tiff_lzw"}, 0),
+        (".webp", {"lossless": True}, 0),
+        (".jpg", {"quality": 98, "subsampling": 0}, 6),
+        (".heic", {"quality": 98}, 12),
+    ],
+)
+def test_every_format_decodes_to_the_picture(tmp_path, picture, suffix, options, levels):
+    path = tmp_path / f"photo{suffix}"
+    Image.fromarray(picture).save(path, **options)
+    pixels = images.read_pixels(path, 10**6)
+    assert pixels.alpha is None
+    assert pixels.size == (WIDTH, HEIGHT)
+    assert np.abs(pixels.rgb.astype(int) - picture).max() <= levels
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_sixteen_bit_colour_scales_to_eight(tmp_path, picture, kind):
+    path = tmp_path / f"deep.{kind}"
+    if kind == "png":
+        save_png16(path, picture.astype(np.uint16) * 257, 2)
+    else:
+        tifffile.imwrite(path, picture.astype(np.uint16) * 257, photometric="rgb")
+    np.testing.assert_array_equal(images.read_pixels(path, 10**6).rgb, picture)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_sixteen_bit_grey_scales_to_eight(tmp_path, picture, kind):
+    path = tmp_path / f"deep.{kind}"
+    if kind == "png":
+        save_png16(path, picture[..., 0].astype(np.uint16) * 257, 0)
+    else:
+        tifffile.imwrite(path, picture[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(
+        images.read_pixels(path, 10**6).rgb, np.repeat(picture[..., :1], 3, axis=-1)
+    )
+
+
+def test_grey_and_palette_become_three_channels(tmp_path, picture):
+    grey = Image.fromarray(picture[..., 1])
+    grey.save(tmp_path / "grey.png")
+    grey.convert("P").save(tmp_path / "palette.png")
+    for name in ("grey.png", "palette.png"):
+        rgb = images.read_pixels(tmp_path / name, 10**6).rgb
+        np.testing.assert_array_equal(rgb, np.repeat(picture[..., 1:2], 3, axis=-1))
+
+
+def test_alpha_is_returned_and_transparent_is_white(tmp_path, picture):
+    alpha = np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[:, : WIDTH // 2] = 255
+    Image.fromarray(np.dstack([picture, alpha])).save(tmp_path / "cut.png")
+    pixels = images.read_pixels(tmp_path / "cut.png", 10**6)
+    assert pixels.alpha is not None
+    np.testing.assert_array_equal(pixels.alpha, alpha)
+    np.testing.assert_array_equal(pixels.rgb[:, : WIDTH // 2], picture[:, : WIDTH // 2])
+    assert (pixels.rgb[:, WIDTH // 2 :] == 255).all()
+
+
+def test_opaque_alpha_is_no_mask(tmp_path, picture):
+    Image.fromarray(np.dstack([picture, np.full((HEIGHT, WIDTH), 255, np.uint8)])).save(tmp_path / "a.png")
+    assert images.read_pixels(tmp_path / "a.png", 10**6).alpha is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_undone_or_left(tmp_path, picture, orientation):
+    # The eight ways a camera stores an upright picture (EXIF 2.3, tag 0x0112).
+    stored = {
+        1: picture,
+        2: picture[:, ::-1],
+        3: picture[::-1, ::-1],
+        4: picture[::-1],
+        5: picture.transpose(1, 0, 2),
+        6: np.rot90(picture),
+        7: picture[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(picture, -1),
+    }[orientation]
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif_with(orientation))
+    header = images.read_header(path)
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
+    assert header.stored_size == (stored.shape[1], stored.shape[0])
+    np.testing.assert_array_equal(images.read_pixels(path, 10**6).rgb, picture)
+    np.testing.assert_array_equal(images.read_pixels(path, 10**6, upright=False).rgb, stored)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_downsampling_is_an_area_mean(tmp_path, suffix):
+    checks = (np.indices((64, 96)).sum(0) % 2 * 255).astype(np.uint8)  # aliasing would leave black or white
+    path = tmp_path / f"checks{suffix}"
+    Image.fromarray(checks).save(path, **({"quality": 100} if suffix == ".jpg" else {}))
+    pixels = images.read_pixels(path, 16 * 24)
+    assert pixels.rgb.shape == (16, 24, 3)
+    assert pixels.size == (96, 64)
+    assert np.abs(pixels.rgb.astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "bound"), [(7, 5, 35), (7, 5, 34), (4032, 3024, 10**6), (9, 9000, 80)]
+)
+def test_fit_size_is_bounded_and_keeps_the_aspect(width, height, bound):
+    small = images.fit_size(width, height, bound)
+    assert 0 < small[0] * small[1] <= max(bound, small[1])
+    assert (small == (width, height)) == (width * height <= bound)
+    assert small[0] == 1 or abs(small[0] / small[1] * height / width - 1) < 2 / min(small)
+
+
+def test_focal_length_from_35mm_equivalent(tmp_path, picture):
+    path = tmp_path / "phone.jpg"
+    Image.fromarray(picture).save(path, exif=exif_with(focal_35mm=26))
+    expected = 26 / 43.2666 * np.hypot(WIDTH, HEIGHT)
+    assert images.read_header(path).focal_pixels == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_length_from_the_sensor_of_a_cropped_and_shrunk_photo(tmp_path):
+    # 5184 x 3456 at 10 px/µm·cm… : 46 mm at 5728 px per inch; cropped to a square and shrunk to 120 pixels.
+    path = tmp_path / "slr.jpg"
+    tags = {"focal_mm": 46.0, "plane_resolution": 5728.0, "plane_unit": 2}
+    exif = exif_with(**tags, exif_width=5184, exif_height=3456)
+    Image.fromarray(np.zeros((120, 120, 3), np.uint8)).save(path, exif=exif)
+    assert images.read_header(path).focal_pixels == pytest.approx(46 * 5728 / 25.4 * 120 / 3456, rel=1e-5)
+
+
+@pytest.mark.parametrize("tags", [{}, {"focal_35mm": 0}, {"focal_35mm": 65000}, {"focal_mm": 5.0}])
+def test_absent_or_absurd_focal_length_is_none(tmp_path, picture, tags):
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif_with(**tags))
+    assert images.read_header(tmp_path / "a.jpg").focal_pixels is None
+
+
+def huge_png(path: Path, size: int = 20_000) -> None:
+    """A square of 20,000 x 20,000 pixels in a file of a few hundred bytes: the header alone."""
+    save_png16(path, np.zeros((1, 1), np.uint16), 0)
+    body = bytearray(path.read_bytes())
+    body[16:24] = struct.pack(">II", size, size)
+    body[29:33] = struct.pack(">I", zlib.crc32(bytes(body[12:29])))
+    path.write_bytes(bytes(body))
+
+
+def text_as_jpeg(path: Path) -> None:
+    path.write_text("this is no photo\n" * 20)
+
+
+def truncated_jpeg(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format="JPEG")
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def corrupt_png(path: Path) -> None:
+    Image.fromarray(np.arange(48 * 32, dtype=np.uint8).reshape(32, 48)).save(path, format="PNG")
+    body = bytearray(path.read_bytes())
+    body[60:80] = bytes(20)
+    path.write_bytes(bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "empty"),
+        (text_as_jpeg, "not an image"),
+        (truncated_jpeg, "truncated"),
+        (corrupt_png, "corrupt"),
+        (huge_png, "megapixels"),
+        (lambda path: Image.new("RGB", (3, 3)).save(path, format="PNG"), "too small"),
+        (lambda path: Image.new("F", (32, 32)).save(path, format="TIFF"), "8 or 16"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, damage, says):
+    path = tmp_path / "IMG_0042.jpg"
+    damage(path)
+    with pytest.raises(ImageError, match=says) as caught:
+        images.read_pixels(path, 10**6)
+    assert "IMG_0042.jpg" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_oversized_image_is_refused_by_its_header(tmp_path):
+    huge_png(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match="megapixels"):
+        images.read_header(tmp_path / "huge.png")
+    huge_png(tmp_path / "large.png", 11_000)  # within Pillow's own bound of 179 megapixels, above ours
+    with pytest.raises(ImageError, match=r"large.png: 11000 x 11000 is 121 megapixels"):
+        images.read_header(tmp_path / "large.png")
+
+
+def test_list_is_natural_and_skips_other_files(tmp_path, picture):
+    for name in ("IMG_10.JPG", "img_9.jpg", "IMG_100.png", "notes.txt", "._IMG_9.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "sub.jpg").mkdir()
+    assert [p.name for p in images.list_images(tmp_path)] == ["img_9.jpg", "IMG_10.JPG", "IMG_100.png"]
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("A.jpg", "a.jpg"), ("b.JPG", "b.jpeg")])
+def test_two_photos_of_one_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ImageError, match="one name") as caught:
+        images.list_images(tmp_path)
+    assert all(name in str(caught.value) for name in names)
+
+
+def test_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ImageError, match="no images"):
+        images.list_images(tmp_path)
+
+
+def test_one_bad_file_among_many_gives_its_error(tmp_path, picture):
+    for index in range(4):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    (tmp_path / "2.png").write_text("no")
+    paths = images.list_images(tmp_path)
+    read = images.each_or_error(paths, lambda path: images.read_pixels(path, 10**6))
+    assert [isinstance(item, ImageError) for item in read] == [False, False, True, False]
+
+
+def test_too_few_images_are_refused_with_reasons(tmp_path):
+    images.require_images(3, {}, tmp_path)
+    with pytest.raises(ImageError, match=r"(?s)2 usable images.*bad.jpg: it is empty"):
+        images.require_images(2, {"bad.jpg": "it is empty"}, tmp_path)
