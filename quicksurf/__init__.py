@@ -1,1 +1,28 @@
-"""quicksurf: a folder of photos to a surface mesh in minutes."""
+"""quicksurf: a folder of photos to a surface mesh in minutes.
+
+>>> import quicksurf
+>>> reconstruction = quicksurf.fit("photos/", minutes=10)
+>>> mesh, report = reconstruction.mesh()
+>>> quicksurf.load("runs/photos-20250101-120000").occupancy(points)
+
+The functions live in quicksurf.api and are imported when first used: `import quicksurf` alone costs no import of torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quicksurf.api import fit, load, set_num_threads
+
+__all__ = ["fit", "load", "set_num_threads"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from quicksurf import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'quicksurf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,172 @@
+"""The clock of a whole command: what is left of `--minutes`, and what must be kept back for the mesh.
+
+A command's seconds are counted from the start of its process, imports included. They are divided in order: reading
+the capture, camera poses, the fit, then the mesh and its files. The last part cannot be cut short, so the fit ends
+early enough for it: the reserve starts as a share of the budget and follows what was measured since.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from quicksurf.errors import BudgetError
+
+MIN_RESERVE = (
+    8.0  # seconds: reading back a checkpoint-sized model, a small mesh and its files, on two slow cores
+)
+RESERVE_SHARE = 0.06
+MAX_RESERVE_SHARE = 0.35  # beyond that a coarser mesh serves the user better than a shorter fit
+MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
+POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
+WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
+SAFETY = 1.3  # the other core may be taken while the mesh is made
+
+
+class Budget:
+    """Seconds of one command, read from `clock` (monotonic, any origin)."""
+
+    def __init__(
+        self, seconds: float, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin a budget of `seconds`, of which `spent` had passed before this call.
+
+        Raises:
+            BudgetError: unless `seconds` is a positive finite number.
+        """
+        if not 0 < seconds < float("inf"):
+            raise BudgetError(
+                f"a budget of {seconds / 60:g} minutes cannot be used: --minutes must be above 0"
+            )
+        self.seconds = float(seconds)
+        self._clock = clock
+        self._start = clock() - spent
+        self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
+
+    def elapsed(self) -> float:
+        """Seconds since the command began."""
+        return self._clock() - self._start
+
+    def left(self) -> float:
+        """Seconds until the command should have returned; negative when it is late."""
+        return self.seconds - self.elapsed()
+
+    def reserve(self) -> float:
+        """Seconds kept back for the mesh and its files."""
+        return min(self._reserve, max(MAX_RESERVE_SHARE * self.seconds, MIN_RESERVE))
+
+    def poses_seconds(self) -> float:
+        """Seconds that structure from motion may take.
+
+        Raises:
+            BudgetError: if nothing would be left to fit with.
+        """
+        self._demand("camera poses")
+        return POSES_SHARE * (self.left() - self.reserve())
+
+    def fit_seconds(self) -> float:
+        """Seconds from now until the mesh must be begun.
+
+        Raises:
+            BudgetError: if they are fewer than a fit needs.
+        """
+        self._demand("the fit")
+        return self.left() - self.reserve()
+
+    def fit_is_over(self) -> bool:
+        """Whether the mesh must be begun now. True as soon as a refined reserve says so."""
+        return self.left() <= self.reserve()
+
+    def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
+        """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.
+
+        The reserve follows the newest measurement in both directions but never falls below MIN_RESERVE: a fit that
+        ends a second early costs nothing, a late command breaks its promise.
+        """
+        if evaluations_per_second > 0:
+            self.expect_mesh_seconds(n_evaluations / evaluations_per_second + WRITE_SECONDS)
+
+    def expect_mesh_seconds(self, seconds: float) -> None:
+        """Refine the reserve with the seconds that an earlier mesh of this run took."""
+        self._reserve = max(MIN_RESERVE, SAFETY * seconds)
+
+    def _demand(self, purpose: str) -> None:
+        spare = self.left() - self.reserve()
+        if spare < MIN_FIT_SECONDS:
+            needed = self.elapsed() + self.reserve() + MIN_FIT_SECONDS
+            raise BudgetError(
+                f"{self.seconds / 60:.3g} minutes leave no time for {purpose}: {self.elapsed():.0f} s have passed and "
+                f"{self.reserve():.0f} s are kept for the mesh; give --minutes {_round_up(2 * needed / 60)} or more"
+            )
+
+
+def process_age() -> float:
+    """Seconds since this process began, so that imports count; 0 where the system does not tell.
+
+    Linux: field 22 of /proc/self/stat is the start in clock ticks since boot (proc(5)).
+    """
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    return 0.0
+
+
+def mesh_evaluations(resolution: int) -> float:
+    """Evaluations of the field that a mesh at `resolution` cells along the ROI takes, roughly.
+
+    The occupied shell of a surface as large as the sphere of half the ROI is 0.8 resolution² cells times about 20
+    layers of grid cells; positions, normals and colours of the vertices are as many again.
+    """
+    return 40.0 * resolution * resolution
+
+
+def affordable_resolution(
+    wanted: int, seconds: float, evaluations_per_second: float, smallest: int = 64
+) -> int:
+    """The largest resolution up to `wanted` whose mesh is expected to be done in `seconds`."""
+    affordable = max(0.0, (seconds - WRITE_SECONDS) * evaluations_per_second / SAFETY)
+    return max(min(wanted, int((affordable / mesh_evaluations(1)) ** 0.5)), min(smallest, wanted))
+
+
+class StopRequest:
+    """A wish to stop: set by the first Ctrl-C or SIGTERM while a fit can still end in a mesh."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.worthwhile = False
+        """Whether stopping gently gives something: False until the fit begins, and then the first signal leaves."""
+
+    def __call__(self) -> bool:
+        return self.requested
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """First signal: note the wish. Second, or with nothing to save yet: leave.
+
+        Raises:
+            KeyboardInterrupt: to leave at once.
+        """
+        if self.requested or not self.worthwhile:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def signals_noted(stop: StopRequest) -> Iterator[StopRequest]:
+    """Send SIGINT and SIGTERM to `stop` inside the block, and restore the old handlers after it."""
+    caught = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(signum, stop.on_signal) for signum in caught]
+    try:
+        yield stop
+    finally:
+        for signum, handler in zip(caught, previous, strict=True):
+            signal.signal(signum, handler)
+
+
+def _round_up(minutes: float) -> str:
+    """Minutes rounded up to a tenth below ten and to a whole number above."""
+    tenths = int(-(-minutes * 10 // 1))
+    return f"{tenths / 10:g}" if tenths < 100 else str(-(-tenths // 10))

@@ -1,0 +1,87 @@
+"""Camera paths for `quicksurf render`: around the object, or along the photos.
+
+Up is the photographers' mean up (minus the y axis of OpenCV cameras); azimuth is counted about it. This module makes
+poses; it reads no files and renders nothing.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf.cameras import N_DISTORTION, Cameras
+
+FULL_TURN_GAP = math.radians(100)
+"""A capture whose widest gap in azimuth is below this was taken all around, and the orbit closes; otherwise the path
+swings within what was photographed: behind it there is nothing true to show."""
+
+
+def orbit(
+    cameras: Cameras, center: tuple[float, float, float], n_frames: int, size: tuple[int, int]
+) -> Cameras:
+    """`n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
+
+    Args:
+        cameras: the capture's cameras, at least one.
+        center: what to look at, in the cameras' frame.
+        n_frames: number of views, at least 1.
+        size: width and height in pixels; the field of view is the median of the photos'.
+    """
+    target = torch.tensor(center, dtype=torch.float64)
+    up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].double().mean(0), dim=0)
+    offsets = cameras.centers().double() - target
+    heights = offsets @ up
+    basis = _horizontal_basis(up, offsets)
+    flat = offsets @ basis.T
+    azimuths = _azimuths(torch.atan2(flat[:, 1], flat[:, 0]), n_frames)
+    around = torch.stack([azimuths.cos(), azimuths.sin()], -1) @ basis
+    centers = target + flat.norm(dim=-1).median() * around + heights.median() * up
+    return _posed(look_at(centers, target, up), cameras, size)
+
+
+def look_at(
+    centers: Float[Tensor, "n 3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]
+) -> Float[Tensor, "n 3 4"]:
+    """Poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be parallel."""
+    forward = torch.nn.functional.normalize(target - centers, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
+    down = torch.linalg.cross(forward, right)
+    return torch.stack([right, down, forward, centers], -1)
+
+
+def _horizontal_basis(up: Float[Tensor, "3"], offsets: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:
+    """Two unit vectors across `up`, the first towards the first camera: the orbit starts there."""
+    first = offsets[0] - (offsets[0] @ up) * up
+    if first.norm() < 1e-6 * offsets[0].norm():  # straight above: any direction will do
+        first = torch.linalg.cross(up, torch.eye(3, dtype=up.dtype)[up.abs().argmin()])
+    first = torch.nn.functional.normalize(first, dim=0)
+    return torch.stack([first, torch.linalg.cross(up, first)])
+
+
+def _azimuths(photographed: Float[Tensor, "n"], n_frames: int) -> Float[Tensor, "f"]:
+    """A closed turn, or a swing to and fro over the arc that is left by the widest gap."""
+    phase = torch.arange(n_frames, dtype=torch.float64) * (2 * math.pi / n_frames)
+    ordered = photographed.sort().values
+    gaps = torch.cat([ordered[1:], ordered[:1] + 2 * math.pi]) - ordered
+    widest = int(gaps.argmax())
+    if float(gaps[widest]) < FULL_TURN_GAP:
+        return phase
+    arc = 2 * math.pi - gaps[widest]
+    middle = ordered[(widest + 1) % len(ordered)] + arc / 2
+    return middle + arc / 2 * phase.sin()
+
+
+def _posed(c2w: Float[Tensor, "n 3 4"], cameras: Cameras, size: tuple[int, int]) -> Cameras:
+    """Ideal lenses of the photos' median field of view (of the longer side), at `size`."""
+    count = c2w.shape[0]
+    spans = cameras.sizes.double().amax(-1) / cameras.intrinsics[:, :2].double().mean(-1)
+    focal = max(size) / float(spans.median())
+    intrinsics = torch.tensor([focal, focal, size[0] / 2, size[1] / 2], dtype=torch.float64)
+    return Cameras(
+        c2w=c2w,
+        intrinsics=intrinsics.repeat(count, 1),
+        distortion=torch.zeros(count, N_DISTORTION, dtype=torch.float64),
+        fisheye=torch.zeros(count, dtype=torch.bool),
+        sizes=torch.tensor(size).repeat(count, 1),
+    )

@@ -1,0 +1,228 @@
+"""Settings of a fit: nested frozen dataclasses, TOML presets of a few lines, unknown keys refused.
+
+One dial, `--minutes`, drives a fit; what stands here is for people who change the method. A preset is a TOML file in
+`configs/` that holds only what differs from the defaults below:
+
+    [model]
+    log2_hashmap_size = 15
+
+Settings are named `section.key` in messages and overrides. A key's type and range stand in its annotation, so that
+the definition, the check and the message cannot drift apart. This module imports nothing of the package but its
+errors: everything else may read it.
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from quicksurf.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_PRESET_BYTES = 1 << 20  # a preset is 20 lines; a gigabyte file is a mistake and is not read
+
+
+class Between(NamedTuple):
+    """Closed range that a setting must lie in."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The field: hash encoding (names as in tiny-cuda-nn) and the two small networks."""
+
+    n_levels: Annotated[int, Between(1, 32)] = 14
+    n_features_per_level: Literal[1, 2, 4, 8] = 2
+    log2_hashmap_size: Annotated[int, Between(8, 24)] = 16
+    base_resolution: Annotated[int, Between(2, 512)] = 16
+    finest_resolution: Annotated[int, Between(2, 65536)] = 1024
+    n_neurons: Literal[16, 32, 64, 128] = 64
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Samples on a ray. Lengths are in units of the ROI's radius."""
+
+    interval_start: Annotated[float, Between(1e-3, 4.0)] = 0.5
+    interval_end: Annotated[float, Between(1e-4, 1.0)] = 0.015
+    n_interval_samples: Annotated[int, Between(2, 256)] = 16
+    n_front_samples: Annotated[int, Between(0, 256)] = 12
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    n_rays: Annotated[int, Between(1, 1 << 20)] = 2048
+    max_pixels: Annotated[int, Between(1024, 1 << 28)] = 400_000
+    """Pixels that a photo is kept at; larger ones are resampled."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Extraction of the surface."""
+
+    resolution: Annotated[int, Between(16, 2048)] = 320
+    """Grid cells along the ROI's diameter."""
+    faces: Annotated[int, Between(0, 100_000_000)] = 0
+    """Largest number of faces; 0 keeps all."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a fit depends on besides the capture and the minutes."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def load_config(preset: str | Path | None, overrides: Mapping[str, Any]) -> Config:
+    """Defaults, then a preset, then `overrides` (keys `section.key`), each value checked.
+
+    Args:
+        preset: name of a file in configs/ (without .toml), path of a TOML file, or None.
+        overrides: settings that win over the preset's.
+
+    Raises:
+        ConfigError: on an unknown preset or key (the nearest one is named), a wrong type or a value out of range.
+    """
+    origin = f"preset {preset}" if preset is not None else "defaults"
+    settings = dict(_flatten(_read_preset(preset))) if preset is not None else {}
+    return with_settings(_apply(Config(), settings, origin), overrides)
+
+
+def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """`config` with the settings of `overrides` (keys `section.key`), each value checked.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return _apply(config, overrides, "options")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that came with the package."""
+    return sorted(path.stem for path in _preset_folder().glob("*.toml"))
+
+
+def to_toml(config: Config) -> str:
+    """Every setting as TOML; `load_config` of a file with this text gives an equal Config."""
+    lines: list[str] = []
+    for section in dataclasses.fields(config):
+        lines.append(f"[{section.name}]")
+        values = getattr(config, section.name)
+        lines += [
+            f"{key.name} = {_toml_value(getattr(values, key.name))}" for key in dataclasses.fields(values)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _preset_folder() -> Path:
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def _read_preset(preset: str | Path) -> dict[str, Any]:
+    path = Path(preset)
+    if path.suffix != ".toml":
+        path = _preset_folder() / f"{preset}.toml"
+        if not path.is_file():
+            raise ConfigError(
+                _unknown("preset", str(preset), preset_names()) + ", or give the path of a .toml file"
+            )
+    try:
+        if path.stat().st_size > MAX_PRESET_BYTES:
+            raise ConfigError(
+                f"{path} is larger than {MAX_PRESET_BYTES} bytes: a preset is a few lines of TOML"
+            )
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read preset {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _setting_types() -> dict[str, Any]:
+    """`section.key` → annotation, for every setting there is."""
+    sections = get_type_hints(Config)
+    return {
+        f"{section}.{key}": annotation
+        for section, cls in sections.items()
+        for key, annotation in get_type_hints(cls, include_extras=True).items()
+    }
+
+
+def _apply(config: Config, settings: Mapping[str, Any], origin: str) -> Config:
+    types = _setting_types()
+    for name, value in settings.items():
+        if name not in types:
+            raise ConfigError(f"{origin}: " + _unknown("setting", name, list(types)))
+        section, key = name.split(".")
+        checked = _check(name, value, types[name], origin)
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **{key: checked})}
+        )
+    return config
+
+
+def _check(name: str, value: Any, annotation: Any, origin: str) -> Any:
+    """`value` as the annotated type; an int is accepted where a float is asked for, never the reverse."""
+    bounds = next(
+        (extra for extra in getattr(annotation, "__metadata__", ()) if isinstance(extra, Between)), None
+    )
+    base = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
+    if get_origin(base) is Literal:
+        if value not in get_args(base) or isinstance(value, bool) != isinstance(get_args(base)[0], bool):
+            choices = ", ".join(repr(choice) for choice in get_args(base))
+            raise ConfigError(f"{origin}: {name} is {value!r}; expected one of {choices}")
+        return value
+    if base is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not base:
+        raise ConfigError(f"{origin}: {name} is {value!r} ({type(value).__name__}); expected {base.__name__}")
+    if bounds is not None and not bounds.low <= value <= bounds.high:
+        raise ConfigError(f"{origin}: {name} is {value!r}; expected {bounds.low:g} to {bounds.high:g}")
+    return value
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    """Sentence that names the known key nearest to `name`, with or without its section."""
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not nearest:
+        tails = {key.rpartition(".")[2]: key for key in known}
+        nearest = [
+            tails[tail] for tail in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.5)
+        ]
+    hint = f"did you mean {nearest[0]}" if nearest else f"known are {', '.join(known) or 'none'}"
+    return f"unknown {kind} {name!r}: {hint}"
+
+
+def _toml_value(value: Any) -> str:
+    """A TOML literal. JSON's escapes in strings are TOML's; Python's float repr is a TOML float, inf and nan too."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

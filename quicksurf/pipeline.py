@@ -1,0 +1,308 @@
+"""One command from end to end: read → (poses) → fit → mesh → files → summary, against the clock.
+
+The order is chosen so that a stop at any moment costs little: the run folder is claimed first, cameras are written as
+soon as they are known, the field is saved about once a minute and before the mesh is begun, and the mesh is always
+made of the best field there is.
+"""
+
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from quicksurf import backends
+from quicksurf.backends import Backend
+from quicksurf.budget import Budget, StopRequest, affordable_resolution, mesh_evaluations
+from quicksurf.config import Config, load_config, to_toml
+from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.scene import Roi, Scene
+from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
+from quicksurf.fit import FitStatus, fit_scene
+from quicksurf.io import write_json, write_text
+from quicksurf.mesh.build import Mesh, MeshOptions
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.status import Silent, Stream, reporting
+from quicksurf.surfaces import check_surface, with_mesh, write_meshes
+
+DEFAULT_MINUTES = 10.0
+WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
+
+Fit = Callable[..., Reconstruction]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What `quicksurf fit` and `quicksurf.fit` are asked for."""
+
+    source: Path
+    minutes: float | None = None
+    output: Path | None = None
+    resume: bool = False
+    roi: Roi | None = None
+    masks: bool = True
+    formats: tuple[str, ...] = ("ply",)
+    resolution: int | None = None
+    faces: int | None = None
+    preset: str | None = None
+    backend: str = "auto"
+    seed: int | None = None
+
+
+class FitResult(NamedTuple):
+    """What a fit leaves in memory; the same is in the run folder."""
+
+    run: Run
+    reconstruction: Reconstruction
+    summary: dict[str, Any]
+
+
+@dataclass
+class _Session:
+    """One command at work on one run."""
+
+    request: FitRequest
+    run: Run
+    config: Config
+    backend: Backend
+    budget: Budget
+    reporter: Silent
+    stop: StopRequest
+    last: FitStatus | None = None
+    held_out: float | None = None
+    """The newest PSNR on held-out views."""
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Tell the user now and in summary.json."""
+        self.warnings.append(text)
+        self.reporter.warn(text)
+
+    def evaluations_per_second(self) -> float:
+        """Measured speed of the field in training: a lower bound of its speed while the mesh is made."""
+        return 0.0 if self.last is None else self.last.rays_per_second * self.last.evaluations_per_ray
+
+
+def run_fit(
+    request: FitRequest,
+    *,
+    spent: float = 0.0,
+    stop: StopRequest | None = None,
+    quiet: bool = True,
+    stream: Stream | None = None,
+    fit: Fit = fit_scene,
+) -> FitResult:
+    """Do what `request` asks; return within its minutes.
+
+    Args:
+        spent: seconds already used of the minutes.
+        stop: consulted during the fit; once set, the mesh is made of what there is.
+        quiet: print nothing.
+        stream: where progress goes; standard output if None.
+        fit: the training loop.
+
+    Raises:
+        QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
+    """
+    run = _claim(request)
+    with run.locked():
+        try:
+            config = _resolve_config(request, run)
+            budget = Budget(60 * _minutes(request, run), spent=spent)
+            backend = backends.load(request.backend)
+            with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
+                session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
+                return _work(session, fit)
+        except (QuicksurfError, KeyboardInterrupt):
+            run.discard_if_unused()
+            raise
+
+
+def parse_roi(text: str) -> Roi:
+    """`cx,cy,cz,r` as a ball.
+
+    Raises:
+        RoiError: if it is not four finite numbers with a positive radius.
+    """
+    try:
+        x, y, z, radius = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RoiError(
+            f"--roi {text!r} is not cx,cy,cz,r: give four numbers in the cameras' frame"
+        ) from error
+    if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
+        raise RoiError(f"--roi {text!r}: the centre must be finite and the radius above 0")
+    return Roi((x, y, z), radius)
+
+
+def describe(result: FitResult) -> list[str]:
+    """What came out, for a person."""
+    summary = result.summary
+    seconds = summary["seconds"]
+    held_out = summary["psnr_held_out"]
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
+    return [
+        *(f"{result.run.path / name}" for name in summary["files"]),
+        f"{summary['faces']:,} faces; {summary['registered']} of {summary['photos']} photos used; "
+        + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
+        f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
+    ]
+
+
+def _claim(request: FitRequest) -> Run:
+    """Take the run folder; a run given as the source stands for its own capture and folder."""
+    source, output = request.source, request.output
+    if is_run(source):
+        if output is not None and output.resolve() != source.resolve():
+            raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
+        source, output = open_run(source).source, source
+    output = output or default_output(source.stem)
+    return claim_run(output, Claim(source, request.resume, request.minutes is not None))
+
+
+def _minutes(request: FitRequest, run: Run) -> float:
+    """What was asked for; else what an unfinished run has left of its plan; else the default."""
+    if request.minutes is not None:
+        return request.minutes
+    planned, spent = run.record.get("minutes"), run.record.get("minutes_spent", 0.0)
+    if run.state == "unfinished" and planned is not None:
+        return max(1.0, planned - spent)
+    return DEFAULT_MINUTES
+
+
+def _resolve_config(request: FitRequest, run: Run) -> Config:
+    """The preset and options of a new run; the kept config.toml of an old one, whose model they would not fit."""
+    kept = run.path / "config.toml"
+    if run.state == "new" or not kept.exists():
+        seed = {} if request.seed is None else {"train.seed": request.seed}
+        config = load_config(request.preset, seed)
+    elif request.preset is not None or request.seed is not None:
+        raise ConfigError(f"{run.path} goes on with its own config.toml: leave out --preset and --seed")
+    else:
+        config = load_config(kept, {})
+    return with_mesh(config, request.resolution, request.faces)
+
+
+def _work(session: _Session, fit: Fit) -> FitResult:
+    scene = _read(session)
+    began = session.budget.elapsed()
+    reconstruction = _fit(session, scene, fit)
+    fitted = session.budget.elapsed()
+    mesh, files = _mesh(session, reconstruction)
+    seconds = {
+        "read": scene.report.seconds_read,
+        "poses": scene.report.seconds_poses,
+        "fit": fitted - began,
+        "mesh": session.budget.elapsed() - fitted,
+        "total": session.budget.elapsed(),
+    }
+    summary = _summary(session, scene, reconstruction, seconds)
+    summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
+    write_json(session.run.path / "summary.json", summary)
+    return FitResult(session.run, reconstruction, summary)
+
+
+def _read(session: _Session) -> Scene:
+    """The capture, with the poses that an earlier command of this run found, if any; kept before the fit begins."""
+    session.reporter.stage("read")
+    request, run = session.request, session.run
+    options = ReadOptions(
+        max_pixels=session.config.train.max_pixels,
+        use_masks=request.masks,
+        roi=request.roi or run.roi,
+        work_folder=run.path / "poses",
+        pose_seconds=session.budget.poses_seconds(),
+        say=session.reporter.note,
+    )
+    scene = read_scene(run.source, options)
+    for warning in scene.report.warnings:
+        session.warn(warning)
+    write_text(run.path / "config.toml", to_toml(session.config))
+    run.keep_scene(scene, request.masks, session.budget.seconds / 60)
+    return scene
+
+
+def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
+    """Fit until the clock or the user says stop, and save the field."""
+    run, budget = session.run, session.budget
+    resumed = run.load_checkpoint(session.backend) if run.checkpoint_folder() is not None else None
+    session.reporter.stage("fit")
+    session.stop.worthwhile = True
+    reconstruction = fit(
+        scene,
+        session.config,
+        session.backend,
+        seconds=budget.fit_seconds(),
+        resume=resumed,
+        on_status=lambda status: _note_status(session, status),
+        should_stop=lambda: session.stop() or budget.fit_is_over(),
+        on_checkpoint=lambda newest: _save(session, newest),
+    )
+    _save(session, reconstruction)
+    return reconstruction
+
+
+def _note_status(session: _Session, status: FitStatus) -> None:
+    session.last = status
+    if status.psnr_held_out is not None:
+        session.held_out = status.psnr_held_out
+    if status.progress > WARM_UP:
+        evaluations = mesh_evaluations(session.config.mesh.resolution)
+        session.budget.expect_mesh(evaluations, session.evaluations_per_second())
+    session.reporter.fit(status)
+    with suppress(OSError):  # a full disk is met, and said, when the field is saved
+        session.run.append_metrics(status)
+
+
+def _save(session: _Session, reconstruction: Reconstruction) -> None:
+    """Save the field; a disk that is full now may have room for the mesh later, so the fit goes on."""
+    try:
+        session.run.save_checkpoint(reconstruction)
+        session.run.update(minutes_spent=session.budget.elapsed() / 60)
+    except OutputError as error:
+        session.warn(f"checkpoint not saved: {error}")
+
+
+def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list[Path]]:
+    """Make and write the mesh, coarser than asked for only if the time left demands it and nobody fixed the size."""
+    session.reporter.stage("mesh")
+    wanted = session.config.mesh.resolution
+    resolution = wanted
+    if session.request.resolution is None and session.last is not None:
+        resolution = affordable_resolution(wanted, session.budget.left(), session.evaluations_per_second())
+    if resolution < wanted:
+        session.warn(
+            f"mesh at resolution {resolution} instead of {wanted}: no time for more; see quicksurf mesh"
+        )
+    mesh, _ = reconstruction.mesh(MeshOptions(resolution, session.config.mesh.faces))
+    check_surface(mesh, reconstruction.roi)
+    return mesh, write_meshes(mesh, session.run.path, session.request.formats)
+
+
+def _summary(
+    session: _Session, scene: Scene, reconstruction: Reconstruction, seconds: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "photos": scene.report.photos,
+        "registered": len(scene.images),
+        "lost": scene.report.lost,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds_fitted": reconstruction.seconds_fitted,
+        "minutes": session.budget.seconds / 60,
+        "stopped_early": session.stop(),
+        "psnr_held_out": session.held_out,
+        "device": str(session.backend.device),
+        "backend": session.backend.name,
+        "peak_memory_mb": round(_peak_memory_mb(), 1),
+        "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
+        "warnings": session.warnings,
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident memory of this process so far; Linux counts kilobytes, macOS bytes (getrusage(2))."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

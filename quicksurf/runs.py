@@ -1,0 +1,294 @@
+"""The run folder: everything a fit leaves behind, and all that is needed to resume, re-mesh and understand it.
+
+    RUN/run.json       what the folder is: source, options, ROI, views, chain of transforms; written first
+    RUN/cameras.json   cameras used, nerfstudio's form, frame of the mesh      RUN/points.safetensors   SfM points
+    RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
+    RUN/checkpoint/    the field              RUN/mesh.*          the surface
+    RUN/summary.json   what came out; its `state` says whether the run is finished
+
+Files are replaced whole (quicksurf.io); the checkpoint, a folder, is written beside the old one and the two change
+names, so that a kill at any moment leaves one of them. metrics.jsonl grows by whole lines; a torn last line, all a
+kill can leave, is dropped when the file is opened again. A folder without run.json is never written to.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quicksurf.data.scene import Roi, Scene
+from quicksurf.data.transforms import write_cameras
+from quicksurf.errors import OutputError
+from quicksurf.io import write_json, write_text
+
+if TYPE_CHECKING:
+    from quicksurf.backends import Backend
+    from quicksurf.reconstruction import Reconstruction
+
+MARKER = "run.json"
+FORMAT = "quicksurf run"
+VERSION = 1
+MAX_JSON_BYTES = 64 << 20  # a thousand cameras are half a megabyte
+
+
+class Claim(NamedTuple):
+    """What a command wants of an output folder."""
+
+    source: Path
+    resume: bool
+    adds_minutes: bool
+    """Whether `--minutes` was said, which extends a finished run."""
+
+
+class Run:
+    """One run folder. Build it with `claim_run` (to fit) or `open_run` (to read)."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+        """Contents of run.json."""
+
+    @property
+    def source(self) -> Path:
+        """The capture this run was made from."""
+        return Path(self.record["source"])
+
+    @property
+    def state(self) -> str:
+        """`new` (nothing fitted), `unfinished` (a checkpoint, no summary) or `finished`."""
+        if (self.path / "summary.json").exists():
+            return "finished"
+        return "unfinished" if self.checkpoint_folder() is not None else "new"
+
+    @property
+    def roi(self) -> Roi | None:
+        """The region of interest that the run was fitted in; None before its capture was read."""
+        stated = self.record.get("roi")
+        if stated is None:
+            return None
+        try:
+            x, y, z, radius = map(float, stated)
+        except (TypeError, ValueError) as error:
+            raise OutputError(
+                f"{self.path / MARKER} is damaged: roi is {stated!r}, expected four numbers"
+            ) from error
+        return Roi((x, y, z), radius)
+
+    def keep_scene(self, scene: Scene, masks: bool, minutes: float) -> None:
+        """Keep what the fit is about to start from: cameras, ROI, split, transforms, and the plan.
+
+        The mesh and cameras.json are in the frame of the input cameras; the field lives in the ROI's unit ball,
+        x_fit = (x_world - center) / radius, which is written as a matrix so that nobody has to guess.
+        """
+        write_cameras(self.path / "cameras.json", scene.cameras, scene.names)
+        (x, y, z), radius = scene.roi
+        scale = 1 / radius
+        world_to_fit = [
+            [scale, 0, 0, -x * scale],
+            [0, scale, 0, -y * scale],
+            [0, 0, scale, -z * scale],
+            [0, 0, 0, 1],
+        ]
+        self.update(
+            name=scene.name,
+            roi=[x, y, z, radius],
+            masks=masks,
+            minutes=minutes,
+            names=scene.names,
+            held_out=[bool(flag) for flag in scene.held_out],
+            frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
+        )
+
+    def update(self, **entries: Any) -> None:
+        """Add entries to run.json."""
+        self.record = {**self.record, **entries}
+        write_json(self.path / MARKER, self.record)
+
+    def discard_if_unused(self) -> None:
+        """Remove the folder if this command made it and nothing was kept in it: a bad input leaves no litter."""
+        with suppress(OSError):
+            if not {entry.name for entry in self.path.iterdir()} - {MARKER, ".lock"}:
+                (self.path / MARKER).unlink()
+                (self.path / ".lock").unlink(missing_ok=True)
+                self.path.rmdir()
+
+    def checkpoint_folder(self) -> Path | None:
+        """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
+        folders = (self.path / "checkpoint", self.path / "checkpoint.old")
+        return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
+
+    def save_checkpoint(self, reconstruction: "Reconstruction") -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            OutputError: if the disk is full; the old checkpoint stays.
+        """
+        new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            reconstruction.save(new)
+            if current.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(current, old)
+            os.replace(new, current)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {current}: {error.strerror or error}; the last checkpoint is kept"
+            ) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def load_checkpoint(self, backend: "Backend") -> "Reconstruction":
+        """Read the field back.
+
+        Raises:
+            OutputError: if there is no checkpoint, or it is damaged.
+        """
+        from quicksurf.reconstruction import Reconstruction
+
+        folder = self.checkpoint_folder()
+        if folder is None:
+            raise OutputError(
+                f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
+            )
+        try:
+            return Reconstruction.load(folder, backend)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{folder} is damaged ({error}); fit again with another --output") from error
+
+    def append_metrics(self, status: NamedTuple) -> None:
+        """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
+        values = {key: _finite(value) for key, value in status._asdict().items()}
+        with open(self.path / "metrics.jsonl", "ab") as file:
+            file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+
+    def mend_metrics(self) -> None:
+        """Drop the torn last line that a kill may have left in metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            content = path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json of a finished run.
+
+        Raises:
+            OutputError: if it is damaged or absent.
+        """
+        return _read_json(self.path / "summary.json")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second process; the system lets go of it even when this one is killed.
+
+        Raises:
+            OutputError: if another process holds it.
+        """
+        with open(self.path / ".lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{self.path} is in use by another quicksurf process: wait for it to end"
+                ) from error
+            yield
+
+
+def default_output(name: str) -> Path:
+    """`runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "capture"
+    return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run folder."""
+    return (path / MARKER).is_file()
+
+
+def open_run(path: Path) -> Run:
+    """A run folder that exists.
+
+    Raises:
+        OutputError: if it is not one, or run.json is damaged.
+    """
+    if not is_run(path):
+        what = "no such folder" if not path.exists() else f"it has no {MARKER}"
+        raise OutputError(f"{path} is not a run folder ({what}): give a folder that `quicksurf fit` has made")
+    record = _read_json(path / MARKER)
+    if record.get("format") != FORMAT or not isinstance(record.get("source"), str):
+        raise OutputError(f"{path / MARKER} is damaged: expected format {FORMAT!r} and the source's path")
+    if record.get("version") != VERSION:
+        raise OutputError(
+            f"{path} was made by another version (format {record.get('version')}, expected {VERSION})"
+        )
+    return Run(path, record)
+
+
+def claim_run(path: Path, claim: Claim) -> Run:
+    """Make the folder of a new run, or take up an old run of the same source.
+
+    Raises:
+        OutputError: if the folder holds something else, another source's run, a run that was not asked to go on, or
+            if there is nothing to resume.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"--output {path} is a file: choose another name")
+    if path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+        return _take_up(path, claim)
+    if claim.resume:
+        raise OutputError(
+            f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
+        )
+    record = {"format": FORMAT, "version": VERSION, "source": str(claim.source.resolve())}
+    write_json(path / MARKER, record)
+    return Run(path, record)
+
+
+def _take_up(path: Path, claim: Claim) -> Run:
+    if not is_run(path):
+        raise OutputError(
+            f"--output {path} holds files that are not a run's: choose another folder, or empty it"
+        )
+    run = open_run(path)
+    if run.source != claim.source.resolve():
+        raise OutputError(
+            f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
+        )
+    if run.state == "unfinished" and not claim.resume:
+        raise OutputError(
+            f"{path} holds a run that was cut short: go on with --resume, or choose another --output"
+        )
+    if run.state == "finished" and not (claim.resume or claim.adds_minutes):
+        raise OutputError(
+            f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
+        )
+    run.mend_metrics()
+    return run
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise OutputError(f"{path} is damaged: it is larger than {MAX_JSON_BYTES >> 20} MiB")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise OutputError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise OutputError(f"{path} is damaged: expected a JSON object")
+    return value
+
+
+def _finite(value: Any) -> Any:
+    with suppress(TypeError):
+        return value if abs(value) < float("inf") else None
+    return value

@@ -1,0 +1,73 @@
+"""The mesh of a run: made of its field, refused if it shows that nothing was found, written in the forms asked for."""
+
+from pathlib import Path
+
+from quicksurf import backends
+from quicksurf.config import Config, with_settings
+from quicksurf.data.scene import Roi
+from quicksurf.errors import SurfaceError
+from quicksurf.mesh.build import Mesh, MeshOptions
+from quicksurf.mesh.export import write_mesh
+from quicksurf.runs import open_run
+
+SPHERE_SPREAD = (
+    0.02  # of the radius: the field begins as a sphere of half the ROI; what is fitted is not that round
+)
+SPHERE_OFFSET = 0.05
+
+
+def run_mesh(
+    folder: Path,
+    *,
+    formats: tuple[str, ...] = ("ply",),
+    resolution: int | None = None,
+    faces: int | None = None,
+    output: Path | None = None,
+    backend: str = "auto",
+) -> list[Path]:
+    """Extract the mesh of a run again; return the files written.
+
+    Raises:
+        OutputError: if `folder` is not a run, or has no usable checkpoint.
+        SurfaceError: if its field has no surface.
+    """
+    run = open_run(folder)
+    with run.locked():
+        reconstruction = run.load_checkpoint(backends.load(backend))
+        mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
+        mesh, _ = reconstruction.mesh(MeshOptions(mesh_config.resolution, mesh_config.faces))
+        check_surface(mesh, reconstruction.roi)
+        return write_meshes(mesh, output or run.path, formats)
+
+
+def check_surface(mesh: Mesh, roi: Roi) -> None:
+    """Refuse a mesh that shows that the fit found nothing.
+
+    Raises:
+        SurfaceError: if it is empty, or still the sphere that the field began as.
+    """
+    advice = "give more --minutes, check the masks, or set --roi cx,cy,cz,r around the object"
+    if len(mesh.faces) == 0:
+        raise SurfaceError(f"the field stayed empty: there is no surface in the ROI {_ball(roi)}; {advice}")
+    offsets = mesh.vertices - [roi.center]
+    radii = (offsets**2).sum(-1) ** 0.5 / (roi.radius / 2)
+    if radii.std() < SPHERE_SPREAD and abs(radii.mean() - 1) < SPHERE_OFFSET:
+        raise SurfaceError(f"the field stayed the sphere it began as, half the ROI {_ball(roi)}; {advice}")
+
+
+def with_mesh(config: Config, resolution: int | None, faces: int | None) -> Config:
+    """The configuration with the mesh options that were given, checked like any setting."""
+    given = {"mesh.resolution": resolution, "mesh.faces": faces}
+    return with_settings(config, {key: value for key, value in given.items() if value is not None})
+
+
+def write_meshes(mesh: Mesh, folder: Path, formats: tuple[str, ...]) -> list[Path]:
+    """Write mesh.ply, mesh.obj, … into `folder`, each whole or not at all; return their paths."""
+    files = [folder / f"mesh.{name}" for name in dict.fromkeys(formats)]
+    for path in files:
+        write_mesh(mesh, path)
+    return files
+
+
+def _ball(roi: Roi) -> str:
+    return ",".join(f"{value:.4g}" for value in (*roi.center, roi.radius))

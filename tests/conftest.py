@@ -1,0 +1,41 @@
+"""Shared by all tests: shapes are checked, every back end that is present is tested, captures are found."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("quicksurf", "type_checks.checked")
+
+BACKENDS = ("cpu", "torch")
+DATA = Path(os.environ.get("QUICKSURF_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=("all", *BACKENDS), default="all", help="back ends to test")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that takes `backend` once per back end asked for."""
+    if "backend" in metafunc.fixturenames:
+        wanted = metafunc.config.getoption("--backend")
+        names = BACKENDS if wanted == "all" else (wanted,)
+        metafunc.parametrize("backend", names, indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Any:
+    """A loaded back end. None is skipped: both are part of every installation, so a missing one is a failure."""
+    from quicksurf import backends
+
+    return backends.load(request.param)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The captures that do not belong to the repository; tests that need them are reported as not run without."""
+    if not DATA.is_dir():
+        pytest.skip(f"no captures in {DATA}: set QUICKSURF_DATA to their folder")
+    return DATA

@@ -1,0 +1,133 @@
+"""The clock of a command, with a clock that the test turns."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from quicksurf.budget import (
+    MIN_FIT_SECONDS,
+    MIN_RESERVE,
+    Budget,
+    StopRequest,
+    affordable_resolution,
+    mesh_evaluations,
+    process_age,
+    signals_noted,
+)
+from quicksurf.errors import BudgetError
+
+
+class Hands:
+    """A clock set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_seconds_spent_before_count() -> None:
+    hands = Hands()
+    budget = Budget(60, spent=5, clock=hands)
+    hands.now += 10
+    assert budget.elapsed() == pytest.approx(15)
+    assert budget.left() == pytest.approx(45)
+
+
+def test_fit_gets_what_is_left_but_the_reserve() -> None:
+    hands = Hands()
+    budget = Budget(600, clock=hands)
+    hands.now += 100
+    assert budget.fit_seconds() == pytest.approx(500 - 36)
+    assert Budget(60, clock=hands).reserve() == MIN_RESERVE
+
+
+def test_poses_leave_more_than_half_for_the_rest() -> None:
+    budget = Budget(600, clock=Hands())
+    assert 0.3 * 600 < budget.poses_seconds() < 0.5 * 600
+
+
+def test_fit_is_over_when_only_the_reserve_is_left() -> None:
+    hands = Hands()
+    budget = Budget(100, clock=hands)
+    hands.now += 91.9
+    assert not budget.fit_is_over()
+    hands.now += 0.2
+    assert budget.fit_is_over()
+
+
+def test_a_slow_field_widens_the_reserve_and_ends_the_fit_sooner() -> None:
+    hands = Hands()
+    budget = Budget(100, clock=hands)
+    hands.now += 80
+    assert not budget.fit_is_over()
+    budget.expect_mesh(n_evaluations=1e6, evaluations_per_second=5e4)
+    assert budget.reserve() == pytest.approx(1.3 * 22)
+    assert budget.fit_is_over()
+
+
+def test_reserve_stays_within_its_bounds() -> None:
+    budget = Budget(100, clock=Hands())
+    budget.expect_mesh(1e9, 1.0)
+    assert budget.reserve() == pytest.approx(35)
+    budget.expect_mesh(1.0, 1e9)
+    assert budget.reserve() == MIN_RESERVE
+    budget.expect_mesh(1e9, 0.0)
+    assert budget.reserve() == MIN_RESERVE
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_senseless_budgets_are_refused(seconds: float) -> None:
+    with pytest.raises(BudgetError, match="--minutes"):
+        Budget(seconds)
+
+
+@pytest.mark.parametrize("stage", ["poses_seconds", "fit_seconds"])
+def test_no_time_left_is_an_error_that_says_how_much_is_needed(stage: str) -> None:
+    hands = Hands()
+    budget = Budget(30, clock=hands)
+    hands.now += 30 - MIN_RESERVE - MIN_FIT_SECONDS + 0.1
+    with pytest.raises(BudgetError, match=r"0.5 minutes leave no time .* give --minutes 1.1 or more"):
+        getattr(budget, stage)()
+
+
+def test_affordable_resolution_fits_the_time() -> None:
+    chosen = affordable_resolution(wanted=512, seconds=10, evaluations_per_second=5e5)
+    assert 64 < chosen < 512
+    assert mesh_evaluations(chosen) / 5e5 <= 8 / 1.3
+    assert affordable_resolution(512, 1000, 1e6) == 512
+    assert affordable_resolution(512, -5, 1e6) == 64
+    assert affordable_resolution(32, -5, 1e6) == 32
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="process start time is known on Linux only")
+def test_process_age_grows_with_the_clock() -> None:
+    first = process_age()
+    time.sleep(0.05)
+    assert 0 < first < process_age() < first + 5
+
+
+def test_first_signal_is_a_wish_and_the_second_leaves() -> None:
+    with signals_noted(StopRequest()) as stop:
+        stop.worthwhile = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_first_signal_leaves_while_there_is_nothing_to_save() -> None:
+    with signals_noted(StopRequest()) as stop:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert not stop()
+
+
+def test_handlers_are_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_noted(StopRequest()):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

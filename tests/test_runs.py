@@ -1,0 +1,203 @@
+"""The run folder: who may write to it, what survives a kill, what damage is called."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from quicksurf.errors import OutputError
+from quicksurf.io import write_json
+from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+
+
+class Line(NamedTuple):
+    """Stands for a FitStatus."""
+
+    step: int
+    loss: float
+    psnr_held_out: float | None
+
+
+class Field:
+    """Stands for a Reconstruction: saves one file, and stops half-way if told to."""
+
+    def __init__(self, text: str, fails: bool = False) -> None:
+        self.text, self.fails = text, fails
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "field").write_text(self.text)
+        if self.fails:
+            raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path) -> Run:
+    return claim_run(tmp_path / "run", Claim(source, False, False))
+
+
+def finish(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    write_json(run.path / "summary.json", {"faces": 1})
+
+
+def test_default_output_is_a_plain_name() -> None:
+    assert default_output("my photos (1)/é").parent == Path("runs")
+    assert default_output("a b").name.startswith("a-b-2")
+    assert default_output("..").name.startswith("capture-2")
+
+
+def test_new_run_is_marked_and_opens_again(run: Run, source: Path) -> None:
+    assert is_run(run.path)
+    assert run.state == "new"
+    assert open_run(run.path).source == source.resolve()
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert claim_run(tmp_path / "empty", Claim(source, False, False)).state == "new"
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path, source: Path) -> None:
+    (source / "a.jpg").write_text("x")
+    with pytest.raises(OutputError, match="files that are not a run's"):
+        claim_run(source, Claim(source, True, True))
+    assert [path.name for path in source.iterdir()] == ["a.jpg"]
+
+
+def test_a_file_is_no_output(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        claim_run(tmp_path / "file", Claim(source, False, False))
+
+
+def test_a_run_of_another_source_is_left_alone(run: Run, tmp_path: Path) -> None:
+    finish(run)
+    with pytest.raises(OutputError, match="holds a run of"):
+        claim_run(run.path, Claim(tmp_path / "other", True, True))
+
+
+def test_unfinished_run_goes_on_only_when_asked(run: Run, source: Path) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="--resume"):
+        claim_run(run.path, Claim(source, False, True))
+    assert claim_run(run.path, Claim(source, True, False)).state == "unfinished"
+
+
+def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path) -> None:
+    finish(run)
+    with pytest.raises(OutputError, match="--minutes"):
+        claim_run(run.path, Claim(source, False, False))
+    assert claim_run(run.path, Claim(source, False, True)).state == "finished"
+
+
+def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(OutputError, match="no run to resume"):
+        claim_run(tmp_path / "absent", Claim(source, True, False))
+    assert not (tmp_path / "absent").exists()
+
+
+def test_lock_keeps_a_second_process_out_and_is_let_go(run: Run) -> None:
+    with (
+        open(run.path / ".lock", "a") as other,
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="in use"), run.locked():
+            pass
+    with run.locked():
+        pass
+
+
+def test_checkpoint_is_replaced(run: Run) -> None:
+    for text in ("one", "two"):
+        run.save_checkpoint(Field(text))  # type: ignore[arg-type]
+    assert _checkpoint_text(run) == "two"
+    assert {path.name for path in run.path.iterdir()} == {"run.json", "checkpoint"}
+
+
+def test_full_disk_keeps_the_old_checkpoint(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="last checkpoint is kept"):
+        run.save_checkpoint(Field("two", fails=True))  # type: ignore[arg-type]
+    assert _checkpoint_text(run) == "one"
+
+
+def test_kill_between_the_two_renames_loses_nothing(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    (run.path / "checkpoint").rename(run.path / "checkpoint.old")
+    assert _checkpoint_text(run) == "one"
+    assert run.state == "unfinished"
+    run.save_checkpoint(Field("two"))  # type: ignore[arg-type]
+    assert _checkpoint_text(run) == "two"
+
+
+def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: Path) -> None:
+    run.append_metrics(Line(1, 0.5, None))
+    run.append_metrics(Line(2, float("nan"), 20.0))
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "lo')
+    run.mend_metrics()
+    run.append_metrics(Line(4, 0.1, 21.0))
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 4]
+    assert lines[1] == {"step": 2, "loss": None, "psnr_held_out": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged"),
+        ("[1]", "expected a JSON object"),
+        ("{}", "expected format"),
+        ('{"format": "quicksurf run", "source": 3}', "expected format"),
+        ('{"format": "quicksurf run", "source": "x", "version": 99}', "another version"),
+    ],
+)
+def test_damaged_marker_is_said(run: Run, content: str, message: str) -> None:
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(OutputError, match=message):
+        open_run(run.path)
+
+
+def test_damaged_summary_is_said(run: Run) -> None:
+    (run.path / "summary.json").write_text('{"faces": ')
+    with pytest.raises(OutputError, match=r"summary\.json is damaged"):
+        run.read_summary()
+
+
+@pytest.mark.parametrize("roi", [[1, 2, 3], ["x", 0, 0, 1], 7])
+def test_damaged_roi_is_said(run: Run, roi: Any) -> None:
+    run.update(roi=roi)
+    with pytest.raises(OutputError, match="expected four numbers"):
+        assert open_run(run.path).roi
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no such folder"):
+        open_run(tmp_path / "absent")
+    with pytest.raises(OutputError, match=r"has no run\.json"):
+        open_run(tmp_path)
+
+
+def test_unused_folder_is_removed_and_a_used_one_kept(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.discard_if_unused()
+    assert _checkpoint_text(run) == "one"
+    (run.path / "checkpoint" / "field").unlink()
+    (run.path / "checkpoint").rmdir()
+    run.discard_if_unused()
+    assert not run.path.exists()
+
+
+def _checkpoint_text(run: Run) -> str:
+    folder = run.checkpoint_folder()
+    assert folder is not None
+    return (folder / "field").read_text()
