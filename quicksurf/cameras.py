@@ -11,7 +11,7 @@ and a pixel is (fx a' + cx, fy b' + cy). COLMAP's PINHOLE, SIMPLE_PINHOLE, SIMPL
 OPENCV_FISHEYE are all special cases. This module does not read files and knows nothing of images' content.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +21,8 @@ N_DISTORTION = 6  # k1, k2, k3, k4, p1, p2
 _NEWTON_STEPS = 12  # quadratic convergence: 5 suffice for a phone, the rest is for fisheye rims
 
 
-class Cameras(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Cameras:
     """`n` posed cameras, one per image; float64 when read from disk, float32 inside the fit."""
 
     c2w: Float[Tensor, "n 3 4"]
@@ -33,12 +34,12 @@ class Cameras(NamedTuple):
     sizes: Int[Tensor, "n 2"]
     """Width, height in pixels."""
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return self.c2w.shape[0]
 
     def select(self, index: Tensor) -> "Cameras":
         """The cameras at `index` (integers, a boolean mask or a slice)."""
-        return Cameras(*(field[index] for field in self))
+        return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def centers(self) -> Float[Tensor, "n 3"]:
         """Camera centres in the world."""
@@ -46,8 +47,11 @@ class Cameras(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Cameras":
         """The same cameras with poses and lenses in `dtype`."""
-        return self._replace(
-            c2w=self.c2w.to(dtype), intrinsics=self.intrinsics.to(dtype), distortion=self.distortion.to(dtype)
+        return replace(
+            self,
+            c2w=self.c2w.to(dtype),
+            intrinsics=self.intrinsics.to(dtype),
+            distortion=self.distortion.to(dtype),
         )
 
 
@@ -123,7 +127,7 @@ def project(
 def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
     """The same cameras for images resampled to `sizes`; intrinsics scale with the pixels' edges."""
     ratio = sizes.to(cameras.intrinsics.dtype) / cameras.sizes.to(cameras.intrinsics.dtype)
-    return cameras._replace(intrinsics=cameras.intrinsics * ratio.repeat(1, 2), sizes=sizes)
+    return replace(cameras, intrinsics=cameras.intrinsics * ratio.repeat(1, 2), sizes=sizes)
 
 
 def similarity(
@@ -132,4 +136,4 @@ def similarity(
     """The cameras after the world is mapped by x ↦ scale · rotation · x + translation (`rotation` is orthonormal)."""
     rotated = rotation @ cameras.c2w[:, :, :3]
     centers = scale * cameras.centers() @ rotation.T + translation
-    return cameras._replace(c2w=torch.cat([rotated, centers[:, :, None]], -1))
+    return replace(cameras, c2w=torch.cat([rotated, centers[:, :, None]], -1))
