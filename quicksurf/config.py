@@ -56,7 +56,15 @@ class RenderConfig:
     interval_start: Annotated[float, Between(1e-3, 4.0)] = 0.5
     interval_end: Annotated[float, Between(1e-4, 1.0)] = 0.015
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
-    n_front_samples: Annotated[int, Between(0, 256)] = 12
+    n_front_samples: Annotated[int, Between(0, 256)] = 8
+    n_background_samples: Annotated[int, Between(2, 256)] = 16
+    """Behind the ROI, and half as many between the camera and the ROI."""
+    opacity: Literal["transmittance", "occupancy"] = "transmittance"
+    """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
+    sharpness_start: Annotated[float, Between(1.0, 1e4)] = 20.0
+    sharpness_end: Annotated[float, Between(1.0, 1e5)] = 600.0
+    grid_resolution: Annotated[int, Between(8, 512)] = 96
+    grid_threshold: Annotated[float, Between(1e-6, 0.5)] = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,20 @@ class TrainConfig:
     """The optimisation."""
 
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
-    n_rays: Annotated[int, Between(1, 1 << 20)] = 2048
+    n_samples: Annotated[int, Between(1024, 1 << 22)] = 1 << 15
+    """Samples of a step; the number of rays follows from how many a ray needs."""
     max_pixels: Annotated[int, Between(1024, 1 << 28)] = 400_000
     """Pixels that a photo is kept at; larger ones are resampled."""
+    learning_rate_tables: Annotated[float, Between(1e-6, 1.0)] = 1e-2
+    learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 2e-3
+    learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 1e-3
+    first_levels: Annotated[int, Between(1, 32)] = 5
+    """Hash levels active at the start; all are at half time."""
+    query_noise: Annotated[float, Between(0.0, 1.0)] = 0.02
+    n_surface_points: Annotated[int, Between(0, 1 << 16)] = 256
+    """Surface points of a step that the losses on the logit's gradient look at."""
+    smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
+    eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,15 @@ def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:
         ConfigError: as `load_config`.
     """
     return _apply(config, overrides, "options")
+
+
+def from_settings(sections: Mapping[str, Any]) -> Config:
+    """The configuration that `dataclasses.asdict` made `sections` of, each value checked again.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return _apply(Config(), dict(_flatten(sections)), "saved settings")
 
 
 def preset_names() -> list[str]:

@@ -1,0 +1,59 @@
+"""The one seam to hardware: `load(name)` gives the modules and ray operations of one back end.
+
+Neural modules have tiny-cuda-nn's constructor arguments and JSON vocabulary, ray operations nerfacc's names and packed
+layout. `cpu` is native code, `torch` the slow twin that specifies it. Nothing outside this folder asks for a device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+from quicksurf.backends import torch_networks, torch_rays
+from quicksurf.backends.modules import Modules
+from quicksurf.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Modules and ray operations of one kind of hardware."""
+
+    name: str
+    device: torch.device
+    reason: str
+    """Why this one was chosen, for the user."""
+    modules: Modules
+    rays: ModuleType
+    """traverse_grids, first_crossing, interval_samples, render_weight_from_alpha, accumulate_along_rays, adam_step."""
+
+
+NAMES = ("auto", "cpu", "torch")
+
+
+def load(name: str = "auto") -> Backend:
+    """The back end called `name`, or the fastest one here for "auto".
+
+    Raises:
+        BackendError: if the name is unknown or this machine cannot run it.
+    """
+    makers: dict[str, Callable[[str], Backend]] = {"cpu": _cpu, "torch": _torch}
+    if name == "auto":
+        return _cpu("the native kernels need no GPU")
+    if name not in makers:
+        raise BackendError(f"back end '{name}' is unknown: choose {', '.join(NAMES)}")
+    return makers[name]("asked for")
+
+
+def _cpu(reason: str) -> Backend:
+    try:
+        from quicksurf.backends import cpu_networks, cpu_rays
+    except ImportError as error:
+        raise BackendError(
+            f"the native kernels cannot be loaded ({error}): install again with `pip install --force-reinstall quicksurf`"
+        ) from error
+    return Backend("cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays)
+
+
+def _torch(reason: str) -> Backend:
+    return Backend("torch", torch.device("cpu"), reason, Modules(torch_networks.run_network), torch_rays)

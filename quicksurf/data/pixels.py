@@ -1,0 +1,84 @@
+"""All training pixels in one flat array, to be drawn at random, and what the surroundings look like."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from quicksurf.data.scene import Scene
+
+_SOLID_SPREAD = 6  # grey levels that nearly all border pixels keep from their median, JPEG noise included
+_SOLID_SHARE = 0.98
+
+
+class PixelBatch(NamedTuple):
+    """Pixels of several images; `image_indices` are those of the scene."""
+
+    image_indices: Int[Tensor, "n"]
+    pixels: Float[Tensor, "n 2"]
+    """Column + 0.5, row + 0.5."""
+    colors: Float[Tensor, "n 3"]
+    masks: Float[Tensor, "n"] | None
+    """1 on the object."""
+
+
+@dataclass(frozen=True)
+class PixelBank:
+    """Images of any mix of sizes, one behind the other."""
+
+    colors: UInt8[Tensor, "p 3"]
+    masks: UInt8[Tensor, "p"] | None
+    image_indices: Int[Tensor, "k"]
+    starts: Int[Tensor, "k"]
+    widths: Int[Tensor, "k"]
+    sizes: Int[Tensor, "k"]
+    """Pixels of each image."""
+
+    @classmethod
+    def of(cls, scene: Scene, image_indices: list[int], use_masks: bool) -> "PixelBank":
+        """The pixels of the given images; masks only if every one of them has one."""
+        images = [torch.from_numpy(scene.images[i].reshape(-1, 3)) for i in image_indices]
+        masks = [scene.masks[i] for i in image_indices]
+        sizes = torch.tensor([len(image) for image in images])
+        return cls(
+            torch.cat(images),
+            torch.cat([torch.from_numpy(m.reshape(-1)) for m in masks if m is not None]) if use_masks else None,
+            torch.tensor(image_indices),
+            sizes.cumsum(0) - sizes,
+            torch.tensor([scene.images[i].shape[1] for i in image_indices]),
+            sizes,
+        )
+
+    def draw(self, n: int, generator: torch.Generator) -> PixelBatch:
+        """`n` pixels, uniform over all of them."""
+        at = torch.randint(len(self.colors), (n,), generator=generator)
+        return self._batch(torch.searchsorted(self.starts, at, right=True) - 1, at)
+
+    def draw_each(self, n_per_image: int, generator: torch.Generator) -> PixelBatch:
+        """The same number of pixels of each image, image after image."""
+        which = torch.arange(len(self.sizes)).repeat_interleave(n_per_image)
+        fraction = torch.rand(len(which), generator=generator, dtype=torch.float64)
+        return self._batch(which, self.starts[which] + (fraction * self.sizes[which]).long())
+
+    def _batch(self, which: Int[Tensor, "n"], at: Int[Tensor, "n"]) -> PixelBatch:
+        offset = at - self.starts[which]
+        columns, rows = offset % self.widths[which], offset // self.widths[which]
+        masks = None if self.masks is None else (self.masks[at] > 127).float()
+        pixels = torch.stack([columns, rows], -1) + 0.5
+        return PixelBatch(self.image_indices[which], pixels, self.colors[at].float() / 255, masks)
+
+
+def solid_background(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "3"] | None:
+    """The one colour that surrounds the object in all images, in [0, 1]; None if their borders vary.
+
+    An object on a sheet of one colour needs no model of its surroundings, and gets sharper silhouettes without.
+    """
+    borders = np.concatenate(
+        [np.concatenate([i[0], i[-1], i[:, 0], i[:, -1]]).astype(np.int16) for i in images]
+    )
+    median = np.median(borders, axis=0)
+    near = (np.abs(borders - median) <= _SOLID_SPREAD).all(1).mean()
+    return torch.from_numpy(median).float() / 255 if near >= _SOLID_SHARE else None

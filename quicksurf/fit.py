@@ -1,0 +1,283 @@
+"""The loop against the clock: draw pixels, render them, compare, step; all schedules follow elapsed time."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf import losses, schedules
+from quicksurf.backends import Backend
+from quicksurf.config import Config
+from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
+from quicksurf.data.scene import Scene
+from quicksurf.model.appearance import Appearance
+from quicksurf.model.background import BackgroundField
+from quicksurf.optimizer import Adam, Group, network_groups
+from quicksurf.rays import Rays
+from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
+from quicksurf.render.renderer import Rendering, RenderSettings
+
+_STATUS_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 60.0
+_HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
+_HELD_OUT_PIXELS = 1024  # per view: the mean over a dozen views is known to 0.1 dB
+_FINAL_HELD_OUT_PIXELS = 4096
+_MISS_SHARE = 0.125  # of the rays may miss the region: they teach the background alone
+_RAYS = (256, 1 << 15)
+
+
+class FitStatus(NamedTuple):
+    """The state of a fit, about once a second; one line of metrics.jsonl."""
+
+    step: int
+    progress: float
+    seconds: float
+    seconds_left: float
+    loss: float
+    psnr: float
+    """Of the rays trained on since the last status."""
+    psnr_held_out: float | None
+    """The newest measurement on held-out views."""
+    hit_rate: float
+    """Share of rays that meet the surface."""
+    interval: float
+    """Half-width of the sampling interval in units of the ROI's radius."""
+    samples_per_ray: float
+    evaluations_per_ray: float
+    """Evaluations of the geometry: search and samples."""
+    rays_per_second: float
+    sharpness: float
+
+
+def fit_scene(
+    scene: Scene,
+    config: Config,
+    backend: Backend,
+    *,
+    seconds: float,
+    resume: Reconstruction | None = None,
+    on_status: Callable[[FitStatus], None] = lambda status: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_checkpoint: Callable[[Reconstruction], None] | None = None,
+) -> Reconstruction:
+    """Fit the scene for `seconds`, or until `should_stop`; go on where `resume` ended.
+
+    A resumed fit keeps its parameters and moments; its progress restarts at the share of the whole time that is spent.
+    """
+    trainer = Trainer(scene, config, backend, resume)
+    clock = _Clock(trainer.result.seconds_fitted, seconds)
+    window = _Window()
+    checkpoint_at = held_out_at = 0.0
+    while not clock.over() and not should_stop():
+        progress = clock.progress()
+        rendering, loss, error = trainer.step(progress)
+        trainer.result.seconds_fitted = clock.fitted()
+        window.add(rendering, loss, error)
+        if progress >= held_out_at:
+            held_out_at = progress + _HELD_OUT_SHARE
+            trainer.measure_held_out(_HELD_OUT_PIXELS)
+        if window.seconds() > _STATUS_SECONDS:
+            on_status(window.status(trainer, clock))
+            window = _Window()
+        if on_checkpoint and clock.elapsed() > checkpoint_at + _CHECKPOINT_SECONDS:
+            checkpoint_at = clock.elapsed()
+            on_checkpoint(trainer.snapshot())
+    trainer.measure_held_out(_FINAL_HELD_OUT_PIXELS)
+    if window.n_steps:
+        on_status(window.status(trainer, clock))
+    return trainer.snapshot()
+
+
+class Trainer:
+    """One fit at work: the reconstruction it changes, the pixels it draws and the optimiser."""
+
+    def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
+        masked = all(mask is not None for mask in scene.masks)
+        self._train = np.flatnonzero(~scene.held_out).tolist()
+        self._held_out = np.flatnonzero(scene.held_out).tolist()
+        self.result = resume or _fresh(scene, config, backend, masked)
+        self._config = config
+        self._cameras = self.result.roi_cameras()
+        self._bank = PixelBank.of(scene, self._train, masked)
+        self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
+        self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
+        self._optimizer = Adam(_groups(self.result, config), backend)
+        if self.result.optimizer_state:
+            self._optimizer.load(self.result.optimizer_state)
+        self._n_rays = config.train.n_samples // 32
+
+    def step(self, progress: float) -> tuple[Rendering, float, float]:
+        """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
+        result, settings = self.result, self._settings(progress)
+        field = result.field
+        field.geometry.n_active_levels = schedules.active_levels(
+            progress, field.n_levels, self._config.train.first_levels
+        )
+        with torch.no_grad():
+            result.renderer.grid.update(result.step, field.logits, settings.sharpness)
+        batch, rays = self._draw()
+        behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
+        rendering = result.renderer.render(rays, settings, self._generator, behind)
+        colors = result.appearance(rendering.colors, batch.image_indices)
+        targets = _over(batch, behind)
+        loss = losses.color_loss(colors, targets) + self._regularise(rays, rendering)
+        loss.backward()
+        self._optimizer.step(schedules.learning_rate_factor(progress))
+        result.step += 1
+        result.progress = progress
+        self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
+        return rendering, float(loss), float((colors - targets).detach().square().mean())
+
+    @torch.no_grad()
+    def measure_held_out(self, n_pixels: int) -> None:
+        """Mean over the held-out views of the PSNR on random pixels of each, always the same ones."""
+        if self._held_out_bank is None:
+            return
+        batch = self._held_out_bank.draw_each(n_pixels, torch.Generator().manual_seed(0))
+        white = None if batch.masks is None else torch.ones_like(batch.colors)
+        parts = []
+        for index, pixels in zip(batch.image_indices.split(1 << 13), batch.pixels.split(1 << 13), strict=True):
+            parts.append(self.result.render_rays(roi_rays(self._cameras, index, pixels)).colors)
+        errors = (torch.cat(parts).clamp(0, 1) - _over(batch, white)).square()
+        per_view = errors.view(len(self._held_out), -1).mean(1)
+        self.result.psnr_held_out = float(np.mean([losses.psnr_of(error) for error in per_view.tolist()]))
+
+    def snapshot(self) -> Reconstruction:
+        """The reconstruction with the optimiser's state, ready to be saved."""
+        self.result.optimizer_state = self._optimizer.state()
+        return self.result
+
+    def _settings(self, progress: float) -> RenderSettings:
+        settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
+        return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
+
+    def _draw(self) -> tuple[PixelBatch, Rays]:
+        """Random training pixels and their rays, few of them past the region of interest."""
+        batch = self._bank.draw(self._n_rays, self._generator)
+        rays = roi_rays(self._cameras, batch.image_indices, batch.pixels)
+        meets = rays.near < rays.far
+        lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
+        useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
+        index = torch.nonzero(meets | lenient if useful else meets)[:, 0]
+        chosen = (None if part is None else part[index] for part in batch)
+        return PixelBatch(*chosen), Rays(*(part[index] for part in rays))
+
+    def _regularise(self, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
+        """UNISURF's normal pairs and a light pull of |∇l| to 1, at surface points and at random ones."""
+        train, field = self._config.train, self.result.field
+        index = torch.nonzero(rendering.surface.hits)[: train.n_surface_points, 0]
+        points = rays.at(index, rendering.surface.ts[index])
+        reach = max(0.01, field.finest_cell())
+        beside = points + reach * (2 * torch.rand(points.shape, generator=self._generator) - 1)
+        anywhere = 2 * torch.rand(len(points), 3, generator=self._generator) - 1
+        gradients = field.gradients(torch.cat([points, beside, anywhere]), max(0.5 * field.finest_cell(), 0.002))
+        at_surface, neighbours, _ = gradients.split(len(points))
+        smoothness = losses.normal_smoothness(at_surface, neighbours)
+        return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+
+
+def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reconstruction:
+    solid = torch.ones(3) if masked else solid_background(scene.images)
+    return Reconstruction(
+        config,
+        scene.cameras,
+        scene.names,
+        scene.held_out,
+        scene.roi,
+        masked,
+        build_renderer(config, backend, solid),
+        Appearance(len(scene.names)),
+    )
+
+
+def _groups(result: Reconstruction, config: Config) -> list[Group]:
+    rates = config.train.learning_rate_networks, config.train.learning_rate_tables
+    groups = network_groups("geometry", result.field.geometry, *rates)
+    groups += network_groups("color", result.field.color, *rates)
+    if isinstance(result.renderer.background, BackgroundField):
+        groups += network_groups("background", result.renderer.background.network, *rates)
+    offsets = result.appearance.offsets
+    return [*groups, Group("appearance", offsets, slice(None), config.train.learning_rate_appearance, True)]
+
+
+def _over(batch: PixelBatch, behind: Float[Tensor, "n 3"] | None) -> Float[Tensor, "n 3"]:
+    """The photos' colours, with what the masks exclude replaced by `behind`."""
+    if batch.masks is None or behind is None:
+        return batch.colors
+    return torch.lerp(behind, batch.colors, batch.masks[:, None])
+
+
+def _balance(n_rays: int, n_samples: int, wanted: int) -> int:
+    """Number of rays for the next step: towards `wanted` samples, by at most a tenth a step."""
+    ratio = min(max(wanted / max(n_samples, 1), 0.9), 1.1)
+    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1]))
+
+
+@dataclass
+class _Clock:
+    before: float
+    """Seconds fitted by earlier runs."""
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self._start = time.monotonic()
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def fitted(self) -> float:
+        return self.before + self.elapsed()
+
+    def progress(self) -> float:
+        return min(1.0, self.fitted() / max(self.before + self.seconds, 1e-9))
+
+    def over(self) -> bool:
+        return self.elapsed() >= self.seconds
+
+
+class _Window:
+    """What happened since the last status."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self.n_steps = 0
+        self._loss = self._error = 0.0
+        self._n_rays = self._n_samples = self._n_evaluations = self._n_hits = 0
+
+    def add(self, rendering: Rendering, loss: float, error: float) -> None:
+        self.n_steps += 1
+        self._loss += loss
+        self._error += error
+        self._n_rays += len(rendering.depths)
+        self._n_samples += rendering.n_samples
+        self._n_evaluations += rendering.n_evaluations
+        self._n_hits += int(rendering.surface.hits.sum())
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def status(self, trainer: Trainer, clock: _Clock) -> FitStatus:
+        result, n_rays = trainer.result, max(self._n_rays, 1)
+        settings = result.settings()
+        loss = self._loss / self.n_steps
+        return FitStatus(
+            result.step,
+            result.progress,
+            clock.elapsed(),
+            max(0.0, clock.seconds - clock.elapsed()),
+            loss if math.isfinite(loss) else 0.0,
+            losses.psnr_of(self._error / self.n_steps),
+            result.psnr_held_out,
+            self._n_hits / n_rays,
+            settings.interval.half_width,
+            self._n_samples / n_rays,
+            self._n_evaluations / n_rays,
+            self._n_rays / self.seconds(),
+            settings.sharpness,
+        )

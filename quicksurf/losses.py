@@ -1,0 +1,26 @@
+"""Losses, each the mean over what it is given; pure functions of tensors."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def color_loss(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """L1 colour error, as in UNISURF (eq. 12): highlights and edges pull less than with squares."""
+    return (colors - targets).abs().mean()
+
+
+def normal_smoothness(gradients: Float[Tensor, "n 3"], neighbours: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """‖n(x_s) − n(x_s + ε)‖ between unit normals at surface points and beside them (UNISURF, eq. 13)."""
+    a, b = (torch.nn.functional.normalize(g, dim=-1, eps=1e-6) for g in (gradients, neighbours))
+    return ((a - b).square().sum(-1) + 1e-12).sqrt().mean() if len(a) else gradients.sum()
+
+
+def eikonal(gradients: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """(|∇l| − 1)²: keeps the logit a distance, so that sharpness means the same everywhere (Gropp et al. 2020)."""
+    return (gradients.norm(dim=-1) - 1).square().mean() if len(gradients) else gradients.sum()
+
+
+def psnr_of(squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB of colours in [0, 1] with the given mean squared error, at most 100."""
+    return float(-10 * torch.log10(torch.tensor(max(squared_error, 1e-10))))

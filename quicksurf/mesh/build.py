@@ -1,0 +1,198 @@
+"""From a fitted field to the mesh that the user gets: extract, trim, clean, decimate, colour.
+
+Everything here is in the fit's frame: the ROI is the unit ball at the origin.
+"""
+
+import time
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from quicksurf.cameras import Cameras
+from quicksurf.errors import SurfaceError
+from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
+from quicksurf.mesh.extract import dilate, extract_surface, vertex_normals
+from quicksurf.mesh.types import Field, Mesh
+from quicksurf.mesh.visibility import Views, count_views, faces_seen
+
+MIN_RESOLUTION = 96
+_ROI_RADIUS = 0.995  # the ball is 1; faces on its border were made by the border, not by the images
+_MIN_VIEWS = 2  # a point that one camera sees has no depth; captures of fewer than 8 photos keep such points
+_RIM_RINGS = 3  # rims lie within 84° of grazing for all cameras over at most a few triangles
+_MAX_CAMERAS = 96  # for visibility, evenly chosen: 0.1 s each for a mesh of 500k faces
+_COLOR_BATCH = 1 << 17
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """What a user can ask of the mesh."""
+
+    resolution: int = 384
+    """Cells of the marching-cubes lattice along the box."""
+    n_faces: int | None = None
+    """Decimate to about this many faces."""
+    seconds: float | None = None
+    """Lower the resolution until the work is expected to fit in this time."""
+
+
+@dataclass
+class MeshReport:
+    """What was done, for the panel and summary.json."""
+
+    resolution: int = 0
+    faces_extracted: int = 0
+    faces_beyond_roi: int = 0
+    faces_unseen: int = 0
+    parts_kept: int = 0
+    parts_dropped: int = 0
+    faces_dropped_with_parts: int = 0
+    faces: int = 0
+    vertices: int = 0
+    seconds: dict[str, float] = dataclass_field(default_factory=dict)
+
+
+def build_mesh(
+    field: Field,
+    cameras: Cameras,
+    occupied: Bool[Tensor, "rx ry rz"],
+    aabb: Float[Tensor, "6"],
+    options: MeshOptions,
+) -> tuple[Mesh, MeshReport]:
+    """Triangulate `field` inside `occupied` cells of `aabb`, as `cameras` (those it was fitted to) saw it.
+
+    Raises:
+        SurfaceError: if there is no surface, or none that the cameras saw.
+    """
+    report, clock = MeshReport(resolution=options.resolution), time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        clock, before = time.perf_counter(), clock
+        report.seconds[name] = round(clock - before, 3)
+
+    cameras = _chosen(cameras)
+    if options.seconds is not None:
+        report.resolution = affordable_resolution(field, occupied, aabb, options)
+    vertices, faces = extract_surface(field.logits, occupied, aabb, report.resolution)
+    lap("extract")
+    vertices, faces, views = _trim(vertices, faces, cameras, report)
+    lap("trim")
+    full = vertices
+    if options.n_faces is not None:
+        vertices, faces = decimate(vertices, faces, options.n_faces)
+        lap("decimate")
+    nearest = cKDTree(full).query(vertices)[1] if vertices is not full else np.arange(len(full))
+    colors = color_vertices(field, vertices, views.best_cameras[nearest], cameras, aabb.device)
+    lap("color")
+    report.faces, report.vertices = len(faces), len(vertices)
+    return Mesh(vertices, faces, colors, vertex_normals(vertices, faces)), report
+
+
+def _chosen(cameras: Cameras) -> Cameras:
+    keep = torch.linspace(0, len(cameras) - 1, min(len(cameras), _MAX_CAMERAS)).round().long()
+    return cameras.select(keep).to(torch.float32)
+
+
+def _trim(
+    vertices: Float64[np.ndarray, "v 3"],
+    faces: Int64[np.ndarray, "f 3"],
+    cameras: Cameras,
+    report: MeshReport,
+) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"], Views]:
+    """Drop what lies on the ROI's border, what no camera saw, and what does not belong to the object."""
+    report.faces_extracted = len(faces)
+    if not len(faces):
+        raise SurfaceError(
+            "the field is empty, there is no surface: fit longer, or check --roi and the poses"
+        )
+    kept = inside_ball(vertices, faces, _ROI_RADIUS)
+    report.faces_beyond_roi = int((~kept).sum())
+    vertices, faces, _ = compact(vertices, faces[kept])
+    views = count_views(vertices, faces, vertex_normals(vertices, faces), cameras)
+    kept = faces_seen(faces, views.n_views >= (_MIN_VIEWS if len(cameras) >= 8 else 1), _RIM_RINGS)
+    report.faces_unseen = int((~kept).sum())
+    faces = faces[kept]
+    if not len(faces):
+        raise SurfaceError(
+            f"none of {report.faces_extracted} faces is seen by the cameras: "
+            "check --roi and the poses, or fit longer"
+        )
+    parts = select_parts(vertices, faces, views.n_views)
+    report.parts_kept, report.parts_dropped = parts.n_kept, parts.n_dropped
+    report.faces_dropped_with_parts = int((~parts.kept).sum())
+    vertices, faces, old = compact(vertices, faces[parts.kept])
+    return vertices, faces, Views(*(values[old] for values in views))
+
+
+def color_vertices(
+    field: Field,
+    vertices: Float64[np.ndarray, "v 3"],
+    best_cameras: Int64[np.ndarray, "v 3"],
+    cameras: Cameras,
+    device: torch.device,
+) -> UInt8[np.ndarray, "v 3"]:
+    """Mean colour as each vertex's best cameras see it; one that none sees is looked at along its normal.
+
+    A mean over views keeps highlights, which move with the camera, from being painted on.
+    """
+    colors = np.zeros((len(vertices), 3), np.uint8)
+    centers = cameras.centers().float().to(device)
+    for first in range(0, len(vertices), _COLOR_BATCH):
+        batch = slice(first, first + _COLOR_BATCH)
+        points = torch.from_numpy(vertices[batch]).float().to(device)
+        best = torch.from_numpy(best_cameras[batch]).to(device)
+        with torch.no_grad():
+            rgb = _mean_color(field, points, best, centers)
+        colors[batch] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return colors
+
+
+def _mean_color(
+    field: Field, points: Float[Tensor, "n 3"], best: Int64[Tensor, "n k"], centers: Float[Tensor, "c 3"]
+) -> Float[Tensor, "n 3"]:
+    normals = field.normals(points)
+    unseen = (best < 0).all(1)
+    total = torch.zeros_like(points)
+    total[unseen] = field.colors(points[unseen], normals[unseen], -normals[unseen])
+    for choice in best.unbind(1):
+        index = torch.nonzero(choice >= 0)[:, 0]
+        directions = torch.nn.functional.normalize(points[index] - centers[choice[index]], dim=1)
+        total[index] += field.colors(points[index], normals[index], directions)
+    return total / (best >= 0).sum(1, keepdim=True).clamp_min(1)
+
+
+def affordable_resolution(
+    field: Field, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], options: MeshOptions
+) -> int:
+    """The largest resolution, in steps of 32 down from the wanted one, whose cost is expected to fit.
+
+    cost(r) = n(r) / speed + surface · (r / 384)², with n(r) the lattice points in occupied cells, the speed
+    measured on one batch of the field, and `surface` the time for triangles, visibility and colours, measured
+    at 384.
+    """
+    assert options.seconds is not None
+    share = float(dilate(occupied).float().mean())
+    speed = _points_per_second(field, aabb)
+    resolution = options.resolution
+    while resolution - 32 >= MIN_RESOLUTION:
+        if share * resolution**3 / speed + _SURFACE_SECONDS * (resolution / 384) ** 2 <= options.seconds:
+            break
+        resolution -= 32
+    return resolution
+
+
+def _points_per_second(field: Field, aabb: Float[Tensor, "6"]) -> float:
+    points = aabb[:3] + (aabb[3:] - aabb[:3]) * torch.rand(1 << 15, 3, device=aabb.device)
+    with torch.no_grad():
+        field.logits(points[:64]).sum().item()  # the first call pays for set-up
+        start = time.perf_counter()
+        field.logits(points).sum().item()
+    return len(points) / (time.perf_counter() - start)
+
+
+_SURFACE_SECONDS = 8.0  # two cores, 50 cameras, 400k faces

@@ -1,0 +1,73 @@
+"""Meshes on disk: PLY, OBJ, GLB and STL, each written whole or not at all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.io import atomic_path
+from quicksurf.mesh.types import Mesh
+
+FORMATS = ("ply", "obj", "glb", "stl")
+
+
+def write_mesh(mesh: Mesh, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+    """Write `folder/stem.FORMAT` for each of `formats`; coordinates are kept as they are in every format.
+
+    PLY is binary with colours and normals, OBJ has colours as the usual extension of its `v` lines, GLB has
+    both, STL holds neither. Files are in single precision except OBJ (text).
+
+    Raises:
+        ConfigError: if a format is not one of `FORMATS`.
+        SurfaceError: if the mesh has no faces.
+        OutputError: if the folder cannot be written or the disk is full.
+    """
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown:
+        raise ConfigError(f"unknown mesh format '{unknown[0]}': choose from {', '.join(FORMATS)}")
+    if not len(mesh.faces):
+        raise SurfaceError(
+            "the mesh has no faces, so there is nothing to write: fit longer or check the --roi"
+        )
+    paths = []
+    for suffix in dict.fromkeys(formats):
+        path = Path(folder) / f"{stem}.{suffix}"
+        with atomic_path(path) as temporary:
+            _as_trimesh(mesh).export(temporary, file_type=suffix)
+        paths.append(path)
+    return paths
+
+
+def read_mesh(path: Path) -> Mesh:
+    """Read a mesh file; colours are grey and normals those of the faces around where the file holds none.
+
+    Raises:
+        SurfaceError: if the file is not a mesh that can be read, or holds no faces.
+    """
+    try:
+        loaded = trimesh.load(path, process=False, force="mesh")
+        vertices = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
+        faces = np.asarray(loaded.faces, np.int64).reshape(-1, 3)
+    except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
+        raise SurfaceError(
+            f"cannot read {path} as a mesh ({error}): expected PLY, OBJ, GLB or STL"
+        ) from error
+    if not len(faces):
+        raise SurfaceError(f"{path} holds no faces: expected a triangle mesh, not a point cloud")
+    visual = loaded.visual
+    if isinstance(visual, trimesh.visual.TextureVisuals):
+        visual = visual.to_color()
+    colors = np.asarray(visual.vertex_colors)[:, :3]
+    return Mesh(vertices, faces, colors.astype(np.uint8), np.asarray(loaded.vertex_normals, np.float64))
+
+
+def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    return trimesh.Trimesh(
+        mesh.vertices,
+        mesh.faces,
+        vertex_colors=np.concatenate([mesh.colors, np.full_like(mesh.colors[:, :1], 255)], 1),
+        vertex_normals=mesh.normals,
+        process=False,
+    )

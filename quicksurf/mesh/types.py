@@ -1,0 +1,40 @@
+"""The mesh that leaves the package, and the field that it is made from."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+
+
+class Mesh(NamedTuple):
+    """Triangles wound so that they face outward, with a colour and a normal at each vertex."""
+
+    vertices: Float64[np.ndarray, "v 3"]
+    faces: Int64[np.ndarray, "f 3"]
+    colors: UInt8[np.ndarray, "v 3"]
+    """sRGB."""
+    normals: Float64[np.ndarray, "v 3"]
+    """Unit, outward."""
+
+    def to_world(self, center: tuple[float, float, float], radius: float) -> "Mesh":
+        """Map from the fit's frame, where the ROI is the unit ball, to the input's: x ↦ center + radius x."""
+        return self._replace(vertices=np.asarray(center, np.float64) + radius * self.vertices)
+
+
+class Field(Protocol):
+    """A fitted field as the mesh needs it. Points are in the fit's frame; nothing is differentiated."""
+
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Inside > 0."""
+        ...
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit, outward."""
+        ...
+
+    def colors(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point)."""
+        ...

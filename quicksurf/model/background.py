@@ -1,0 +1,68 @@
+"""What lies outside the region of interest: one solid colour, or a small density field in contracted space.
+
+The contraction is mip-NeRF 360's (Barron et al. 2022, eq. 10): c(x) = x inside the unit ball, (2 − 1/|x|) x/|x| outside,
+so that all of space is a ball of radius 2. Density σ is per unit of contracted length: α = 1 − e^(−σ |c_{i+1} − c_i|).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quicksurf.backends import Backend
+from quicksurf.rays import Rays
+
+_FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
+_NEAR_SHARE = 0.1  # the first tenth of the way from a camera to the region is left free: nothing is seen that close
+
+
+def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """Map space into the ball of radius 2; the identity inside the unit ball."""
+    norm = points.norm(dim=-1, keepdim=True).clamp_min(1.0)
+    return points * ((2 - 1 / norm) / norm)
+
+
+class BackgroundField(nn.Module):
+    """Density and view-independent colour in contracted space."""
+
+    def __init__(self, backend: Backend, seed: int) -> None:
+        super().__init__()
+        grid = {
+            "otype": "HashGrid",
+            "n_levels": 10,
+            "n_features_per_level": 2,
+            "log2_hashmap_size": 15,
+            "base_resolution": 16,
+            "per_level_scale": 1.5,
+        }
+        network = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 1, "activation": "ReLU"}
+        self.network = backend.modules.NetworkWithInputEncoding(3, 4, grid, network, seed=seed)
+
+    def query(self, contracted: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density and colour at contracted points."""
+        output = self.network((0.25 * contracted.T + 0.5).T)
+        return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:])
+
+    def render(
+        self, rays: Rays, behind: bool, n_samples: int, jitter: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        """Colour and opacity of the part of each ray behind the region of interest, or in front of it.
+
+        Behind, samples are uniform in 1/t from where the ray leaves the ball; in front, in t from the camera to the ball.
+        Rays that miss the ball count as leaving it at their closest approach.
+        """
+        edges = torch.linspace(0, 1, n_samples + 1, device=jitter.device)[:-1] + jitter / n_samples
+        if behind:
+            begin = rays.far.clamp_min(0.05)[:, None]
+            ts = begin / (1 - edges * (1 - begin / (begin + _FAR)))
+        else:
+            ts = rays.near[:, None] * (_NEAR_SHARE + (1 - _NEAR_SHARE) * edges)
+        points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
+        lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
+        lengths = torch.cat([lengths, lengths[:, -1:]], 1)
+        if behind:
+            lengths[:, -1] = 1e3  # the last sample is opaque: something is behind everything
+        density, colors = self.query(points.reshape(-1, 3))
+        alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
+        clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
+        weights = alphas * clear[:, :-1]
+        return (weights[..., None] * colors.view(*ts.shape, 3)).sum(1), weights.sum(1)

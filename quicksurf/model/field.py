@@ -1,0 +1,111 @@
+"""The surface: a logit, inside > 0, and a colour, in the frame where the region of interest is the unit ball at 0.
+
+    l(x) = r₀ − |x| − s · g(x)_0        r₀ = s = 0.5
+    c(x, d) = sigmoid(h(g(x)_{1..15}, x, Y(d)))
+
+with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half the
+region, and l stays near a distance, so that sharpness and steps have a length. Occupancy is sigmoid(κ l), with κ
+given by the schedule. The colour does not see the normal: normals would need a second derivative to train.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quicksurf.backends import Backend
+from quicksurf.config import ModelConfig
+
+INITIAL_RADIUS = 0.5
+_SCALE = 0.5
+N_GEOMETRY_FEATURES = 15
+# Vertices of a regular tetrahedron: four taps give a gradient exact for quadratics' odd part.
+_TAPS = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
+
+
+def per_level_scale(model: ModelConfig) -> float:
+    """Growth of the resolution from one level to the next."""
+    return (model.finest_resolution / model.base_resolution) ** (1 / max(model.n_levels - 1, 1))
+
+
+class SurfaceField(nn.Module):
+    """Geometry and colour networks of one back end."""
+
+    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+        super().__init__()
+        grid = {
+            "otype": "HashGrid",
+            "n_levels": model.n_levels,
+            "n_features_per_level": model.n_features_per_level,
+            "log2_hashmap_size": model.log2_hashmap_size,
+            "base_resolution": model.base_resolution,
+            "per_level_scale": per_level_scale(model),
+        }
+        position = {"otype": "Identity", "n_dims_to_encode": 3}
+        self.geometry = backend.modules.NetworkWithInputEncoding(
+            6,
+            1 + N_GEOMETRY_FEATURES,
+            {"otype": "Composite", "nested": [position, grid]},
+            {"otype": "FullyFusedMLP", "n_neurons": model.n_neurons, "n_hidden_layers": 1, "activation": "ReLU"},
+            seed=seed,
+        )
+        inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 3}
+        self.color = backend.modules.NetworkWithInputEncoding(
+            N_GEOMETRY_FEATURES + 6,
+            3,
+            {"otype": "Composite", "nested": [inputs, {"otype": "SphericalHarmonics", "degree": 4}]},
+            {
+                "otype": "FullyFusedMLP",
+                "n_neurons": model.n_neurons,
+                "n_hidden_layers": 2,
+                "activation": "ReLU",
+                "output_activation": "Sigmoid",
+            },
+            seed=seed + 1,
+        )
+        self._model = model
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of the hash grid."""
+        return self._model.n_levels
+
+    def finest_cell(self) -> float:
+        """Size of a cell of the finest active hash level; the region's radius is 1."""
+        level = min(self.geometry.n_active_levels, self.n_levels) - 1
+        return 2 / (self._model.base_resolution * per_level_scale(self._model) ** level)
+
+    def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
+        """Logits and geometry features; differentiable in parameters and points."""
+        rows = points.T  # the networks keep one value of all points together
+        output = self.geometry(torch.cat([rows, 0.5 * rows + 0.5]).T)
+        return INITIAL_RADIUS - points.norm(dim=-1) - _SCALE * output[:, 0], output[:, 1:]
+
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Logits l(x), close to the distance to the surface, inside > 0."""
+        return self.query(points)[0]
+
+    def colors_of(
+        self, points: Float[Tensor, "n 3"], features: Float[Tensor, "n k"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Colours in [0, 1] seen along unit `directions` (from the camera on)."""
+        return self.color(torch.cat([features.T, points.T, 0.5 * directions.T + 0.5]).T)
+
+    def gradients(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
+        """∇l by four taps at ±step on a tetrahedron: ∇l ≈ Σ_k e_k l(x + step e_k) / (4 step).
+
+        Finite differences, because nothing in training may differentiate a gradient; the step decides which
+        detail a loss on it can see.
+        """
+        taps = _TAPS.to(points)
+        logits = self.logits((points[:, None] + step * taps).reshape(-1, 3)).reshape(-1, 4)
+        return logits @ taps / (4 * step)
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit normals, outward: −∇l/|∇l|."""
+        return -nn.functional.normalize(self.gradients(points, self.finest_cell()), dim=-1)
+
+    def colors(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Colours of surface points; `normals` are not used by this method's colour net."""
+        return self.colors_of(points, self.query(points)[1], directions)

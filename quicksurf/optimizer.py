@@ -1,0 +1,76 @@
+"""Adam over parameter groups with their own learning rates, run by the back end's fused step."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quicksurf.backends import Backend
+from quicksurf.backends.modules import EncodedNetwork
+
+BETAS = (0.9, 0.99)
+EPSILON = 1e-15  # gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022)
+
+
+class Group(NamedTuple):
+    """A slice of one parameter."""
+
+    name: str
+    param: nn.Parameter
+    part: slice
+    learning_rate: float
+    skip_zero: bool
+    """Entries without gradient stay as they are: most of a hash table in most steps."""
+
+
+def network_groups(name: str, network: EncodedNetwork, weights_rate: float, tables_rate: float) -> list[Group]:
+    """Weights and tables of a network as two groups; an empty one is left out."""
+    n = network.layout.n_network_params
+    groups = [Group(name, network.params, slice(0, n), weights_rate, False)]
+    if network.layout.n_params > n:
+        groups.append(Group(name, network.params, slice(n, None), tables_rate, True))
+    return groups
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) with the moments kept by parameter name."""
+
+    def __init__(self, groups: list[Group], backend: Backend) -> None:
+        self._groups = groups
+        self._backend = backend
+        self.step_count = 0
+        self.first = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
+        self.second = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
+
+    def step(self, factor: float) -> None:
+        """Update all parameters that have a gradient with learning rates times `factor`, and drop the gradients."""
+        self.step_count += 1
+        for group in self._groups:
+            if group.param.grad is None:
+                continue
+            self._backend.rays.adam_step(
+                group.param.data.view(-1)[group.part],
+                group.param.grad.reshape(-1)[group.part],
+                self.first[group.name][group.part],
+                self.second[group.name][group.part],
+                learning_rate=group.learning_rate * factor,
+                betas=BETAS,
+                epsilon=EPSILON,
+                step=self.step_count,
+                skip_zero=group.skip_zero,
+            )
+        for group in self._groups:
+            group.param.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and step count, to be saved."""
+        moments = {f"first.{name}": value for name, value in self.first.items()}
+        moments |= {f"second.{name}": value for name, value in self.second.items()}
+        return moments | {"step": torch.tensor([self.step_count])}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up a saved state of the same groups."""
+        self.step_count = int(state["step"][0])
+        for name in self.first:
+            self.first[name].copy_(state[f"first.{name}"])
+            self.second[name].copy_(state[f"second.{name}"])

@@ -1,0 +1,66 @@
+"""Packed samples on rays, the one layout that passes between the parts.
+
+Samples of all rays lie one ray after another; `packed_info[r]` = (first sample, number of samples) of ray r, and
+`ray_indices[i]` is the ray of sample i. Zero samples, on one ray or on all, are legal everywhere.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Rays(NamedTuple):
+    """Rays in the frame of the fit: unit directions, and the stretch [near, far] that is looked at."""
+
+    origins: Float[Tensor, "n 3"]
+    directions: Float[Tensor, "n 3"]
+    near: Float[Tensor, "n"]
+    far: Float[Tensor, "n"]
+
+    def at(self, ray_indices: Int[Tensor, "m"], ts: Float[Tensor, "m"]) -> Float[Tensor, "m 3"]:
+        """Points x = o + t d on the given rays."""
+        return torch.addcmul(self.origins[ray_indices], ts[:, None], self.directions[ray_indices])
+
+
+class Steps(NamedTuple):
+    """March steps that lie in occupied cells, in order along each ray."""
+
+    t_starts: Float[Tensor, "m"]
+    t_ends: Float[Tensor, "m"]
+    ray_indices: Int[Tensor, "m"]
+    packed_info: Int[Tensor, "n 2"]
+
+    @property
+    def t_mids(self) -> Float[Tensor, "m"]:
+        """Middle of each step."""
+        return 0.5 * (self.t_starts + self.t_ends)
+
+
+class Samples(NamedTuple):
+    """Sampled depths, in order along each ray; `lengths` is the stratum each sample stands for."""
+
+    ts: Float[Tensor, "m"]
+    lengths: Float[Tensor, "m"]
+    ray_indices: Int[Tensor, "m"]
+    packed_info: Int[Tensor, "n 2"]
+
+
+def pack_counts(counts: Int[Tensor, "n"]) -> Int[Tensor, "n 2"]:
+    """`packed_info` of rays with the given numbers of samples."""
+    return torch.stack([counts.cumsum(0) - counts, counts], -1)
+
+
+def unit_ball_span(
+    origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Where unit-direction rays enter and leave the unit ball at 0, not before t = 0; (0, 0) for a miss.
+
+    |o + t d|² = 1 has roots −b ± √(b² − c) with b = o·d, c = |o|² − 1.
+    """
+    b = (origins * directions).sum(-1)
+    closest = origins - b[:, None] * directions  # b² − c loses digits for far cameras: 1 − |closest|² does not
+    root = (1 - (closest * closest).sum(-1)).clamp_min(0).sqrt()
+    near, far = (-b - root).clamp_min(0), (-b + root).clamp_min(0)
+    return near, far

@@ -1,0 +1,265 @@
+"""A fitted capture: fields, cameras and everything needed to ask it, mesh it, render it or go on fitting."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from quicksurf import cameras as lens
+from quicksurf import schedules
+from quicksurf.backends import Backend
+from quicksurf.cameras import Cameras, pixel_rays
+from quicksurf.config import Config, from_settings
+from quicksurf.data.scene import Roi
+from quicksurf.errors import OutputError
+from quicksurf.io import write_atomic, write_json
+from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
+from quicksurf.model.appearance import Appearance
+from quicksurf.model.background import BackgroundField
+from quicksurf.model.field import SurfaceField
+from quicksurf.rays import Rays, unit_ball_span
+from quicksurf.render.grid import OccupancyGrid
+from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
+from quicksurf.render.unisurf import Interval
+
+_BATCH_RAYS = 1 << 14
+_STATE, _META = "state.safetensors", "state.json"
+_MAX_META_BYTES = 1 << 26
+_NEAR_CAMERA = 0.02  # radii: a camera inside the region sees nothing closer
+
+
+class View(NamedTuple):
+    """One rendered image; depth in the units of the cameras, along the ray, infinite where nothing is."""
+
+    color: Float[Tensor, "h w 3"]
+    depth: Float[Tensor, "h w"]
+    normal: Float[Tensor, "h w 3"]
+    """Unit and outward where the surface is, in the world; 0 elsewhere."""
+    opacity: Float[Tensor, "h w"]
+
+
+@dataclass
+class Reconstruction:
+    """Fields in the frame where the ROI is the unit ball, cameras in the world."""
+
+    config: Config
+    cameras: Cameras
+    names: list[str]
+    held_out: Bool[np.ndarray, "n"]
+    roi: Roi
+    masked: bool
+    """Fitted with masks: there is nothing behind the object, views are rendered on white."""
+    renderer: Renderer
+    appearance: Appearance
+    seconds_fitted: float = 0.0
+    step: int = 0
+    psnr_held_out: float | None = None
+    progress: float = 0.0
+    """Where the schedules stand."""
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> str:
+        """Name of the back end it runs on."""
+        return self.renderer.backend.name
+
+    @property
+    def field(self) -> SurfaceField:
+        """The surface."""
+        return self.renderer.field
+
+    def to_roi(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """World points in the frame of the fit, where the ROI is the unit ball."""
+        return ((points.double() - torch.tensor(self.roi.center).double()) / self.roi.radius).float()
+
+    def roi_cameras(self) -> Cameras:
+        """The cameras in the frame of the fit, float32."""
+        return cameras_in_roi(self.cameras, self.roi)
+
+    @torch.no_grad()
+    def occupancy(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Occupancy in [0, 1] at world points; 0.5 is the surface."""
+        sharpness = self.settings().sharpness
+        parts = [torch.sigmoid(sharpness * self.field.logits(p)) for p in self.to_roi(points).split(1 << 18)]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def mesh(self, options: MeshOptions) -> tuple[Mesh, MeshReport]:
+        """The surface as the training cameras saw it, in the world.
+
+        Raises:
+            SurfaceError: if there is none.
+        """
+        seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
+        grid = self.renderer.grid
+        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
+        return mesh.to_world(self.roi.center, self.roi.radius), report
+
+    def settings(self) -> RenderSettings:
+        """How views are rendered at the state of the fit."""
+        return settings_at(self.progress, self.config, self.renderer.grid.cell)
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras, index: int) -> View:
+        """Render one camera, given in the world; its size decides the image's."""
+        width, height = cameras.sizes[index].tolist()
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
+        camera = cameras_in_roi(cameras.select(torch.tensor([index])), self.roi)
+        parts = [self._render_pixels(camera, chunk) for chunk in pixels.split(_BATCH_RAYS)]
+        color, depth, normal, opacity = (torch.cat(part) for part in zip(*parts, strict=True))
+        return View(
+            color.view(height, width, 3),
+            depth.view(height, width),
+            normal.view(height, width, 3),
+            opacity.view(height, width),
+        )
+
+    def _render_pixels(self, camera: Cameras, pixels: Float[Tensor, "n 2"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long), pixels)
+        rendering = self.render_rays(rays)
+        hits = rendering.surface.hits
+        index = torch.nonzero(hits)[:, 0]
+        normal = torch.zeros_like(rays.origins)
+        normal[index] = self.field.normals(rays.at(index, rendering.surface.ts[index]))
+        depth = torch.where(hits, rendering.surface.ts * self.roi.radius, torch.inf)
+        return rendering.colors.clamp(0, 1), depth, normal, rendering.opacities
+
+    def render_rays(self, rays: Rays) -> Rendering:
+        """Render rays of the fit's frame without noise; masked captures on white."""
+        behind = torch.ones_like(rays.origins) if self.masked else None
+        return self.renderer.render(rays, self.settings(), behind=behind)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint into `folder`: one safetensors file, then the JSON that names its state."""
+        tensors = {f"model.{name}": value for name, value in self._modules().state_dict().items()}
+        grid = self.renderer.grid.estimator
+        tensors |= {"grid.occs": grid.occs, "grid.binaries": grid.binaries}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer_state.items()}
+        tensors |= {f"cameras.{name}": value for name, value in vars(self.cameras).items()}
+        if isinstance(self.renderer.background, Tensor):
+            tensors["background.color"] = self.renderer.background
+        blob = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+        write_atomic(folder / _STATE, lambda file: file.write(blob))
+        write_json(
+            folder / _META,
+            {
+                "config": asdict(self.config),
+                "names": self.names,
+                "held_out": self.held_out.tolist(),
+                "roi": [*self.roi.center, self.roi.radius],
+                "masked": self.masked,
+                "seconds_fitted": self.seconds_fitted,
+                "step": self.step,
+                "progress": self.progress,
+                "psnr_held_out": self.psnr_held_out,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path, backend: Backend) -> "Reconstruction":
+        """Read a checkpoint.
+
+        Raises:
+            OutputError: if it is missing, damaged or of another version.
+        """
+        try:
+            meta = _read_meta(folder / _META)
+            tensors = safetensors.torch.load_file(folder / _STATE)
+            return cls._restore(meta, tensors, backend)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+            raise OutputError(
+                f"the checkpoint in {folder} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
+                "it is damaged or of another version; fit again into a new --output"
+            ) from error
+
+    @classmethod
+    def _restore(cls, meta: dict[str, Any], tensors: dict[str, Tensor], backend: Backend) -> "Reconstruction":
+        config = from_settings(meta["config"])
+        names = [str(name) for name in meta["names"]]
+        x, y, z, radius = (float(value) for value in meta["roi"])
+        background = tensors.get("background.color")
+        renderer = build_renderer(config, backend, background)
+        cameras = Cameras(**_with_prefix(tensors, "cameras."))
+        result = cls(
+            config,
+            cameras,
+            names,
+            np.array(meta["held_out"], dtype=bool),
+            Roi((x, y, z), radius),
+            bool(meta["masked"]),
+            renderer,
+            Appearance(len(names)),
+            float(meta["seconds_fitted"]),
+            int(meta["step"]),
+            meta["psnr_held_out"],
+            float(meta["progress"]),
+            _with_prefix(tensors, "optimizer."),
+        )
+        if not len(cameras) == len(names) == len(result.held_out):
+            raise ValueError(f"{len(cameras)} cameras, {len(names)} names, {len(result.held_out)} held-out marks")
+        result._modules().load_state_dict(_with_prefix(tensors, "model."))
+        renderer.grid.estimator.occs.copy_(tensors["grid.occs"])
+        renderer.grid.estimator.binaries.copy_(tensors["grid.binaries"])
+        return result
+
+    def _modules(self) -> torch.nn.ModuleDict:
+        modules: dict[str, torch.nn.Module] = {"field": self.field, "appearance": self.appearance}
+        if isinstance(self.renderer.background, BackgroundField):
+            modules["background"] = self.renderer.background
+        return torch.nn.ModuleDict(modules)
+
+
+def build_renderer(config: Config, backend: Backend, background: Float[Tensor, "3"] | None) -> Renderer:
+    """A renderer with fresh fields; `background` is the solid colour around the object, if it has one."""
+    seed = config.train.seed
+    grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
+    around = BackgroundField(backend, seed + 2) if background is None else background
+    return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
+
+
+def settings_at(progress: float, config: Config, cell: float) -> RenderSettings:
+    """What the schedules say at `progress`, for rendering without noise."""
+    render = config.render
+    half_width = schedules.interval_half_width(progress, render.interval_start, render.interval_end)
+    return RenderSettings(
+        Interval(half_width, render.n_interval_samples, render.n_front_samples),
+        schedules.sharpness(progress, render.sharpness_start, render.sharpness_end),
+        schedules.march_step(half_width, cell),
+        render.opacity,
+        render.n_background_samples,
+    )
+
+
+def cameras_in_roi(cameras: Cameras, roi: Roi) -> Cameras:
+    """World cameras in the frame where the ROI is the unit ball, float32."""
+    shift = -torch.tensor(roi.center, dtype=torch.float64) / roi.radius
+    eye = torch.eye(3, dtype=torch.float64)
+    return lens.similarity(cameras.to(torch.float64), 1 / roi.radius, eye, shift).to(torch.float32)
+
+
+def roi_rays(cameras: Cameras, image_indices: Tensor, pixels: Float[Tensor, "n 2"]) -> Rays:
+    """Rays through pixels of cameras in the fit's frame, with the stretch that lies in the unit ball."""
+    origins, directions = pixel_rays(cameras, image_indices, pixels)
+    near, far = unit_ball_span(origins, directions)
+    inside = origins.square().sum(-1) < 1
+    return Rays(origins, directions, torch.where(inside, near + _NEAR_CAMERA, near), far)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_META_BYTES:
+        raise ValueError(f"{path.name} is implausibly large")
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path.name} holds no object")
+    return meta

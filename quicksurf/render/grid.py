@@ -1,0 +1,65 @@
+"""Which parts of the region of interest can hold the surface: nerfacc's occupancy grid over the box around the unit ball.
+
+The value of a cell is the largest occupancy that the field can have in it, o = sigmoid(κ (l + m)) with m half a cell's
+diagonal: l is close to a distance, so a surface anywhere in a cell is not missed by a random probe of it.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from nerfacc import OccGridEstimator
+from torch import Tensor
+
+from quicksurf.backends import Backend
+from quicksurf.rays import Rays, Steps
+
+Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+
+_UPDATE_EVERY = 16  # steps
+_DECAY = 0.8  # a cell that a surface left is forgotten after a score of updates
+_EVERY_CELL_STEPS = 96  # in the first steps all cells are probed, later a quarter and the occupied ones
+
+
+class OccupancyGrid:
+    """nerfacc's estimator and the march through it."""
+
+    def __init__(self, resolution: int, threshold: float, device: torch.device) -> None:
+        self.estimator = OccGridEstimator([-1, -1, -1, 1, 1, 1], resolution, levels=1).to(device)
+        self.estimator.binaries.fill_(True)
+        self.threshold = threshold
+        self.cell = 2 / resolution
+
+    @property
+    def occupied(self) -> Bool[Tensor, "r r r"]:
+        """Cells that may hold the surface or lie inside it."""
+        return self.estimator.binaries[0]
+
+    @property
+    def aabb(self) -> Float[Tensor, "6"]:
+        """The box of the grid."""
+        return self.estimator.aabbs[0]
+
+    def update(self, step: int, logits: Logits, sharpness: float) -> None:
+        """Probe the field every sixteenth step."""
+        margin = math.sqrt(3) / 2 * self.cell
+
+        def occupancy(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
+            inside = (points.square().sum(-1) < (1 + margin) ** 2).float()
+            return (torch.sigmoid(sharpness * (logits(points) + margin)) * inside)[:, None]
+
+        self.estimator.update_every_n_steps(
+            step,
+            occupancy,
+            occ_thre=self.threshold,
+            ema_decay=_DECAY,
+            warmup_steps=_EVERY_CELL_STEPS,
+            n=_UPDATE_EVERY,
+        )
+
+    def march(self, backend: Backend, rays: Rays, step_size: float) -> Steps:
+        """Steps of `step_size` inside occupied cells between each ray's near and far."""
+        return backend.rays.traverse_grids(
+            rays.origins, rays.directions, self.estimator.binaries, self.estimator.aabbs, rays.near, rays.far, step_size
+        )

@@ -1,0 +1,142 @@
+"""Colours of rays: march, search, sample, shade, composite, and what lies outside the region of interest.
+
+    C = F + (1 − a_F) (Σ_i w_i c_i + (1 − Σ_i w_i) B)
+
+with F, a_F the surroundings in front of the region (a table between camera and object), w_i the surface's weights and
+B the surroundings behind it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from quicksurf.backends import Backend
+from quicksurf.model.background import BackgroundField
+from quicksurf.model.field import SurfaceField
+from quicksurf.rays import Rays, Samples
+from quicksurf.render.grid import OccupancyGrid
+from quicksurf.render.surface import Surface, find_surface
+from quicksurf.render.unisurf import Interval, alphas_from_logits, place_samples
+
+_VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
+_VISIBLE_BACKGROUND = 2e-3  # rays with less clear view get no background samples
+
+
+class RenderSettings(NamedTuple):
+    """What the schedules decide about one step."""
+
+    interval: Interval
+    sharpness: float
+    march_step: float
+    opacity: str
+    n_background: int
+    noise: float = 0.0
+    """Standard deviation of the noise on query points."""
+
+
+class Rendering(NamedTuple):
+    """What rays see; depths are distances along the ray in units of the region's radius."""
+
+    colors: Float[Tensor, "n 3"]
+    opacities: Float[Tensor, "n"]
+    """Of the surface alone."""
+    depths: Float[Tensor, "n"]
+    surface: Surface
+    n_samples: int
+    n_evaluations: int
+    """Evaluations of the geometry, search included."""
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """The parts that colours are made of."""
+
+    backend: Backend
+    field: SurfaceField
+    grid: OccupancyGrid
+    background: BackgroundField | Float[Tensor, "3"]
+    """A field, or the one colour around the object."""
+
+    def render(
+        self,
+        rays: Rays,
+        settings: RenderSettings,
+        generator: torch.Generator | None = None,
+        behind: Float[Tensor, "n 3"] | None = None,
+    ) -> Rendering:
+        """Render rays; jittered with a generator (training), in the middle of the strata without.
+
+        Args:
+            behind: colours behind the surface that replace the background (masked captures).
+        """
+        steps = self.grid.march(self.backend, rays, settings.march_step)
+        surface = find_surface(self.backend, self.field.logits, rays, steps)
+        samples = place_samples(self.backend, rays, steps, surface, settings.interval, generator)
+        colors, opacities, depths = self._composite(rays, samples, settings, generator)
+        if behind is None:
+            behind, in_front, clear = self._surroundings(rays, opacities.detach(), settings, generator)
+            colors = in_front + clear[:, None] * (colors + (1 - opacities)[:, None] * behind)
+        else:
+            colors = colors + (1 - opacities)[:, None] * behind
+        n_samples = len(samples.ts)
+        return Rendering(colors, opacities, depths, surface, n_samples, n_samples + surface.n_evaluations)
+
+    def _composite(
+        self, rays: Rays, samples: Samples, settings: RenderSettings, generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Colour, opacity and depth of the surface along each ray; only visible samples are shaded."""
+        accumulate = self.backend.rays.accumulate_along_rays
+        points = rays.at(samples.ray_indices, samples.ts)
+        if settings.noise > 0 and generator is not None:
+            points = points + settings.noise * torch.randn(points.shape, generator=generator).to(points)
+        logits, features = self.field.query(points)
+        alphas = alphas_from_logits(logits, samples, settings.sharpness, settings.opacity)
+        weights, _ = self.backend.rays.render_weight_from_alpha(alphas, samples.packed_info)
+        opacities = accumulate(weights, None, samples.packed_info)[:, 0]
+        depths = accumulate(weights.detach(), samples.ts[:, None], samples.packed_info)[:, 0]
+        visible = weights.detach() > _VISIBLE_WEIGHT
+        index = torch.nonzero(visible)[:, 0]
+        seen = samples.ray_indices[index]
+        shades = self.field.colors_of(points[index], features.T[:, index].T, rays.directions[seen])
+        packed = _packed_where(visible, samples)
+        colors = accumulate(weights[index], shades, packed)
+        return colors, opacities, depths / opacities.detach().clamp_min(1e-6)
+
+    def _surroundings(
+        self, rays: Rays, opacities: Float[Tensor, "n"], settings: RenderSettings, generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        """Colours behind the region, colours in front of it, and how much of the view the latter leave clear."""
+        n_rays = len(rays.near)
+        colors, in_front = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
+        clear = torch.ones_like(rays.near)
+        if isinstance(self.background, Tensor):
+            return self.background.expand(n_rays, 3), in_front, clear
+        open_view = opacities < 1 - _VISIBLE_BACKGROUND
+        behind = self._background(rays, open_view, True, settings.n_background, generator)
+        colors = colors.index_put((torch.nonzero(open_view)[:, 0],), behind[0])
+        outside = rays.near > 0
+        front = self._background(rays, outside, False, max(settings.n_background // 2, 1), generator)
+        index = (torch.nonzero(outside)[:, 0],)
+        return colors, in_front.index_put(index, front[0]), clear.index_put(index, 1 - front[1])
+
+    def _background(
+        self, rays: Rays, chosen: Bool[Tensor, "n"], behind: bool, n_samples: int, generator: torch.Generator | None
+    ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m"]]:
+        assert isinstance(self.background, BackgroundField)
+        index = torch.nonzero(chosen)[:, 0]
+        shape = len(index), n_samples
+        jitter = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
+        return self.background.render(
+            Rays(*(part[index] for part in rays)), behind, n_samples, jitter.to(rays.near.device)
+        )
+
+
+def _packed_where(kept: Bool[Tensor, "m"], samples: Samples) -> Tensor:
+    """`packed_info` of the samples that are kept."""
+    begins, counts = samples.packed_info.unbind(1)
+    before = torch.nn.functional.pad(kept.long().cumsum(0), (1, 0))
+    firsts = before[begins]
+    return torch.stack([firsts, before[begins + counts] - firsts], -1)

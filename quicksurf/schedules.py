@@ -1,0 +1,36 @@
+"""What changes during a fit, each a pure function of progress p, the elapsed fraction of the budget in [0, 1]."""
+
+import math
+
+
+def interval_half_width(progress: float, start: float, end: float) -> float:
+    """Half-width of the sampling interval around the surface: start · e^(−6p), at least `end` (UNISURF, eq. 11)."""
+    return max(start * math.exp(-6 * progress), end)
+
+
+def sharpness(progress: float, start: float, end: float) -> float:
+    """κ in o = sigmoid(κ l): exponential from `start` to `end` at p = 0.8, then constant.
+
+    The width of the soft surface is about 4/κ; it has to shrink with the interval or the level set stays biased.
+    """
+    return start * (end / start) ** min(1.0, progress / 0.8)
+
+
+def active_levels(progress: float, n_levels: int, first: int) -> int:
+    """Hash levels in use: `first` at the start, all at p = 0.5 (coarse to fine)."""
+    return min(n_levels, first + int((n_levels - first + 1) * progress / 0.5))
+
+
+def query_noise(progress: float, start: float) -> float:
+    """Standard deviation of the noise on query points: start · (1 − 2p)², 0 after half time (stochastic preconditioning)."""
+    return start * max(0.0, 1 - 2 * progress) ** 2
+
+
+def learning_rate_factor(progress: float) -> float:
+    """Warm-up over the first hundredth, 1 until p = 0.4, then exponential down to a twentieth."""
+    return min(1.0, 0.1 + 90 * progress) * 0.05 ** max(0.0, (progress - 0.4) / 0.6)
+
+
+def march_step(half_width: float, cell: float) -> float:
+    """Step of the surface search: a quarter of the interval, between half a grid cell and two cells."""
+    return min(max(0.25 * half_width, 0.5 * cell), 2 * cell)

@@ -1,0 +1,110 @@
+"""Each format is read back: geometry, winding, colours and normals where it holds them."""
+
+import numpy as np
+import pytest
+import trimesh
+
+from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.mesh.export import FORMATS, read_mesh, write_mesh
+from quicksurf.mesh.types import Mesh
+
+SINGLE = 1e-6  # relative: coordinates pass through float32 or 8 decimal digits
+
+
+@pytest.fixture
+def torus():
+    solid = trimesh.creation.torus(0.6, 0.2, major_sections=24, minor_sections=12)
+    colors = np.random.default_rng(0).integers(0, 256, (len(solid.vertices), 3)).astype(np.uint8)
+    return Mesh(
+        np.array(solid.vertices), np.array(solid.faces, np.int64), colors, np.array(solid.vertex_normals)
+    )
+
+
+def corners(vertices, faces):
+    """The corners of each face, sorted: the same for any numbering of the vertices."""
+    triangles = np.round(vertices[faces], 5)
+    return np.array(sorted(triangles.reshape(-1, 9).tolist()))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_geometry_and_winding_come_back(torus, tmp_path, suffix):
+    (path,) = write_mesh(torus, tmp_path, "mesh", [suffix])
+    assert path == tmp_path / f"mesh.{suffix}" and [p.name for p in tmp_path.iterdir()] == [path.name]
+    back = read_mesh(path)
+    if suffix != "stl":  # STL repeats the corners of each face
+        assert len(back.vertices) == len(torus.vertices)
+    np.testing.assert_allclose(
+        corners(back.vertices, back.faces), corners(torus.vertices, torus.faces), atol=2e-5
+    )
+    solid = trimesh.Trimesh(back.vertices, back.faces)
+    assert solid.is_watertight and solid.volume == pytest.approx(
+        trimesh.Trimesh(torus.vertices, torus.faces).volume, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_colors_come_back(torus, tmp_path, suffix):
+    (path,) = write_mesh(torus, tmp_path, "mesh", [suffix])
+    back = read_mesh(path)
+    np.testing.assert_allclose(back.vertices, torus.vertices, atol=SINGLE)
+    np.testing.assert_array_equal(back.colors, torus.colors)
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_normals_come_back_outward(torus, tmp_path, suffix):
+    (path,) = write_mesh(torus, tmp_path, "mesh", [suffix])
+    np.testing.assert_allclose(read_mesh(path).normals, torus.normals, atol=1e-5)
+
+
+def test_ply_is_binary_and_holds_normals(torus, tmp_path):
+    write_mesh(torus, tmp_path, "mesh", ["ply"])
+    header = (tmp_path / "mesh.ply").read_bytes().split(b"end_header")[0]
+    assert (
+        b"binary_little_endian" in header
+        and b"property float nx" in header
+        and b"property uchar red" in header
+    )
+
+
+def test_several_formats_at_once_and_each_once(torus, tmp_path):
+    paths = write_mesh(torus, tmp_path / "new" / "folder", "name", ["stl", "ply", "stl"])
+    assert [p.name for p in paths] == ["name.stl", "name.ply"] and all(p.stat().st_size > 0 for p in paths)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(torus, tmp_path):
+    with pytest.raises(ConfigError, match=r"fbx.*ply, obj, glb, stl"):
+        write_mesh(torus, tmp_path, "mesh", ["ply", "fbx"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_mesh_is_refused(tmp_path):
+    empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.uint8), np.zeros((0, 3)))
+    with pytest.raises(SurfaceError, match="no faces"):
+        write_mesh(empty, tmp_path, "mesh", ["ply"])
+
+
+def test_a_folder_that_is_a_file_is_an_output_error(torus, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError):
+        write_mesh(torus, tmp_path / "taken", "mesh", ["ply"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"ply\nformat binary_little_endian 1.0\nelement vertex 10\n", b"\x00" * 64]
+)
+def test_a_broken_file_is_a_surface_error(tmp_path, content):
+    (tmp_path / "broken.ply").write_bytes(content)
+    with pytest.raises(SurfaceError, match=r"broken\.ply"):
+        read_mesh(tmp_path / "broken.ply")
+
+
+def test_a_cloud_is_not_a_mesh(tmp_path):
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "cloud.ply")
+    with pytest.raises(SurfaceError, match=r"cloud\.ply"):
+        read_mesh(tmp_path / "cloud.ply")
+
+
+def test_to_world_maps_the_unit_ball_to_the_roi(torus):
+    world = torus.to_world((1.0, 2.0, 3.0), 4.0)
+    np.testing.assert_allclose(world.vertices, 4 * torus.vertices + [1, 2, 3])
+    assert world.normals is torus.normals
