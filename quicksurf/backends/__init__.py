@@ -45,6 +45,17 @@ def load(name: str = "auto") -> Backend:
     return makers[name]("asked for")
 
 
+def set_num_threads(n: int) -> None:
+    """Threads of the native kernels.
+
+    Raises:
+        ValueError: unless 1 ≤ n ≤ 1024.
+    """
+    from quicksurf import _native
+
+    _native.set_num_threads(n)
+
+
 def _cpu(reason: str) -> Backend:
     try:
         from quicksurf.backends import cpu_networks, cpu_rays
@@ -52,6 +63,9 @@ def _cpu(reason: str) -> Backend:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): install again with `pip install --force-reinstall quicksurf`"
         ) from error
+    # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
+    # threads beside two of ours a step took ten times longer on a busy machine.
+    torch.set_num_threads(1)
     return Backend("cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays)
 
 

@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +11,7 @@
 #include <stdexcept>
 
 #include "kernels.h"
+#include "rasterize.h"
 #include "rays.h"
 #include "thread_pool.h"
 
@@ -200,7 +202,9 @@ size_t check_offsets(const Vector<const int64_t>& offsets, size_t n_values, cons
     const size_t n = offsets.size();
     expect(n >= 1 && offsets.data()[0] == 0 && offsets.data()[n - 1] == int64_t(n_values),
            std::string("offsets must start at 0 and end at the length of ") + name);
-    for (size_t i = 1; i < n; ++i) expect(offsets.data()[i - 1] <= offsets.data()[i], "offsets must not decrease");
+    bool sorted = true;
+    for (size_t i = 1; i < n; ++i) sorted &= offsets.data()[i - 1] <= offsets.data()[i];
+    expect(sorted, "offsets must not decrease");
     return n - 1;
 }
 
@@ -361,6 +365,36 @@ void bind_accumulate_backward(Vector<const int64_t> offsets, Vector<const T> wei
                            grad_weights.data(), grad_values ? grad_values->data() : nullptr);
 }
 
+// ---------------------------------------------------------------- rasteriser
+
+using Vertices = nb::ndarray<const float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Faces = nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+using Image = nb::ndarray<nb::numpy, T, nb::ndim<2>, nb::c_contig>;
+
+template <class T>
+Image<T> new_image(int width, int height) {
+    T* data = new T[size_t(width) * height];
+    return Image<T>(data, {size_t(height), size_t(width)},
+                    nb::capsule(data, [](void* p) noexcept { delete[] static_cast<T*>(p); }));
+}
+
+std::pair<Image<float>, Image<int32_t>> bind_rasterize(Vertices vertices, Faces faces, int width, int height) {
+    expect(width >= 1 && height >= 1 && width <= 32768 && height <= 32768, "width and height must be 1 to 32768");
+    const int64_t n_vertices = int64_t(vertices.shape(0)), n_faces = int64_t(faces.shape(0));
+    bool in_range = true;
+    for (int64_t i = 0; i < 3 * n_faces; ++i) in_range &= faces.data()[i] >= 0 && faces.data()[i] < n_vertices;
+    expect(in_range, "faces hold an index that is no vertex");
+    auto depth = new_image<float>(width, height);
+    auto face_indices = new_image<int32_t>(width, height);
+    {
+        nb::gil_scoped_release release;
+        rasterize(vertices.data(), faces.data(), n_faces, width, height, depth.data(), face_indices.data());
+    }
+    return {depth, face_indices};
+}
+
 template <class T>
 void bind_templates(nb::module_& m, nb::class_<NetworkSpec>& network) {
     network.def("forward", &network_forward<T>, "params"_a.noconvert(), "n_active_levels"_a, "x"_a.noconvert(),
@@ -384,6 +418,7 @@ void bind_templates(nb::module_& m, nb::class_<NetworkSpec>& network) {
 
 NB_MODULE(_native, m) {
     m.doc() = "Native CPU kernels of quicksurf.";
+    nb::set_leak_warnings(false);  // descriptions of networks are cached until the interpreter ends
     m.def("usable_cpus", &usable_cpus);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", [](int n) {
@@ -430,4 +465,7 @@ NB_MODULE(_native, m) {
           "hits"_a.noconvert(), "t_surface"_a.noconvert(), "half_width"_a, "n_interval"_a, "n_front"_a,
           "jitter"_a.noconvert(), "sample_offsets"_a.noconvert(), "t"_a.noconvert(), "lengths"_a.noconvert(),
           "ray_indices"_a.noconvert());
+
+    m.def("rasterize", &bind_rasterize, "vertices"_a.noconvert(), "faces"_a.noconvert(), "width"_a, "height"_a,
+          "Depth (+inf where nothing is) and face index (-1) of each pixel.");
 }

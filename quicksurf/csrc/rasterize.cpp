@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "thread_pool.h"
+
 namespace quicksurf {
 namespace {
 
@@ -98,12 +100,11 @@ void draw_band(const float* vertices, const int32_t* faces, int64_t n_faces, int
 }  // namespace
 
 void rasterize(const float* vertices, const int32_t* faces, int64_t n_faces, int width, int height, float* depth,
-               int32_t* face_indices, int n_bands, const ParallelFor& parallel_for) {
+               int32_t* face_indices) {
     const Image image{width, height, depth, face_indices};
-    n_bands = std::max(1, std::min(n_bands, height));
-    parallel_for(n_bands, [&](int band) {
-        const int row_begin = int(int64_t(height) * band / n_bands);
-        const int row_end = int(int64_t(height) * (band + 1) / n_bands);
+    const size_t n_bands = std::max(1, std::min(num_threads(), height));
+    parallel_for(n_bands, [&](size_t band) {
+        const int row_begin = int(height * band / n_bands), row_end = int(height * (band + 1) / n_bands);
         draw_band(vertices, faces, n_faces, row_begin, row_end, image);
     });
 }

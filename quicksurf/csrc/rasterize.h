@@ -11,22 +11,17 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 namespace quicksurf {
-
-// Calls fn(0), ..., fn(n - 1), in any order and on any threads, and returns when all have finished.
-using ParallelFor = std::function<void(int n, const std::function<void(int)>& fn)>;
 
 // vertices     [n_vertices, 3]   pixel x, pixel y, depth z
 // faces        [n_faces, 3]      vertex indices; the caller has checked their range
 // depth        [height, width]   overwritten; +inf where no face is seen
 // face_indices [height, width]   overwritten; -1 where no face is seen
 //
-// The image is cut into `n_bands` bands of rows, each drawn by one call of parallel_for's function, so no pixel is
-// written by two threads and the result does not depend on the number of bands or threads. Each band walks all faces:
-// use about as many bands as threads.
+// The image is cut into bands of rows, one task of the thread pool each: no pixel is written by two threads and the
+// result does not depend on the number of threads. Each band walks all faces, so there is one band a thread.
 void rasterize(const float* vertices, const int32_t* faces, int64_t n_faces, int width, int height, float* depth,
-               int32_t* face_indices, int n_bands, const ParallelFor& parallel_for);
+               int32_t* face_indices);
 
 }  // namespace quicksurf
