@@ -1,7 +1,7 @@
 """A COLMAP reconstruction, binary or text, beside its images.
 
-COLMAP's cameras look along +z with y down and count pixel centres at +0.5, as ours do, so only [R | t] is inverted.
-All its polynomial lenses are special cases of ours; the table says which parameter goes where.
+COLMAP's cameras look along +z with y down and count pixel centres at +0.5, as ours do, so only [R | t] is
+inverted. All its polynomial lenses are special cases of ours; the table says which parameter goes where.
 """
 
 from collections.abc import Mapping
@@ -81,8 +81,8 @@ def scene_from_reconstruction(
 ) -> Scene:
     """The scene of a reconstruction whose image `name` is the file `images[name]`.
 
-    Names that `images` lacks, or whose file is gone, are skipped with a count. Points on fewer than three images or
-    more than two pixels off are dropped: they are mostly false matches.
+    Names that `images` lacks, or whose file is gone, are skipped with a count. Points on fewer than three
+    images or more than two pixels off are dropped: they are mostly false matches.
 
     Args:
         reconstruction: poses, lenses and points.
