@@ -112,7 +112,7 @@ def fit_cameras(cameras: Cameras, read: Sequence[images.Pixels], paths: Sequence
         if abs(stated[1] * scale - item.size[1]) > 1.5 * max(1.0, scale):  # sizes are rounded to pixels
             raise CaptureError(
                 f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says "
-                f"{stated[0]} x {stated[1]}, another aspect: use the image it was made for, or correct w and h"
+                f"{stated[0]} x {stated[1]}, another aspect: use the image it was made for or correct w and h"
             )
     sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in read])
     return lens.resize(cameras, sizes)

@@ -91,7 +91,7 @@ def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Seque
 
 def _looks_inverted(mask: UInt8[np.ndarray, "h w"]) -> bool:
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return border.mean() > 0.9 * 255 and 0 < mask.mean() < 0.95 * 255
+    return bool(border.mean() > 0.9 * 255 and 0 < mask.mean() < 0.95 * 255)
 
 
 def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:

@@ -70,7 +70,7 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
         paths=[frame.path for frame in frames],
         cameras=_cameras(frames),
         held_out=np.array(held_out),
-        mask_paths=_named_masks(frames) if options.use_masks else None,
+        mask_paths=_named_masks(source, frames) if options.use_masks else None,
     )
     return assemble(views, source, options, report)
 
@@ -187,13 +187,13 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
     )
 
 
-def _named_masks(frames: Sequence[Frame]) -> list[Path | None] | None:
+def _named_masks(source: Path, frames: Sequence[Frame]) -> list[Path | None] | None:
     """Masks as the frames name them, or None where no frame does."""
     named = [frame.mask for frame in frames]
     missing = [str(mask) for mask in named if mask is not None and not mask.is_file()]
     if missing:
         raise CaptureError(
-            f"{len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first "
+            f"{source}: {len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first "
             f"{missing[0]}; copy them or remove the key"
         )
     return named if any(named) else None
