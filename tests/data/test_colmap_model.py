@@ -167,5 +167,5 @@ def test_damaged_models_are_explained(saved, capture, options, name, text, damag
     path = saved / "sparse/0" / f"{name}{'.txt' if text else '.bin'}"
     body = path.read_bytes()
     path.write_bytes(body[: len(body) // 2] if damage == "truncated" else b"\xff\xfe garbage \n" * 20)
-    with pytest.raises((CaptureError, ImageError), match="sparse/0|usable images|COLMAP"):
+    with pytest.raises((CaptureError, ImageError), match=r"sparse/0|usable images|COLMAP"):
         read_colmap(saved, options)
