@@ -1,7 +1,8 @@
 """Cameras: lens models, projection and its inverse.
 
-Notation: camera axes are OpenCV's (x right, y down, z forward); `c2w` is camera to world [R | t]; pixel (column,
-row) has its centre at (column + 0.5, row + 0.5). With (a, b) = (x/z, y/z) and r² = a² + b² the two lens models are
+Notation: camera axes are OpenCV's (x right, y down, z forward); `c2w` is camera to world [R | t]; pixel
+(column, row) has its centre at (column + 0.5, row + 0.5). With (a, b) = (x/z, y/z) and r² = a² + b² the two
+lens models are
 
     perspective (OpenCV):  s = 1 + k1 r² + k2 r⁴ + k3 r⁶ + k4 r⁸
                            (a', b') = (s a + 2 p1 ab + p2 (r² + 2a²),  s b + p1 (r² + 2b²) + 2 p2 ab)
@@ -11,14 +12,18 @@ and a pixel is (fx a' + cx, fy b' + cy). COLMAP's PINHOLE, SIMPLE_PINHOLE, SIMPL
 OPENCV_FISHEYE are all special cases. This module does not read files and knows nothing of images' content.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 N_DISTORTION = 6  # k1, k2, k3, k4, p1, p2
-_NEWTON_STEPS = 12  # quadratic convergence: 5 suffice for a phone, the rest is for fisheye rims
+_NEWTON_STEPS = 20  # quadratic convergence: 3 suffice for a phone, the rest is for fisheye rims
+_CONVERGED = {torch.float64: 1e-13, torch.float32: 1e-6}  # a Newton step this small squares to rounding
+_WIDEST = math.pi / 2 - 1e-3  # radians off the axis; tan stays below 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,47 +61,84 @@ def distort(
 ) -> Float[Tensor, "*n 2"]:
     """Map ideal image-plane points (x/z, y/z) to distorted ones. Differentiable in `points`."""
     r2 = (points * points).sum(-1)
-    theta = torch.where(fisheye, torch.atan(r2.sqrt()), r2.sqrt())
-    t2 = theta * theta
+    r = r2.clamp_min(1e-24).sqrt()  # a root's slope at zero is infinite: the centre would get NaN gradients
+    theta = torch.atan(r)
+    t2 = torch.where(fisheye, theta * theta, r2)
     k1, k2, k3, k4, p1, p2 = distortion.unbind(-1)
     scale = 1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))
-    fisheye_scale = scale * torch.where(r2 > 1e-12, theta / r2.clamp_min(1e-24).sqrt(), torch.ones_like(r2))
     a, b = points.unbind(-1)
-    tangential = torch.stack([2 * p1 * a * b + p2 * (r2 + 2 * a * a), p1 * (r2 + 2 * b * b) + 2 * p2 * a * b], -1)
-    ideal = points * torch.where(fisheye, fisheye_scale, scale)[..., None]
+    tangential_a = 2 * p1 * a * b + p2 * (r2 + 2 * a * a)
+    tangential_b = p1 * (r2 + 2 * b * b) + 2 * p2 * a * b
+    tangential = torch.stack([tangential_a, tangential_b], -1)
+    ideal = points * torch.where(fisheye, scale * theta / r, scale)[..., None]
     return ideal + torch.where(fisheye[..., None], torch.zeros_like(tangential), tangential)
 
 
 def undistort(
     points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"], fisheye: Bool[Tensor, "*n"]
 ) -> Float[Tensor, "*n 2"]:
-    """Invert `distort` by Newton's method with a finite-difference Jacobian.
+    """Invert `distort` by Newton's method: in the plane for a perspective lens, in θ for a fisheye.
 
+    Fisheye directions at 90° or more from the axis have no point (x/z, y/z): they are bent to just under 90°.
     Degenerate input (a lens model folded beyond its valid radius) gives the last finite iterate.
     """
-    if not bool(distortion.any()) and not bool(fisheye.any()):
+    if points.numel() == 0 or not (bool(distortion.any()) or bool(fisheye.any())):
         return points
-    ideal = points.clone()
-    step = 1e-6 if points.dtype == torch.float64 else 1e-3
-    offsets = step * torch.eye(2, dtype=points.dtype, device=points.device)
+    if not bool(fisheye.any()):
+        return _undistort_perspective(points, distortion)
+    bent = _undistort_fisheye(points, distortion)
+    if bool(fisheye.all()):
+        return bent
+    return torch.where(fisheye[..., None], bent, _undistort_perspective(points, distortion))
+
+
+def _undistort_perspective(
+    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"]
+) -> Float[Tensor, "*n 2"]:
+    k1, k2, k3, k4, p1, p2 = distortion.unbind(-1)
+    perspective = torch.zeros_like(k1, dtype=torch.bool)
+    ideal = points
     for _ in range(_NEWTON_STEPS):
-        error = distort(ideal, distortion, fisheye) - points
-        columns = [
-            (distort(ideal + o, distortion, fisheye) - distort(ideal - o, distortion, fisheye)) / (2 * step)
-            for o in offsets
-        ]
-        (a, c), (b, d) = columns[0].unbind(-1), columns[1].unbind(-1)
-        determinant = a * d - b * c
+        error_a, error_b = (distort(ideal, distortion, perspective) - points).unbind(-1)
+        a, b = ideal.unbind(-1)
+        r2 = a * a + b * b
+        scale = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+        slope = k1 + r2 * (2 * k2 + r2 * (3 * k3 + r2 * 4 * k4))  # d scale / d r²
+        # The Jacobian is symmetric: [[aa, ab], [ab, bb]].
+        aa = scale + 2 * a * a * slope + 2 * p1 * b + 6 * p2 * a
+        bb = scale + 2 * b * b * slope + 6 * p1 * b + 2 * p2 * a
+        ab = 2 * a * b * slope + 2 * p1 * a + 2 * p2 * b
+        determinant = aa * bb - ab * ab
         safe = torch.where(determinant.abs() > 1e-6, determinant, torch.ones_like(determinant))
-        update = torch.stack([d * error[..., 0] - b * error[..., 1], a * error[..., 1] - c * error[..., 0]], -1)
-        ideal = ideal - (update / safe[..., None]).clamp(-0.5, 0.5)
+        update = torch.stack([bb * error_a - ab * error_b, aa * error_b - ab * error_a], -1) / safe[..., None]
+        ideal = ideal - update.clamp(-0.5, 0.5)  # a step that large comes from a fold, not from a lens
+        if float(update.abs().amax()) < _CONVERGED[points.dtype]:
+            break
     return ideal
+
+
+def _undistort_fisheye(
+    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"]
+) -> Float[Tensor, "*n 2"]:
+    k1, k2, k3, k4, _, _ = distortion.unbind(-1)
+    bent = points.norm(dim=-1)
+    theta = bent.clamp_max(_WIDEST)
+    for _ in range(_NEWTON_STEPS):
+        t2 = theta * theta
+        error = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) - bent
+        slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
+        update = error / torch.where(slope.abs() > 1e-3, slope, torch.ones_like(slope))
+        theta = (theta - update).clamp(0, _WIDEST)
+        if float(update.abs().amax()) < _CONVERGED[points.dtype]:
+            break
+    ratio = torch.where(bent > 1e-12, torch.tan(theta) / bent.clamp_min(1e-12), torch.ones_like(bent))
+    return points * ratio[..., None]
 
 
 def pixel_rays(
     cameras: Cameras, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n 2"]
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Rays through `pixels` (column + 0.5, row + 0.5 for a centre): origins and unit directions in the world."""
+    """Origins and unit directions in the world of the rays through `pixels`."""
     intrinsics = cameras.intrinsics[image_indices]
     plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
     plane = undistort(plane, cameras.distortion[image_indices], cameras.fisheye[image_indices])
@@ -109,15 +151,36 @@ def pixel_rays(
 def project(
     cameras: Cameras, image_index: int, points: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
-    """Pixels and depths (z in the camera) of world `points` in one image; depth ≤ 0 lies behind the camera."""
+    """Pixels and depths (z in the camera) of world `points` in one image; depth ≤ 0 is behind the camera.
+
+    Beyond the radius where the lens model folds back (see `fold_radius`) it is continued in proportion, so
+    that a point far outside the frame stays there instead of landing in the picture.
+    """
     c2w = cameras.c2w[image_index]
     local = (points - c2w[:, 3]) @ c2w[:, :3]
     depths = local[:, 2]
     plane = local[:, :2] / torch.where(depths.abs() > 1e-12, depths, torch.full_like(depths, 1e-12))[:, None]
+    distortion, fisheye = cameras.distortion[image_index], cameras.fisheye[image_index]
+    beyond = (plane.norm(dim=1, keepdim=True) / fold_radius(distortion, bool(fisheye))).clamp_min(1)
     count = points.shape[0]
-    plane = distort(plane, cameras.distortion[image_index].expand(count, -1), cameras.fisheye[image_index].expand(count))
+    plane = beyond * distort(plane / beyond, distortion.expand(count, -1), fisheye.expand(count))
     intrinsics = cameras.intrinsics[image_index]
     return plane * intrinsics[:2] + intrinsics[2:], depths
+
+
+def fold_radius(distortion: Float[Tensor, "6"], fisheye: bool) -> float:
+    """The radius in the ideal image plane up to which a radial lens model is monotone; infinity for most.
+
+    The smallest positive root of d(t s(t²))/dt = 1 + 3 k1 t² + 5 k2 t⁴ + 7 k3 t⁶ + 9 k4 t⁸, with t the
+    radius, or θ for a fisheye.
+    """
+    k1, k2, k3, k4 = distortion[:4].tolist()
+    roots = np.roots([9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0])
+    squares = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+    turn = math.sqrt(squares.min()) if len(squares) else math.inf
+    if fisheye:
+        return math.tan(min(turn, _WIDEST))
+    return turn
 
 
 def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
@@ -129,7 +192,7 @@ def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
 def similarity(
     cameras: Cameras, scale: float, rotation: Float[Tensor, "3 3"], translation: Float[Tensor, "3"]
 ) -> Cameras:
-    """The cameras after the world is mapped by x ↦ scale · rotation · x + translation (`rotation` is orthonormal)."""
+    """The cameras after the world is mapped by x ↦ scale · rotation · x + translation."""
     rotated = rotation @ cameras.c2w[:, :, :3]
     centers = scale * cameras.centers() @ rotation.T + translation
     return replace(cameras, c2w=torch.cat([rotated, centers[:, :, None]], -1))

@@ -1,7 +1,7 @@
 """The end of every loader: posed images on disk become a `Scene`.
 
-A loader finds names, cameras and points (`Views`); this module reads the pixels, drops the files that cannot be
-read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
+A loader finds names, cameras and points (`Views`); this module reads the pixels, drops the files that cannot
+be read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
 """
 
 from collections.abc import Callable, Sequence
@@ -111,8 +111,8 @@ def fit_cameras(cameras: Cameras, read: Sequence[images.Pixels], paths: Sequence
         scale = item.size[0] / stated[0]
         if abs(stated[1] * scale - item.size[1]) > 1.5 * max(1.0, scale):  # sizes are rounded to pixels
             raise CaptureError(
-                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says {stated[0]} x {stated[1]}"
-                ", another aspect: use the image the camera was made for, or correct w and h"
+                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says "
+                f"{stated[0]} x {stated[1]}, another aspect: use the image it was made for or correct w and h"
             )
     sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in read])
     return lens.resize(cameras, sizes)

@@ -1,9 +1,10 @@
 """A COLMAP reconstruction, binary or text, beside its images.
 
-COLMAP's cameras look along +z with y down and count pixel centres at +0.5, as ours do, so only [R | t] is inverted.
-All its polynomial lenses are special cases of ours; the table says which parameter goes where.
+COLMAP's cameras look along +z with y down and count pixel centres at +0.5, as ours do, so only [R | t] is
+inverted. All its polynomial lenses are special cases of ours; the table says which parameter goes where.
 """
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def read_colmap(source: Path, options: ReadOptions) -> Scene:
             f"{source} holds no COLMAP model: cameras, images and points3D (.bin or .txt) are expected"
         )
     try:
+        _check_lengths(model)
         reconstruction = pycolmap.Reconstruction(str(model))
-    except (RuntimeError, ValueError, IndexError, MemoryError, OSError) as error:
+    except (struct.error, RuntimeError, ValueError, IndexError, MemoryError, OSError) as error:
         raise CaptureError(f"the COLMAP model in {model} is damaged ({error}); export it again") from error
     folder = _image_folder(source, model)
     images = {image.name: folder / image.name for image in reconstruction.images.values()}
@@ -81,8 +83,8 @@ def scene_from_reconstruction(
 ) -> Scene:
     """The scene of a reconstruction whose image `name` is the file `images[name]`.
 
-    Names that `images` lacks, or whose file is gone, are skipped with a count. Points on fewer than three images or
-    more than two pixels off are dropped: they are mostly false matches.
+    Names that `images` lacks, or whose file is gone, are skipped with a count. Points on fewer than three
+    images or more than two pixels off are dropped: they are mostly false matches.
 
     Args:
         reconstruction: poses, lenses and points.
@@ -137,6 +139,39 @@ def sparse_points(reconstruction: pycolmap.Reconstruction, image_ids: list[int])
         colors=torch.from_numpy(np.array(colors, dtype=np.uint8).reshape(-1, 3)),
         observations=torch.tensor(observations, dtype=torch.int64).reshape(-1, 2),
     )
+
+
+def _check_lengths(model: Path) -> None:
+    """Walk the binary files by the lengths they state before pycolmap takes memory for them.
+
+    pycolmap allocates what a damaged length asks for, which is terabytes as likely as not. Formats: COLMAP's
+    reconstruction_io, ReadImagesBinary and ReadPoints3DBinary.
+
+    Raises:
+        struct.error: if a file ends before its records do.
+    """
+    if not (model / "points3D.bin").is_file():
+        return
+    images, points = (model / "images.bin").read_bytes(), (model / "points3D.bin").read_bytes()
+    offset = 8
+    for _ in range(_length(images, 0, 73)):
+        name_end = images.find(b"\0", offset + 64)  # after the id, pose and camera id
+        offset = name_end + 9 + 24 * _length(images, name_end + 1 if name_end >= 0 else len(images), 24)
+    offset = 8
+    for _ in range(_length(points, 0, 51)):
+        offset += 51 + 8 * _length(points, offset + 43, 8)  # after the id, position, colour and error
+
+
+def _length(body: bytes, offset: int, item_bytes: int) -> int:
+    """The count stored at `offset`, if that many items can follow it.
+
+    Raises:
+        struct.error: if they cannot.
+    """
+    (count,) = struct.unpack_from("<Q", body, offset)
+    if count * item_bytes > len(body) - offset - 8:
+        raise struct.error(f"{count} records are stated, the file ends before them")
+    return count
 
 
 def _cameras(reconstruction: pycolmap.Reconstruction, images: list[pycolmap.Image]) -> Cameras:

@@ -1,8 +1,8 @@
-"""IDR's captures (DTU, BlendedMVS, NeuS's own): `cameras_sphere.npz` or `cameras.npz` with `image/` and `mask/`.
+"""IDR's form (DTU, BlendedMVS, NeuS): `cameras_sphere.npz` or `cameras.npz` with `image/` and `mask/`.
 
-world_mat_i is the projection P = K [R | t] to pixels, and scale_mat_i maps the unit ball to the ball that holds the
-object, both in the frame of the world. Cameras are left in that frame, so the mesh comes out in its units (mm for DTU).
-IDR counts pixels from 0 at the first pixel's centre; ours are at +0.5.
+world_mat_i is the projection P = K [R | t] to pixels, and scale_mat_i maps the unit ball to the ball that
+holds the object, both in the frame of the world. Cameras are left in that frame, so the mesh comes out in its
+units (mm for DTU). IDR counts pixels from 0 at the first pixel's centre; ours are at +0.5.
 """
 
 import zipfile

@@ -1,6 +1,7 @@
 """Find out what a capture on disk is, and read it.
 
-Recognised, in this order: a transforms.json (or a folder with one), IDR's npz, a COLMAP model, a video, photos.
+Recognised, in this order: a transforms.json (or a folder with one), IDR's npz, a COLMAP model, a video,
+photos.
 """
 
 import time
@@ -23,7 +24,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".m
 
 
 def read_scene(source: Path, options: ReadOptions) -> Scene:
-    """Read the capture at `source` (a file or folder of any form the package knows), saying what it is taken for.
+    """Read the capture at `source` (a file or folder of any known form), saying what it is taken for.
 
     Raises:
         ImageError: if there are no or too few usable images, or `source` is nothing known.

@@ -18,8 +18,9 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
     """The mask of every image in `paths`, from `masks/` or `mask/` beside the images' folder or in `root`.
 
     Namings known: the image's name with any suffix, its whole file name (`a.jpg.png`), `a_mask.png`,
-    `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all names are
-    numbers and there are as many masks as images. Images without a mask are an error unless none has one.
+    `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all
+    names are numbers and there are as many masks as images. Images without a mask are an error unless none
+    has one.
 
     Returns:
         The masks, or None for each image if there is no folder of masks; and warnings.
@@ -90,7 +91,7 @@ def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Seque
 
 def _looks_inverted(mask: UInt8[np.ndarray, "h w"]) -> bool:
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return border.mean() > 0.9 * 255 and 0 < mask.mean() < 0.95 * 255
+    return bool(border.mean() > 0.9 * 255 and 0 < mask.mean() < 0.95 * 255)
 
 
 def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:
@@ -137,8 +138,8 @@ def _missing(folder: Path, n_files: int, paths: Sequence[Path], named: Sequence[
     have = "has none" if len(missing) == 1 else "have none"
     images = paths[0].parent.name
     return CaptureError(
-        f"{folder.name}/ has {n_files} files, {images}/ has {len(paths)} images in use: {_listed(missing)} {have}; "
-        f"name each mask like its image, or rename {folder} to fit without masks"
+        f"{folder.name}/ has {n_files} files, {images}/ has {len(paths)} images in use: {_listed(missing)} "
+        f"{have}; name each mask like its image, or rename {folder} to fit without masks"
     )
 
 

@@ -1,9 +1,9 @@
 """The region of interest: a ball, in the frame of the cameras, that holds the object.
 
-What decides, in this order: masks (the ball around their visual hull), sparse points where the views do not converge
-(a facade), else the cameras themselves. People point the camera at the object and keep it inside the frame, so
-the point nearest all optical axes is its middle and the cone that holds the frame bounds its size; points may
-only shrink that ball, because the smooth part of an object has none.
+What decides, in this order: masks (the ball around their visual hull), sparse points where the views do not
+converge (a facade), else the cameras themselves. People point the camera at the object and keep it inside the
+frame, so the point nearest all optical axes is its middle and the cone that holds the frame bounds its size;
+points may only shrink that ball, because the smooth part of an object has none.
 """
 
 import math
@@ -49,8 +49,8 @@ def automatic_roi(
 ) -> Roi:
     """Choose the ball that holds the object, as the module's docstring says.
 
-    Degenerate input is served as far as it goes: parallel axes without points put the ball where the frusta begin
-    to overlap by half, which is a guess that the user may override.
+    Degenerate input is served as far as it goes: parallel axes without points put the ball where the frusta
+    begin to overlap by half, which is a guess that the user may override.
     """
     cameras = cameras.to(torch.float64)
     gaze = look(cameras)
@@ -80,16 +80,15 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
     inside = (cameras.centers() - center).norm(dim=1) < roi.radius
     seeing = int((_sees(cameras, center, roi.radius) | inside).sum())
     if seeing == 0:
-        suggestion = look(cameras)
         raise RoiError(
-            f"no camera sees the region of interest {_described(roi)}: the cameras look at "
-            f"{_described(Roi(tuple(suggestion.center.tolist()), suggestion.framed))}; leave --roi out or use that"
+            f"no camera sees the region of interest {_described(roi)}: they look at "
+            f"{_described(automatic_roi(cameras, [], None))}; leave --roi out or use that"
         )
     warnings = []
     if inside.any():
         warnings.append(
-            f"the region of interest {_described(roi)} holds {int(inside.sum())} of {len(cameras)} cameras: their "
-            "rays start inside it; a smaller radius gives more detail if the object allows it"
+            f"the region of interest {_described(roi)} holds {int(inside.sum())} of {len(cameras)} cameras: "
+            "their rays start inside it; a smaller radius gives more detail if the object allows it"
         )
     if seeing < min(3, len(cameras)):
         warnings.append(
@@ -101,9 +100,9 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
 def look(cameras: Cameras) -> Gaze:
     """Find the point nearest all optical axes and the size of the frames there.
 
-    Minimises Σ w_i |(I − d_i d_iᵀ)(x − o_i)|² by iteratively reweighted least squares with w = 1/distance, which is
-    the sum of distances: a few cameras that look elsewhere do not move it. Axes pass through the middle of the
-    image, not the principal point: crops move the latter.
+    Minimises Σ w_i |(I − d_i d_iᵀ)(x − o_i)|² by iteratively reweighted least squares with w = 1/distance,
+    which is the sum of distances: a few cameras that look elsewhere do not move it. Axes pass through the
+    middle of the image, not the principal point: crops move the latter.
     """
     origins, directions = pixel_rays(cameras, torch.arange(len(cameras)), cameras.sizes / 2.0)
     across = torch.eye(3, dtype=origins.dtype) - directions[:, :, None] * directions[:, None, :]
@@ -139,7 +138,7 @@ def _nearest_to_axes(origins: Float[Tensor, "n 3"], across: Float[Tensor, "n 3 3
 def _overlap_point(
     cameras: Cameras, origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "3"]:
-    """For parallel views: straight ahead of the middle camera, where the frame is twice as wide as the path."""
+    """For parallel views: straight ahead of the middle, where the frame is twice as wide as the path."""
     forward = torch.nn.functional.normalize(directions.mean(0), dim=0)
     middle = origins.median(0).values
     extent = float((origins - middle).norm(dim=1).max())
@@ -195,7 +194,10 @@ def _without_crumbs(hull: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"
 
 
 def enclosing_ball(positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "3"], float]:
-    """The smallest ball around `positions`, to about 1 % (Bădoiu and Clarkson 2003: step to the farthest by 1/i)."""
+    """The smallest ball around `positions`, to about 1 %.
+
+    Bădoiu and Clarkson (2003): step i goes towards the farthest position by 1/(i + 1) of the way.
+    """
     center = (positions.amin(0) + positions.amax(0)) / 2
     for step in range(1, 100):
         farthest = positions[(positions - center).norm(dim=1).argmax()]
@@ -206,7 +208,7 @@ def enclosing_ball(positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "3"],
 def _point_ball(
     cameras: Cameras, points: SparsePoints, gaze: Gaze
 ) -> tuple[Float[Tensor, "3"], float] | None:
-    """The ball that sparse points suggest: their extent for a facade; for an orbit they only shrink the frame's."""
+    """The ball that points suggest: their extent for a facade; for an orbit they only shrink the frame's."""
     positions = points.positions.to(torch.float64)
     weights = torch.bincount(points.observations[:, 0], minlength=len(positions)).to(torch.float64)
     if gaze.residual > _CONVERGENT:
@@ -229,7 +231,7 @@ def _quantile(values: Float[Tensor, "n"], weights: Float[Tensor, "n"], level: fl
 
 
 def _sees(cameras: Cameras, center: Float[Tensor, "3"], radius: float) -> Bool[Tensor, "n"]:
-    """Which cameras have any of the ball in frame: probes in it, and the point of each axis nearest its centre."""
+    """Which cameras have any of the ball in frame: probes in it, and where their axes pass its centre."""
     generator = torch.Generator().manual_seed(0)
     probes = torch.randn(500, 3, generator=generator, dtype=torch.float64)
     radii = torch.rand(500, 1, generator=generator, dtype=torch.float64) ** (1 / 3)

@@ -44,7 +44,8 @@ class ReadReport:
 class Scene:
     """A capture ready to fit. Images are 8-bit sRGB, upright as their camera says, of any mix of sizes.
 
-    `images[i]`, `masks[i]`, `names[i]`, `held_out[i]` and camera i belong together. A mask is 255 on the object.
+    `images[i]`, `masks[i]`, `names[i]`, `held_out[i]` and camera i belong together. A mask is 255 on the
+    object.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """transforms.json in its three dialects (instant-ngp, nerfstudio, NeRF-synthetic), read and written.
 
-Axes: the file has OpenGL cameras (x right, y up, z backward); ours are OpenCV's, so columns y and z of the rotation
-change sign. The world is left as it is. Intrinsics stand in each frame or once for all; NeRF-synthetic gives only
-`camera_angle_x`, leaves the suffix off `file_path`, and keeps its split in separate files.
+Axes: the file has OpenGL cameras (x right, y up, z backward); ours are OpenCV's, so columns y and z of the
+rotation change sign. The world is left as it is. Intrinsics stand in each frame or once for all;
+NeRF-synthetic gives only `camera_angle_x`, leaves the suffix off `file_path`, and keeps its split in separate
+files.
 """
 
 import difflib
@@ -69,7 +70,7 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
         paths=[frame.path for frame in frames],
         cameras=_cameras(frames),
         held_out=np.array(held_out),
-        mask_paths=_named_masks(frames) if options.use_masks else None,
+        mask_paths=_named_masks(source, frames) if options.use_masks else None,
     )
     return assemble(views, source, options, report)
 
@@ -186,14 +187,14 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
     )
 
 
-def _named_masks(frames: Sequence[Frame]) -> list[Path | None] | None:
+def _named_masks(source: Path, frames: Sequence[Frame]) -> list[Path | None] | None:
     """Masks as the frames name them, or None where no frame does."""
     named = [frame.mask for frame in frames]
     missing = [str(mask) for mask in named if mask is not None and not mask.is_file()]
     if missing:
         raise CaptureError(
-            f"{len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first {missing[0]}; "
-            "copy them or remove the key"
+            f"{source}: {len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first "
+            f"{missing[0]}; copy them or remove the key"
         )
     return named if any(named) else None
 
@@ -237,7 +238,8 @@ def _inside(root: Path, name: Any, where: str) -> Path:
 def _pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
     """The OpenCV camera-to-world matrix of a frame's `transform_matrix`.
 
-    The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend rays.
+    The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend
+    rays.
     """
     try:
         matrix = np.array(value, dtype=np.float64)
@@ -254,7 +256,8 @@ def _pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
     if error > _RIGID or np.linalg.det(rotation) < 0:
         problem = f"off by {error:.2g}" if error > _RIGID else "mirrored"
         raise CaptureError(
-            f"{where}: transform_matrix is not rigid, its rotation is {problem}; export poses without scale or shear"
+            f"{where}: transform_matrix is not rigid, its rotation is {problem}; "
+            "export poses without scale or shear"
         )
     left, _, right = np.linalg.svd(rotation)
     return np.concatenate([left @ right @ _GL_TO_CV, matrix[:3, 3:]], axis=1)

@@ -1,0 +1,171 @@
+"""COLMAP models: every lens, both forms, sparse points, and what is wrong with a damaged one."""
+
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from quicksurf.cameras import project
+from quicksurf.data.colmap_model import find_model, read_colmap, sparse_points
+from quicksurf.errors import CaptureError, ImageError
+
+POSE64 = 1e-9
+MODELS = {
+    "SIMPLE_PINHOLE": [60.0, 24.5, 19.5],
+    "PINHOLE": [60.0, 61.0, 24.5, 19.5],
+    "SIMPLE_RADIAL": [60.0, 24.5, 19.5, 0.05],
+    "RADIAL": [60.0, 24.5, 19.5, 0.05, -0.02],
+    "OPENCV": [60.0, 61.0, 24.5, 19.5, 0.05, -0.02, 1e-3, -2e-3],
+    "OPENCV_FISHEYE": [40.0, 41.0, 24.5, 19.5, 0.02, -0.01, 2e-3, -1e-3],
+    "SIMPLE_RADIAL_FISHEYE": [40.0, 24.5, 19.5, 0.02],
+    "RADIAL_FISHEYE": [40.0, 24.5, 19.5, 0.02, -0.01],
+}
+
+
+def model_of(capture, lens: str = "PINHOLE", params: list[float] | None = None) -> pycolmap.Reconstruction:
+    """The capture as a reconstruction: points on its ball, each observed by three or more images."""
+    reconstruction = pycolmap.Reconstruction()
+    for index, c2w in enumerate(capture.cameras.c2w.numpy()):
+        camera = pycolmap.Camera(
+            camera_id=index + 1, model=lens, width=48, height=40, params=params or MODELS[lens]
+        )
+        reconstruction.add_camera_with_trivial_rig(camera)
+        rotation = c2w[:, :3].T
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rotation), -rotation @ c2w[:, 3])
+        image = pycolmap.Image(f"{index:03d}.png", pycolmap.Point2DList(), index + 1, index + 1)
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(np.array([1.0, 1.0])) for _ in range(40)])
+        reconstruction.add_image_with_trivial_frame(image, pose)
+    directions = Rotation.random(40, random_state=0).as_matrix()[:, :, 0]
+    for number, direction in enumerate(directions):
+        track = pycolmap.Track()
+        for image_id in [1 + number % 10, 1 + (number + 1) % 10, 1 + (number + 4) % 10]:
+            track.add_element(image_id, number)
+        position = np.array(capture.center) + capture.radius * direction
+        point_id = reconstruction.add_point3D(position, track, np.array([number, 7, 9], np.uint8))
+        reconstruction.points3D[point_id].error = 0.5
+    return reconstruction
+
+
+@pytest.fixture
+def saved(tmp_path, capture) -> Path:
+    capture.save_images(tmp_path / "images")
+    return tmp_path
+
+
+def write(reconstruction: pycolmap.Reconstruction, folder: Path, text: bool = False) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (reconstruction.write_text if text else reconstruction.write_binary)(str(folder))
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("lens", MODELS)
+def test_every_lens_projects_as_colmap_does(saved, capture, options, lens, text):
+    reconstruction = model_of(capture, lens)
+    write(reconstruction, saved / "sparse/0", text)
+    scene = read_colmap(saved, options)
+    assert (scene.cameras.c2w - capture.cameras.c2w).abs().max() < POSE64
+    points = np.array(capture.center) + np.random.default_rng(0).uniform(-0.5, 0.5, (50, 3))
+    for index in (0, 5):
+        image = reconstruction.images[index + 1]
+        expected = np.stack([image.project_point(point) for point in points])
+        found, _ = project(scene.cameras, index, torch.from_numpy(points))
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-7)
+    np.testing.assert_array_equal(scene.images[5], capture.images[5])
+    assert scene.names[5] == "images/005.png"
+
+
+@pytest.mark.parametrize("place", ["sparse/0", "sparse", "colmap/sparse/0", "."])
+def test_models_are_found_in_the_usual_places(saved, capture, options, place):
+    write(model_of(capture), saved / place)
+    model = find_model(saved)
+    assert model is not None
+    assert model.resolve() == (saved / place).resolve()
+    assert len(read_colmap(saved, options).images) == 10
+
+
+def test_no_model_is_none(saved):
+    (saved / "sparse").mkdir()
+    assert find_model(saved) is None
+
+
+def test_sparse_points_come_with_their_observers(saved, capture, options):
+    write(model_of(capture), saved / "sparse/0")
+    points = read_colmap(saved, options).points
+    assert points is not None
+    assert len(points.positions) == 40
+    distances = np.linalg.norm(points.positions.numpy() - capture.center, axis=1)
+    np.testing.assert_allclose(distances, capture.radius, atol=1e-9)
+    seventh = int(torch.nonzero(points.colors[:, 0] == 7)[0, 0])
+    observers = points.observations[points.observations[:, 0] == seventh, 1]
+    assert sorted(observers.tolist()) == [1, 7, 8]
+
+
+def test_short_tracks_and_large_errors_are_dropped(capture):
+    reconstruction = model_of(capture)
+    point_ids = sorted(reconstruction.points3D)
+    reconstruction.points3D[point_ids[0]].error = 2.5
+    reconstruction.delete_observation(1 + 1 % 10, 1)
+    assert len(sparse_points(reconstruction, list(range(1, 11))).positions) == 38
+    # Without image 1, the points it saw have two observers left (numbers 0, 6 and 9 modulo 10).
+    fewer = sparse_points(reconstruction, list(range(2, 11)))
+    assert len(fewer.positions) == 40 - 4 * 3 - 1
+    assert int(fewer.observations[:, 1].max()) == 8
+
+
+def test_missing_images_are_skipped_with_a_count(saved, capture, options):
+    write(model_of(capture), saved / "sparse/0")
+    (saved / "images/004.png").unlink()
+    scene = read_colmap(saved, options)
+    assert len(scene.images) == len(scene.cameras) == 9
+    assert any("1 of 10 posed images are not on disk (004.png" in text for text in scene.report.warnings)
+    assert scene.points is not None
+    assert int(scene.points.observations[:, 1].max()) == 8
+
+
+def test_unreadable_image_renumbers_observations(saved, capture, options):
+    write(model_of(capture), saved / "sparse/0")
+    (saved / "images/000.png").write_bytes(b"")
+    scene = read_colmap(saved, options)
+    assert list(scene.report.lost) == ["000.png"]
+    assert scene.points is not None
+    for point, image in scene.points.observations.tolist():
+        number = int(scene.points.colors[point, 0])
+        assert (image + 1) in {number % 10, (number + 1) % 10, (number + 4) % 10}
+
+
+def test_unknown_lens_is_named_with_the_fix(saved, capture, options):
+    params = [60.0, 61.0, 24.5, 19.5, 0.05, -0.02, 1e-3, -2e-3, 0.0, 0.1, 0.0, 0.0]
+    write(model_of(capture, "FULL_OPENCV", params), saved / "sparse/0")
+    with pytest.raises(CaptureError, match=r"000\.png.*FULL_OPENCV.*image_undistorter"):
+        read_colmap(saved, options)
+
+
+def test_too_few_images_are_refused(saved, capture, options):
+    write(model_of(capture), saved / "sparse/0")
+    for index in range(2, 10):
+        (saved / f"images/{index:03d}.png").unlink()
+    with pytest.raises(ImageError, match="2 usable images"):
+        read_colmap(saved, options)
+
+
+def test_an_image_outside_the_folder_is_refused(saved, capture, options):
+    reconstruction = model_of(capture)
+    reconstruction.images[3].name = "../../secret.png"
+    write(reconstruction, saved / "sparse/0")
+    with pytest.raises(CaptureError, match="outside its folder"):
+        read_colmap(saved, options)
+
+
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D"])
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+def test_damaged_models_are_explained(saved, capture, options, name, text, damage):
+    write(model_of(capture), saved / "sparse/0", text)
+    path = saved / "sparse/0" / f"{name}{'.txt' if text else '.bin'}"
+    body = path.read_bytes()
+    path.write_bytes(body[: len(body) // 2] if damage == "truncated" else b"\xff\xfe garbage \n" * 20)
+    with pytest.raises((CaptureError, ImageError), match=r"sparse/0|usable images|COLMAP"):
+        read_colmap(saved, options)
