@@ -1,11 +1,12 @@
 """How many photos of a folder are registered, how long it takes, and how far the poses are from a survey's.
 
-    python tools/bench_poses.py ../shared/data/herzjesu/images --truth ../shared/data/herzjesu/transforms_gt.json
+    python tools/bench_poses.py ../shared/data/herzjesu/images \\
+        --truth ../shared/data/herzjesu/transforms_gt.json
 
-Errors are relative, over all pairs of registered photos, so that neither frame nor scale matters: the angle of
-R_ij R_ij*ᵀ and the angle between the directions of t_ij and t_ij*. AUC@5° is the area under the recall curve of the
-larger of the two up to 5°, divided by 5° (as in the image matching challenges; 100 % is perfect). Centres are compared after the
-similarity of least squares (Umeyama 1991).
+Errors are relative, over all pairs of registered photos, so that neither frame nor scale matters: the
+angle of R_ij R_ij*ᵀ and the angle between the directions of t_ij and t_ij*. AUC@5° is the area under the
+recall curve of the larger of the two up to 5°, divided by 5° (as in the image matching challenges; 100 %
+is perfect). Centres are compared after the similarity of least squares (Umeyama 1991).
 """
 
 import argparse
@@ -22,7 +23,9 @@ from quicksurf.data.transforms import read_transforms
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder of photos")
     parser.add_argument("--truth", type=Path, help="transforms.json with the true cameras of the same photos")
     parser.add_argument("--seconds", type=float, default=300.0, help="time for the poses")
@@ -36,7 +39,11 @@ def main() -> None:
     if arguments.truth:
         truth = read_transforms(arguments.truth, ReadOptions(max_pixels=10_000, say=lambda _: None))
         place = {Path(name).stem: index for index, name in enumerate(truth.names)}
-        common = [(index, place[Path(name).stem]) for index, name in enumerate(scene.names) if Path(name).stem in place]
+        common = [
+            (index, place[Path(name).stem])
+            for index, name in enumerate(scene.names)
+            if Path(name).stem in place
+        ]
         ours, theirs = zip(*common, strict=True)
         compare(
             scene.cameras.select(torch.tensor(ours)).c2w.double().numpy(),
@@ -48,18 +55,23 @@ def compare(c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"
     """Print the relative errors of `c2w` against `true_c2w`."""
     rotations, directions = pair_errors(c2w, true_c2w)
     for name, errors in (("rotation", rotations), ("direction", directions)):
-        print(f"relative {name} over {len(errors)} pairs: median {np.median(errors):.3f}°, worst {errors.max():.3f}°")
+        print(
+            f"relative {name} over {len(errors)} pairs: "
+            f"median {np.median(errors):.3f}°, worst {errors.max():.3f}°"
+        )
     print(f"AUC@5° {100 * area_under_recall(np.maximum(rotations, directions), 5.0):.1f} %")
     residuals = aligned_residuals(c2w[:, :, 3], true_c2w[:, :, 3])
     extent = np.linalg.norm(true_c2w[:, :, 3] - true_c2w[:, :, 3].mean(0), axis=1).max()
     rms = float(np.sqrt((residuals**2).mean()))
-    print(f"centres after alignment: RMS {rms:.4f} in the truth's units, {100 * rms / extent:.2f} % of their extent")
+    print(
+        f"centres after alignment: RMS {rms:.4f} (truth's units), {100 * rms / extent:.2f} % of their extent"
+    )
 
 
 def pair_errors(
     c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"]
 ) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]]:
-    """Angles in degrees, for every pair: of the relative rotations, and of the directions from one to the other."""
+    """Angles in degrees for every pair: of the relative rotations, and of the directions between centres."""
     first, second = np.triu_indices(len(c2w), 1)
     relative, true_relative = (
         np.swapaxes(poses[first, :, :3], 1, 2) @ poses[second, :, :3] for poses in (c2w, true_c2w)
@@ -82,7 +94,7 @@ def area_under_recall(errors: Float[np.ndarray, "p"], limit: float) -> float:
 def aligned_residuals(
     points: Float[np.ndarray, "n 3"], targets: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n"]:
-    """Distances left after the similarity that best maps `points` to `targets` (Umeyama 1991, eq. 40 to 43)."""
+    """Distances left after the best similarity from `points` to `targets` (Umeyama 1991, eq. 40 to 43)."""
     source, target = points - points.mean(0), targets - targets.mean(0)
     u, singular, vt = np.linalg.svd(target.T @ source)
     signs = np.array([1, 1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])

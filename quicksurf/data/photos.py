@@ -1,4 +1,4 @@
-"""A folder of photos without cameras: headers, upright copies at feature size, structure from motion, scene."""
+"""A folder of photos without cameras: headers, copies at feature size, structure from motion, scene."""
 
 import shutil
 import tempfile
@@ -70,7 +70,7 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos that one camera may have taken with one zoom: same upright size, same focal length where EXIF has it."""
+    """Photos of one camera and zoom, as far as can be told: same upright size, same focal length in EXIF."""
     groups: dict[tuple[int, int, int | None], list[int]] = {}
     for index, file in enumerate(files):
         focal = None if file.focal_pixels is None else round(file.focal_pixels)
@@ -86,7 +86,7 @@ def _pose(
     report: ReadReport,
     deadline: float,
 ) -> tuple[Poses, list[ImageFile]]:
-    """Poses of the photos that could be copied, and those photos; a second, harder try if too few were found."""
+    """Poses of the photos that could be copied, and those photos; a second try if too few were found."""
     megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
     cpus = usable_cpus()
     plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
@@ -121,7 +121,7 @@ def _attempt(
 
 
 def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadReport) -> _Copies:
-    """Write upright 8-bit copies of at most `plan.feature_pixels`; files whose pixels are damaged are lost."""
+    """Write upright 8-bit copies of at most `plan.feature_pixels`; files with damaged pixels are lost."""
     folder.mkdir(parents=True)
     order = {file.path: index for index, file in enumerate(files)}
 

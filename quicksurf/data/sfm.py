@@ -1,7 +1,7 @@
-"""Camera poses from photos: runs `quicksurf.data.sfm_worker` by a plan of `quicksurf.data.sfm_plan`, within a deadline.
+"""Camera poses from photos: runs `quicksurf.data.sfm_worker` by a plan of `quicksurf.data.sfm_plan`.
 
-The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found comes back
-as `Poses`; what it did not find has a reason.
+The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found
+comes back as `Poses`; what it did not find has a reason.
 """
 
 import json
@@ -106,7 +106,7 @@ def lost_reasons(
 def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, SparsePoints]:
     """Bring both into a frame with z up, the origin amid the points, and the cameras at unit median distance.
 
-    Up is the average of the cameras' own. The frame is otherwise arbitrary: photos fix neither scale nor compass.
+    Up is the average of the cameras' own. The rest is a choice: photos fix neither scale nor compass.
     """
     up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
     rotation = _rotation_to_z(up)
@@ -118,7 +118,7 @@ def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, Spar
 
 
 def _rotation_to_z(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The rotation that turns the unit vector `up` to (0, 0, 1); any frame if cameras cancel out to no up at all."""
+    """The rotation that turns the unit vector `up` to (0, 0, 1); the identity if there is no up."""
     if not bool(up.norm() > 0.5):
         return torch.eye(3, dtype=up.dtype)
     helper = torch.eye(3, dtype=up.dtype)[int(up.abs().argmin())]
@@ -183,7 +183,7 @@ def _listen(
             ) from None
         if line is None:
             raise PosesError(
-                f"structure from motion stopped unexpectedly (code {process.wait()}); see {folder / 'sfm.log'}"
+                f"structure from motion stopped unexpectedly (code {process.wait()}); {_log_tail(folder)}"
             )
         message = json.loads(line)
         messages[message["stage"]] = message
@@ -208,6 +208,12 @@ def _progress(message: dict[str, Any]) -> str:
     return f"  {message['seconds']:5.1f} s  {message['stage']}: {detail}{late}"
 
 
+def _log_tail(folder: Path) -> str:
+    """The last line of the worker's log, which is gone from disk when the user reads the message."""
+    lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
+    return f"its last words: {lines[-1][:200]}" if lines else "it said nothing"
+
+
 def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
     ends = [0.0] + [message["seconds"] for message in messages.values()]
     return {name: end - begin for name, begin, end in zip(messages, ends[:-1], ends[1:], strict=True)}
@@ -219,12 +225,12 @@ def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> str:
     n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
     found = f"no poses for these {len(photos.names)} photos"
     if n_bare > len(counts) / 2:
-        return f"{found}: {n_bare} show no texture; photograph in focus, or put a printed pattern beside the object"
+        return f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"
     if n_good == 0:
         return f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
     return (
-        f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the spot "
-        "shows no depth), 20 photos or more, neighbours sharing two thirds"
+        f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the "
+        "spot shows no depth), 20 photos or more, neighbours sharing two thirds"
     )
 
 

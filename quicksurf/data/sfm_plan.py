@@ -1,9 +1,9 @@
-"""How to look for camera poses: a pure function of how many photos there are, how large, and how long there is.
+"""How to look for camera poses: a pure function of how many photos there are, how large, and of the time.
 
-Estimates rest on figures measured on two cores of an AMD EPYC (Zen 4) with COLMAP 4.2's SIFT on the CPU: features
-0.32 s per megapixel (1.05 s with the image doubled first), the coarse look at a pair 0.4 ms, matching one 11 ms at
-1500 features, mapping 0.2 s per photo. They choose and refuse; what keeps the time is the clock of
-`quicksurf.data.sfm_worker`.
+Estimates rest on figures measured on two cores of an AMD EPYC (Zen 4) with COLMAP 4.2's SIFT on the CPU:
+features 0.32 s per megapixel (1.05 s with the image doubled first), the coarse look at a pair 0.4 ms,
+matching one 11 ms at 1500 features, mapping 0.2 s per photo. They choose and refuse; what keeps the time
+is the clock of `quicksurf.data.sfm_worker`.
 """
 
 import os
@@ -61,8 +61,9 @@ class Plan(NamedTuple):
         )
         mapper = "global" if self.use_global else "incremental"
         return (
-            f"finding poses of {n_images} photos: {self.n_features} features at {self.feature_pixels / 1e6:.1f} MP, "
-            f"{pairs} matched, {mapper} mapping, about {self.seconds:.0f} s"
+            f"finding poses of {n_images} photos: {self.n_features} features at "
+            f"{self.feature_pixels / 1e6:.1f} MP, {pairs} matched, {mapper} mapping, "
+            f"about {self.seconds:.0f} s"
         )
 
 
@@ -91,15 +92,15 @@ def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int,
     if plans[-1].seconds <= seconds:
         return plans[-1]
     raise BudgetError(
-        f"about {plans[-1].seconds:.0f} s are needed to find the poses of {n_images} photos, {max(seconds, 0):.0f} s are left: "
-        "give more --minutes or fewer photos"
+        f"about {plans[-1].seconds:.0f} s are needed to find the poses of {n_images} photos, "
+        f"{max(seconds, 0):.0f} s are left: give more --minutes or fewer photos"
     )
 
 
 def plan_retry(
     n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool
 ) -> Plan | None:
-    """The largest effort that fits into what is left, or None; not for photos that have no more pixels to give."""
+    """The largest effort that fits into what is left, or None."""
     for effort in (EXHAUSTING, THOROUGH):
         plan = _plan(effort, n_images, megapixels, n_threads, ordered)
         if plan.seconds <= seconds:

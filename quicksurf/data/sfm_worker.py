@@ -1,12 +1,14 @@
-"""Structure from motion in a process of its own: `python -m quicksurf.data.sfm_worker`, a JSON job on its input.
+"""Structure from motion in a process of its own: `python -m quicksurf.data.sfm_worker`, a JSON job as input.
 
-Its own process, because COLMAP's calls cannot all be stopped from inside, its log belongs into a file, and its OpenMP
-runtime must not share a process with torch's. One JSON line leaves per stage; everything else that anyone prints
-goes to the error stream. The process ends when its input closes, so it never outlives the one who started it.
+Its own process, because COLMAP's calls cannot all be stopped from inside, its log belongs into a file,
+and its OpenMP runtime must not share a process with torch's. One JSON line leaves per stage; everything
+else that anyone prints goes to the error stream. It ends when its input closes, so it never outlives the
+one who started it.
 
-Stages: features (SIFT), pairs (the most alike by a few coarse features), matches (verified two-view geometry),
-mapping (incremental or global), and `poses.npz`. Each stage but the last gives way when its share of the time is
-used up, so that late is poorer, not empty-handed. This module plans nothing: see `quicksurf.data.sfm`.
+Stages: features (SIFT), pairs (the most alike by a few coarse features), matches (verified two-view
+geometry), mapping (incremental or global), `poses.npz`. Each stage but the last gives way when its share
+of the time is used up, so that late is poorer, not empty-handed. This module plans nothing: see
+`quicksurf.data.sfm_plan`.
 """
 
 import json
@@ -26,9 +28,7 @@ from PIL import Image
 
 # When each stage must give way, as a fraction of the job's seconds: what is left suffices for those after it.
 _FEATURES_END, _MATCHES_END, _MAPPING_END = 0.55, 0.8, 0.95
-_COARSE_FEATURES = (
-    300  # of the largest scale: 20 partners by these keep 97 % of all inliers (69 photos, 0.4 ms a pair)
-)
+_COARSE_FEATURES = 300  # of the largest scale: 20 partners by these keep 97 % of all inliers
 _COARSE_FEATURES_MANY = 150
 _MANY_IMAGES = 400  # above it the coarse pass would take longer than the features
 _RATIO = 0.8  # Lowe's test, on angles
@@ -135,7 +135,7 @@ def feature_counts(job: Job, database: Path) -> Int[np.ndarray, "n"]:
 
 
 def choose_pairs(job: Job, database: Path, counts: Int[np.ndarray, "n"]) -> list[tuple[int, int]]:
-    """Pairs to match: neighbours in order first, then the partners most alike; if all are wanted, the nearest first."""
+    """Pairs to match: neighbours in order first, then those most alike; if all are wanted, nearest first."""
     n_images = len(counts)
     rows, columns = np.triu_indices(n_images, 1)
     near = columns - rows <= job["n_neighbors"]
@@ -162,7 +162,7 @@ def best_partners(likeness: Float[np.ndarray, "n n"], n_partners: int) -> np.nda
 
 
 def coarse_matches(job: Job, database: Path) -> Float[np.ndarray, "n n"]:
-    """How many of each photo's few largest features find a distinct partner in each other photo (symmetric)."""
+    """How many of each photo's largest features find a distinct partner in each other photo (symmetric)."""
     names = job["names"]
     n_features = _COARSE_FEATURES if len(names) <= _MANY_IMAGES else _COARSE_FEATURES_MANY
     with _opened(database) as opened:
@@ -189,7 +189,7 @@ def _largest(opened: pycolmap.Database, image_id: int | None, n_features: int) -
 
 
 def _distinct(one: Float[np.ndarray, "f 128"], others: Float[np.ndarray, "b f 128"]) -> Int[np.ndarray, "b"]:
-    """Features of `one` whose best partner in each of the others is nearer than 0.8 of the second best's angle."""
+    """Features of `one` whose best partner in each other is nearer than 0.8 of the second best's angle."""
     cosines = (one @ others.reshape(-1, 128).T).reshape(len(one), len(others), -1)
     best = cosines.argmax(2)[..., None]
     first = np.take_along_axis(cosines, best, 2)[..., 0]
@@ -209,7 +209,8 @@ def match(job: Job, database: Path, pairs: list[tuple[int, int]], clock: Clock) 
     matching = pycolmap.FeatureMatchingOptions(num_threads=job["n_threads"], use_gpu=False)
     pairing = pycolmap.ImportedPairingOptions(match_list_path=listed, block_size=_PAIR_BLOCK)
     verification = pycolmap.TwoViewGeometryOptions()
-    # The default 10,000 trials go to pairs that share nothing: 1,000 keep 99.8 % of the inliers at a third of the time.
+    # The default 10,000 trials go to pairs that share nothing: 1,000 keep 99.8 % of the inliers in a third of
+    # the time.
     verification.ransac.max_num_trials = 1000
     verification.ransac.min_num_trials = 30
     verification.ransac.confidence = 0.99
@@ -257,8 +258,8 @@ def _map(job: Job, database: Path, clock: Clock, multiple: bool) -> list[pycolma
     options.max_num_models = 4
     options.min_model_size = 3
     options.max_runtime_seconds = max(1, int(_MAPPING_END * job["seconds"] - clock.elapsed()))
-    # Bundle adjustment of everything only when a model has grown by 30 %, and twice at most: the default (10 %, five
-    # times) takes 2.2 times longer and ends at the same error (0.587 against 0.589 pixels, 69 photos).
+    # Bundle adjustment of everything only when a model has grown by 30 %, and twice at most: the default
+    # (10 %, five times) takes 2.2 times longer and ends at the same error (0.587 against 0.589 pixels, 69 photos).
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
     options.ba_local_max_refinements = 1
@@ -277,7 +278,7 @@ def _map_globally(job: Job, database: Path) -> list[pycolmap.Reconstruction]:
 
 
 def model_arrays(model: pycolmap.Reconstruction, names: list[str]) -> dict[str, np.ndarray]:
-    """The model as arrays: what `quicksurf.data.sfm` reads back. Images are named by their place in `names`."""
+    """The model as `quicksurf.data.sfm` reads it back. Images are numbered by their place in `names`."""
     order = {name: index for index, name in enumerate(names)}
     place = {image_id: order[model.image(image_id).name] for image_id in model.reg_image_ids()}
     ids = sorted(place, key=lambda image_id: place[image_id])
