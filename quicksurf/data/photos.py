@@ -1,0 +1,179 @@
+"""A folder of photos without cameras: headers, copies at feature size, structure from motion, scene."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
+from quicksurf.data.images import (
+    ImageFile,
+    each_or_error,
+    list_images,
+    read_header,
+    read_pixels,
+    require_images,
+)
+from quicksurf.data.scene import ReadReport, Scene
+from quicksurf.data.sfm import Photos, Poses, find_poses
+from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry, usable_cpus
+from quicksurf.errors import ImageError, PosesError
+from quicksurf.io import write_atomic
+
+_ENOUGH = 0.6  # of the photos registered: fewer is worth a second, harder try
+_QUALITY = 95  # JPEG of the working copies: its noise is below the camera's own
+
+
+class _Copies(NamedTuple):
+    photos: Photos
+    files: list[ImageFile]
+    """The originals, in the same order."""
+
+
+def read_photos(folder: Path, options: ReadOptions) -> Scene:
+    """Find cameras for the photos directly in `folder` and read them; lost photos are named in the report.
+
+    Raises:
+        ImageError: if there are fewer than three usable photos.
+        PosesError: if no three of them could be posed.
+        BudgetError: if `options.pose_seconds` is too short, before anything is begun or when time is out.
+        RoiError: if no camera sees the region of interest.
+    """
+    return pose_and_read(list_images(folder), folder, options, ordered=False)
+
+
+def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, ordered: bool) -> Scene:
+    """`read_photos` for files already listed; `ordered` ones are matched with more of their neighbours."""
+    started = time.monotonic()
+    report = ReadReport(photos=len(paths))
+    files = _usable(paths, read_header, report)
+    require_images(len(files), report.lost, root)
+    poses, files = _pose(files, root, options, ordered, report, started + options.pose_seconds)
+    _note_lost(poses, files, report, options)
+    report.seconds_poses = time.monotonic() - started
+    kept = [files[index].path for index in poses.registered]
+    views = Views(
+        root=root,
+        paths=kept,
+        cameras=poses.cameras,
+        held_out=every_eighth(len(kept)),
+        points=poses.points,
+        upright=True,
+    )
+    return assemble(views, root, options, report)
+
+
+def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
+    """Photos of one camera and zoom, as far as can be told: same upright size, same focal length in EXIF."""
+    groups: dict[tuple[int, int, int | None], list[int]] = {}
+    for index, file in enumerate(files):
+        focal = None if file.focal_pixels is None else round(file.focal_pixels)
+        groups.setdefault((file.width, file.height, focal), []).append(index)
+    return [(members, files[members[0]].focal_pixels) for members in groups.values()]
+
+
+def _pose(
+    files: list[ImageFile],
+    root: Path,
+    options: ReadOptions,
+    ordered: bool,
+    report: ReadReport,
+    deadline: float,
+) -> tuple[Poses, list[ImageFile]]:
+    """Poses of the photos that could be copied, and those photos; a second try if too few were found."""
+    megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
+    cpus = usable_cpus()
+    plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
+    found, error = _attempt(files, root, options, plan, report, deadline)
+    if found is not None and len(found[0].registered) >= _ENOUGH * len(files):
+        return found
+    again = plan_retry(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
+    if again is not None:
+        n_first = len(found[0].registered) if found else 0
+        options.say(
+            f"only {n_first} of {len(files)} photos registered: trying once more with larger features"
+        )
+        second, _ = _attempt(files, root, options, again, report, deadline)
+        found = max(filter(None, (found, second)), key=lambda pair: len(pair[0].registered), default=None)
+    if found is None:
+        raise error or PosesError(f"no poses found for the photos in {root}")
+    return found
+
+
+def _attempt(
+    files: list[ImageFile], root: Path, options: ReadOptions, plan: Plan, report: ReadReport, deadline: float
+) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | None]:
+    options.say(plan.describe(len(files)))
+    with _work_folder(options.work_folder) as folder:
+        copies = _copy(files, folder / "images", plan, report)
+        require_images(len(copies.files), report.lost, root)
+        try:
+            poses = find_poses(copies.photos, folder, plan, deadline - time.monotonic(), options.say)
+        except PosesError as error:
+            return None, error
+    return (poses, copies.files), None
+
+
+def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadReport) -> _Copies:
+    """Write upright 8-bit copies of at most `plan.feature_pixels`; files with damaged pixels are lost."""
+    folder.mkdir(parents=True)
+    order = {file.path: index for index, file in enumerate(files)}
+
+    def copy(path: Path) -> tuple[ImageFile, float]:
+        index = order[path]
+        pixels = read_pixels(path, plan.feature_pixels)
+        image = Image.fromarray(pixels.rgb)
+        write_atomic(
+            folder / f"{index:06d}.jpg",
+            lambda file: image.save(file, "JPEG", quality=_QUALITY, subsampling=0),
+        )
+        return files[index], image.width / pixels.size[0]
+
+    copied = _usable([file.path for file in files], copy, report)
+    kept = [file for file, _ in copied]
+    groups = [
+        (members, None if focal is None else focal * copied[members[0]][1])
+        for members, focal in group_cameras(kept)
+    ]
+    return _Copies(Photos([f"{order[file.path]:06d}.jpg" for file in kept], groups), kept)
+
+
+def _usable(paths: Sequence[Path], read, report: ReadReport) -> list:
+    """What `read` gives for each path it does not fail on; the others are lost."""
+    results = each_or_error(paths, read)
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, ImageError):
+            report.lost[path.name] = str(result)
+    return [result for result in results if not isinstance(result, ImageError)]
+
+
+def _note_lost(poses: Poses, files: Sequence[ImageFile], report: ReadReport, options: ReadOptions) -> None:
+    report.lost.update({files[index].path.name: reason for index, reason in poses.reasons.items()})
+    options.say(f"{len(poses.registered)} of {report.photos} photos registered")
+    for name, reason in report.lost.items():
+        options.say(f"  lost {name}: {reason}")
+    if len(poses.registered) < _ENOUGH * report.photos:
+        report.warnings.append(
+            f"only {len(poses.registered)} of {report.photos} photos could be posed: expect holes; take more "
+            "photos that overlap by two thirds, in focus"
+        )
+
+
+@contextmanager
+def _work_folder(parent: Path | None) -> Iterator[Path]:
+    """A new folder for one attempt; of it only sfm.log stays, and only where the user has a folder for it."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="sfm-", dir=parent))
+    try:
+        yield folder
+    finally:
+        if parent is not None and (folder / "sfm.log").is_file():
+            (folder / "sfm.log").replace(parent / "sfm.log")
+        shutil.rmtree(folder, ignore_errors=True)

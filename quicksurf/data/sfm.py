@@ -1,0 +1,252 @@
+"""Camera poses from photos: runs `quicksurf.data.sfm_worker` by a plan of `quicksurf.data.sfm_plan`.
+
+The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found
+comes back as `Poses`; what it did not find has a reason.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf import cameras as lens
+from quicksurf.cameras import N_DISTORTION, Cameras
+from quicksurf.data.scene import SparsePoints
+from quicksurf.data.sfm_plan import Plan, usable_cpus
+from quicksurf.errors import BudgetError, PosesError
+
+_GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
+_MIN_FEATURES, _MIN_INLIERS = 30, 15  # COLMAP registers by 30 points, and keeps a pair of 15 inliers
+
+
+class Photos(NamedTuple):
+    """Upright photos at feature size, in one folder, as the worker reads them."""
+
+    names: list[str]
+    groups: list[tuple[list[int], float | None]]
+    """Photos taken with one camera, and its focal length in pixels of these files where EXIF has it."""
+
+
+class Poses(NamedTuple):
+    """Cameras of the registered photos, in the frame described at `stand_upright`."""
+
+    registered: list[int]
+    """Which photos, in increasing order; camera i belongs to photo `registered[i]`."""
+    cameras: Cameras
+    points: SparsePoints
+    """Image indices count registered photos."""
+    reasons: dict[int, str]
+    """Why each of the other photos is lost."""
+    stages: dict[str, float]
+    """Seconds each stage took."""
+
+
+def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
+    """Run structure from motion on `folder`/images; at most `seconds` long.
+
+    Raises:
+        PosesError: if no three photos could be posed, with the likely reason.
+        BudgetError: if time ran out before anything was found.
+    """
+    messages = _run_worker(photos, folder, plan, seconds, say)
+    counts = messages["features"]["counts"]
+    if not messages["mapping"]["found"]:
+        raise PosesError(_no_model(photos, messages))
+    with np.load(folder / "poses.npz", allow_pickle=False) as arrays:
+        registered = arrays["images"].tolist()
+        cameras, points = _cameras(arrays), _points(arrays)
+    if len(registered) < 3:
+        raise PosesError(_no_model(photos, messages))
+    reasons = lost_reasons(counts, messages["matches"]["inliers"], registered)
+    cameras, points = stand_upright(cameras, points)
+    return Poses(registered, cameras, points, reasons, _stage_seconds(messages))
+
+
+def lost_reasons(
+    counts: Sequence[int], inliers: Sequence[Sequence[int]], registered: Sequence[int]
+) -> dict[int, str]:
+    """Why each photo that is not registered is not.
+
+    Args:
+        counts: features of each photo.
+        inliers: (photo, photo, verified matches) of every verified pair.
+        registered: photos in the model.
+    """
+    partners: dict[int, list[int]] = {}
+    for first, second, n_matches in inliers:
+        partners.setdefault(first, []).append(n_matches)
+        partners.setdefault(second, []).append(n_matches)
+    reasons = {}
+    for index in sorted(set(range(len(counts))) - set(registered)):
+        matches = partners.get(index, [])
+        if counts[index] < _MIN_FEATURES:
+            reasons[index] = f"no features: {counts[index]} found, blurred or without texture"
+        elif max(matches, default=0) < _MIN_INLIERS:
+            reasons[index] = "too few matches: it overlaps with no other photo"
+        elif max(matches) < 2 * _MIN_INLIERS:
+            reasons[index] = f"too few matches: {max(matches)} with its best partner"
+        else:
+            reasons[index] = (
+                f"not in the largest model: it matches {len(matches)} photos, but not those in it"
+            )
+    return reasons
+
+
+def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, SparsePoints]:
+    """Bring both into a frame with z up, the origin amid the points, and the cameras at unit median distance.
+
+    Up is the average of the cameras' own. The rest is a choice: photos fix neither scale nor compass.
+    """
+    up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
+    rotation = _rotation_to_z(up)
+    positions = points.positions if len(points.positions) else cameras.centers()
+    center = positions.median(0).values
+    scale = 1.0 / float((cameras.centers() - center).norm(dim=1).median().clamp_min(1e-9))
+    moved = lens.similarity(cameras, scale, rotation, -scale * rotation @ center)
+    return moved, points._replace(positions=scale * (points.positions - center) @ rotation.T)
+
+
+def _rotation_to_z(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+    """The rotation that turns the unit vector `up` to (0, 0, 1); the identity if there is no up."""
+    if not bool(up.norm() > 0.5):
+        return torch.eye(3, dtype=up.dtype)
+    helper = torch.eye(3, dtype=up.dtype)[int(up.abs().argmin())]
+    x_axis = torch.nn.functional.normalize(torch.linalg.cross(helper, up), dim=0)
+    return torch.stack([x_axis, torch.linalg.cross(up, x_axis), up])
+
+
+def _run_worker(
+    photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Start the worker, relay its stages, end it at the deadline or when anything interrupts us."""
+    job = {
+        "folder": str(folder.resolve()),
+        **photos._asdict(),
+        **{
+            key: getattr(plan, key)
+            for key in ("n_features", "upsample", "n_partners", "n_neighbors", "use_global")
+        },
+        "seconds": seconds,
+        "n_threads": usable_cpus(),
+    }
+    with open(folder / "sfm.log", "wb") as log:
+        process = _start(log)
+    try:
+        assert process.stdin is not None  # a pipe, by _start
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return _listen(process, folder, time.monotonic() + seconds + _GRACE_SECONDS, say)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _start(log: Any) -> subprocess.Popen:
+    """The worker, deaf to the terminal's Ctrl-C: who started it decides when it ends."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    paths = [package_root, os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "quicksurf.data.sfm_worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+
+
+def _listen(
+    process: subprocess.Popen, folder: Path, deadline: float, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    messages: dict[str, dict[str, Any]] = {}
+    while "mapping" not in messages:
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            done = ", ".join(messages) or "nothing"
+            raise BudgetError(
+                f"time for poses ran out (finished: {done}): give more --minutes or fewer photos"
+            ) from None
+        if line is None:
+            raise PosesError(
+                f"structure from motion stopped unexpectedly (code {process.wait()}); {_log_tail(folder)}"
+            )
+        message = json.loads(line)
+        messages[message["stage"]] = message
+        say(_progress(message))
+    return messages
+
+
+def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _progress(message: dict[str, Any]) -> str:
+    late = "" if message.get("complete", True) else " (cut short: no more time)"
+    detail = {
+        "features": lambda: f"{int(np.median(message['counts']))} per photo",
+        "pairs": lambda: f"{message['pairs']} to match",
+        "matches": lambda: f"{len(message['inliers'])} pairs overlap",
+        "mapping": lambda: "done" if message["found"] else "no model",
+    }[message["stage"]]()
+    return f"  {message['seconds']:5.1f} s  {message['stage']}: {detail}{late}"
+
+
+def _log_tail(folder: Path) -> str:
+    """The last line of the worker's log, which is gone from disk when the user reads the message."""
+    lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
+    return f"its last words: {lines[-1][:200]}" if lines else "it said nothing"
+
+
+def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
+    ends = [0.0] + [message["seconds"] for message in messages.values()]
+    return {name: end - begin for name, begin, end in zip(messages, ends[:-1], ends[1:], strict=True)}
+
+
+def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> str:
+    counts, inliers = messages["features"]["counts"], messages["matches"]["inliers"]
+    n_bare = sum(count < _MIN_FEATURES for count in counts)
+    n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
+    found = f"no poses for these {len(photos.names)} photos"
+    if n_bare > len(counts) / 2:
+        return f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"
+    if n_good == 0:
+        return f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
+    return (
+        f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the "
+        "spot shows no depth), 20 photos or more, neighbours sharing two thirds"
+    )
+
+
+def _cameras(arrays: Any) -> Cameras:
+    """SIMPLE_RADIAL to our lens: x' = f (1 + k r²) x + c."""
+    focal, cx, cy, k1 = torch.from_numpy(arrays["lenses"]).unbind(1)
+    distortion = torch.zeros(len(focal), N_DISTORTION, dtype=torch.float64)
+    distortion[:, 0] = k1
+    return Cameras(
+        c2w=torch.from_numpy(arrays["c2w"]),
+        intrinsics=torch.stack([focal, focal, cx, cy], 1),
+        distortion=distortion,
+        fisheye=torch.zeros(len(focal), dtype=torch.bool),
+        sizes=torch.from_numpy(arrays["sizes"]),
+    )
+
+
+def _points(arrays: Any) -> SparsePoints:
+    return SparsePoints(*(torch.from_numpy(arrays[name]) for name in ("positions", "colors", "observations")))
