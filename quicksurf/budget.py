@@ -23,6 +23,7 @@ MAX_RESERVE_SHARE = 0.35  # beyond that a coarser mesh serves the user better th
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
+MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
 
@@ -80,6 +81,10 @@ class Budget:
         """Whether the mesh must be begun now. True as soon as a refined reserve says so."""
         return self.left() <= self.reserve()
 
+    def mesh_seconds(self) -> float:
+        """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""
+        return max(MIN_MESH_SECONDS, self.left() - WRITE_SECONDS)
+
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
         """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.
 
@@ -122,14 +127,6 @@ def mesh_evaluations(resolution: int) -> float:
     layers of grid cells; positions, normals and colours of the vertices are as many again.
     """
     return 40.0 * resolution * resolution
-
-
-def affordable_resolution(
-    wanted: int, seconds: float, evaluations_per_second: float, smallest: int = 64
-) -> int:
-    """The largest resolution up to `wanted` whose mesh is expected to be done in `seconds`."""
-    affordable = max(0.0, (seconds - WRITE_SECONDS) * evaluations_per_second / SAFETY)
-    return max(min(wanted, int((affordable / mesh_evaluations(1)) ** 0.5)), min(smallest, wanted))
 
 
 class StopRequest:

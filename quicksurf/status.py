@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STAGES = ("read", "fit", "mesh")
 """Reading includes camera poses: where the capture has none, structure from motion reports in lines of its own."""
 LINE_SECONDS = 5.0  # between two plain lines: a ten-minute log stays within a screen or two
+FIGURE_WIDTH = 28  # characters of a figure in the panel: the longest name, a value with its unit, gaps
 REFRESHES_PER_SECOND = 4  # of the panel; the fit reports about as often
 
 
@@ -126,7 +127,7 @@ class Panel(Silent):
 
         parts: list[RenderableType] = [self._stage_line(), self._clock_line()]
         if self._status is not None:
-            parts.append(_figure_table(self._status))
+            parts.append(_figure_table(self._status, self._width() - 4))
         parts += [Text(fact, style="dim") for fact in self._facts]
         return Frame(
             Group(*parts), title=Text(f"quicksurf: {self._title}"), title_align="left", width=self._width()
@@ -138,16 +139,16 @@ class Panel(Silent):
     def _stage_line(self) -> "RenderableType":
         from rich.text import Text
 
-        line, names = Text(), [name for name in STAGES if name in self._began]
-        now = self._budget.elapsed() if self._ended is None else self._ended
-        ends = [self._began[name] for name in names[1:]] + [now]
-        for name, end in zip(names, ends, strict=True):
-            running = self._ended is None and name == names[-1]
+        line, now = Text(), self._budget.elapsed() if self._ended is None else self._ended
+        for name, following in zip(STAGES, [*STAGES[1:], None], strict=True):
+            if name not in self._began:
+                line.append(f"{name}   ", style="dim")
+                continue
+            end = self._began.get(following, now) if following else now
+            running = end == now and self._ended is None
             line.append(
                 f"{name} {end - self._began[name]:.1f} s   ", style="bold cyan" if running else "green"
             )
-        for name in STAGES[STAGES.index(names[-1]) + 1 if names else 0 :]:
-            line.append(f"{name}   ", style="dim")
         return line
 
     def _clock_line(self) -> "RenderableType":
@@ -177,7 +178,7 @@ def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
         ("samples/ray", f"{status.samples_per_ray:.1f}"),
         ("evaluations/ray", f"{status.evaluations_per_ray:.1f}"),
         ("rays/s", f"{status.rays_per_second:.0f}"),
-        ("left", clock(status.seconds_left)),
+        ("fit ends in", clock(status.seconds_left)),
     ]
 
 
@@ -209,17 +210,15 @@ def _choose(title: str, budget: "Budget", quiet: bool, stream: Stream) -> Silent
     return Lines(stream) if console.is_dumb_terminal else Panel(title, budget, console)
 
 
-def _figure_table(status: "FitStatus") -> "RenderableType":
+def _figure_table(status: "FitStatus", width: int) -> "RenderableType":
+    """The figures in as many columns as `width` characters hold; the clock's are left to the bar above."""
     from rich.table import Table
 
-    figures = fit_figures(status)
+    cells = [cell for name, value in fit_figures(status) if name != "progress" for cell in (name, value)]
+    per_row = 2 * max(1, width // FIGURE_WIDTH)
     table = Table.grid(padding=(0, 2))
-    per_row = 3
-    for _ in range(per_row):
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
-    cells = [cell for figure in figures for cell in figure]
-    for start in range(0, len(cells), 2 * per_row):
-        row = cells[start : start + 2 * per_row]
-        table.add_row(*row)
+    for column in range(per_row):
+        table.add_column(style="" if column % 2 else "dim", min_width=9 if column % 2 else 11, no_wrap=True)
+    for start in range(0, len(cells), per_row):
+        table.add_row(*cells[start : start + per_row])
     return table

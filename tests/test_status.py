@@ -54,7 +54,7 @@ def test_clock(seconds: float, text: str) -> None:
 
 def test_every_figure_asked_for_is_shown() -> None:
     names = {name for name, _ in fit_figures(Status())}  # type: ignore[arg-type]
-    assert {"loss", "held out", "hit rate", "interval", "samples/ray", "rays/s", "left"} <= names
+    assert {"loss", "held out", "hit rate", "interval", "samples/ray", "rays/s", "fit ends in"} <= names
     assert dict(fit_figures(Status(psnr_held_out=None)))["held out"] == "-"  # type: ignore[arg-type]
 
 
