@@ -31,9 +31,9 @@ class Budget:
     """Seconds of one command, read from `clock` (monotonic, any origin)."""
 
     def __init__(
-        self, seconds: float, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self, seconds: float, *, started: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin a budget of `seconds`, of which `spent` had passed before this call.
+        """A budget of `seconds` from the moment `started` of `clock`; from now if None.
 
         Raises:
             BudgetError: unless `seconds` is a positive finite number.
@@ -44,7 +44,7 @@ class Budget:
             )
         self.seconds = float(seconds)
         self._clock = clock
-        self._start = clock() - spent
+        self._start = clock() if started is None else started
         self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
 
     def elapsed(self) -> float:
@@ -65,7 +65,7 @@ class Budget:
         Raises:
             BudgetError: if nothing would be left to fit with.
         """
-        self._demand("camera poses")
+        self._demand()
         return POSES_SHARE * (self.left() - self.reserve())
 
     def fit_seconds(self) -> float:
@@ -74,7 +74,7 @@ class Budget:
         Raises:
             BudgetError: if they are fewer than a fit needs.
         """
-        self._demand("the fit")
+        self._demand()
         return self.left() - self.reserve()
 
     def fit_is_over(self) -> bool:
@@ -98,26 +98,27 @@ class Budget:
         """Refine the reserve with the seconds that an earlier mesh of this run took."""
         self._reserve = max(MIN_RESERVE, SAFETY * seconds)
 
-    def _demand(self, purpose: str) -> None:
+    def _demand(self) -> None:
         spare = self.left() - self.reserve()
         if spare < MIN_FIT_SECONDS:
             needed = self.elapsed() + self.reserve() + MIN_FIT_SECONDS
             raise BudgetError(
-                f"{self.seconds / 60:.3g} minutes leave no time for {purpose}: {self.elapsed():.0f} s have passed and "
+                f"{self.seconds / 60:.3g} minutes leave no time to fit: {self.elapsed():.0f} s have passed and "
                 f"{self.reserve():.0f} s are kept for the mesh; give --minutes {_round_up(2 * needed / 60)} or more"
             )
 
 
-def process_age() -> float:
-    """Seconds since this process began, so that imports count; 0 where the system does not tell.
+def process_start() -> float:
+    """When this process began, on the clock of time.monotonic, so that imports count; now if the system cannot tell.
 
     Linux: field 22 of /proc/self/stat is the start in clock ticks since boot (proc(5)).
     """
     with suppress(OSError, ValueError, IndexError, AttributeError):
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
-    return 0.0
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+        return time.monotonic() - max(0.0, age)
+    return time.monotonic()
 
 
 def mesh_evaluations(resolution: int) -> float:

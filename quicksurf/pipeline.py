@@ -7,6 +7,7 @@ made of the best field there is.
 
 import resource
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, load_config, to_toml
-from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
 from quicksurf.fit import FitStatus, fit_scene
@@ -25,6 +26,7 @@ from quicksurf.io import write_json, write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
 from quicksurf.status import Silent, Stream, reporting
 from quicksurf.surfaces import check_formats, check_surface, mesh_options, with_mesh
@@ -90,7 +92,7 @@ class _Session:
 def run_fit(
     request: FitRequest,
     *,
-    spent: float = 0.0,
+    started: float | None = None,
     stop: StopRequest | None = None,
     quiet: bool = True,
     stream: Stream | None = None,
@@ -99,7 +101,7 @@ def run_fit(
     """Do what `request` asks; return within its minutes.
 
     Args:
-        spent: seconds already used of the minutes.
+        started: moment of time.monotonic that the minutes count from; now if None.
         stop: consulted during the fit; once set, the mesh is made of what there is.
         quiet: print nothing.
         stream: where progress goes; standard output if None.
@@ -108,12 +110,13 @@ def run_fit(
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
+    started = time.monotonic() if started is None else started
     check_formats(request.formats)
     run = _claim(request)
     with run.locked():
         try:
             config = _resolve_config(request, run)
-            budget = Budget(60 * _minutes(request, run), spent=spent)
+            budget = Budget(60 * _minutes(request, run), started=started)
             backend = backends.load(request.backend)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
                 session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
@@ -219,10 +222,11 @@ def _read(session: _Session) -> Scene:
         pose_seconds=session.budget.poses_seconds(),
         say=session.reporter.note,
     )
-    scene = read_scene(run.source, options)
+    scene = read_capture(run, options)
     for warning in scene.report.warnings:
         session.warn(warning)
     write_text(run.path / "config.toml", to_toml(session.config))
+    keep_points(run, scene.points)
     run.keep_scene(scene, request.masks, session.budget.seconds / 60)
     return scene
 

@@ -98,6 +98,10 @@ class Run:
         self.update(
             name=scene.name,
             roi=[x, y, z, radius],
+            photos=scene.report.photos,
+            posed_images=str(scene.source.resolve())
+            if scene.report.seconds_poses > 0
+            else self.record.get("posed_images"),
             masks=masks,
             minutes=minutes,
             names=scene.names,

@@ -5,8 +5,7 @@ one class each with the same five calls, so that the pipeline does not know whic
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 
@@ -54,9 +53,9 @@ class Silent:
 class Lines(Silent):
     """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere."""
 
-    def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._start = self._last = clock()
+    def __init__(self, budget: "Budget", stream: Stream) -> None:
+        self._budget, self._stream = budget, stream
+        self._last = float("-inf")
 
     def stage(self, name: str) -> None:
         """Print the stage and let the next figures of the fit through."""
@@ -73,12 +72,12 @@ class Lines(Silent):
 
     def fit(self, status: "FitStatus") -> None:
         """Print the figures if the last ones are LINE_SECONDS old."""
-        if self._clock() - self._last >= LINE_SECONDS:
-            self._last = self._clock()
+        if self._budget.elapsed() - self._last >= LINE_SECONDS:
+            self._last = self._budget.elapsed()
             self._print("fit " + ", ".join(f"{name} {value}" for name, value in fit_figures(status)))
 
     def _print(self, text: str) -> None:
-        print(f"[{self._clock() - self._start:6.1f} s] {text}", file=self._stream, flush=True)
+        print(f"[{self._budget.elapsed():6.1f} s] {text}", file=self._stream, flush=True)
 
 
 class Panel(Silent):
@@ -203,11 +202,11 @@ def _choose(title: str, budget: "Budget", quiet: bool, stream: Stream) -> Silent
     if quiet:
         return Silent()
     if not stream.isatty():
-        return Lines(stream)
+        return Lines(budget, stream)
     from rich.console import Console
 
     console = Console(file=cast(IO[str], stream))
-    return Lines(stream) if console.is_dumb_terminal else Panel(title, budget, console)
+    return Lines(budget, stream) if console.is_dumb_terminal else Panel(title, budget, console)
 
 
 def _figure_table(status: "FitStatus", width: int) -> "RenderableType":

@@ -93,7 +93,7 @@ def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Pat
     if request.path == "input":
         names = [str(PurePosixPath(name).with_suffix("")) for name in reconstruction.names]
         return _Path(_shrunk(reconstruction.cameras, request.size), names, False)
-    cameras = read_cameras(Path(request.path))
+    cameras = read_cameras(Path(request.path)).cameras
     return _Path(_shrunk(cameras, request.size), [f"{index:04d}" for index in range(len(cameras))], True)
 
 

@@ -64,7 +64,7 @@ def test_figures_survive_nan() -> None:
 
 def test_lines_are_plain_ascii_and_spaced_in_time() -> None:
     stream, hands = io.StringIO(), Hands()
-    lines = Lines(stream, hands)
+    lines = Lines(Budget(60.0, clock=hands), stream)  # type: ignore[arg-type]
     lines.stage("fit")
     for second in range(20):
         hands.now = float(second)
