@@ -18,7 +18,7 @@ from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import ConfigError
 from quicksurf.film import Film, color_image, depth_image, film, normal_image, write_png
 from quicksurf.io import write_json
-from quicksurf.reconstruction import Reconstruction, Rendering
+from quicksurf.reconstruction import Reconstruction, View
 from quicksurf.runs import open_run
 
 MAX_FRAMES = 10_000
@@ -111,9 +111,9 @@ def _depth_unit(reconstruction: Reconstruction, cameras: Cameras) -> float:
 
 
 def _write_view(
-    rendering: Rendering, output: Path, name: str, unit: float, films: dict[str, Film]
+    rendering: View, output: Path, name: str, unit: float, films: dict[str, Film]
 ) -> Iterator[Path]:
-    color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in rendering[:4])
+    color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in rendering)
     images = {
         "color": color_image(color),
         "depth": depth_image(depth, opacity, unit),
