@@ -1,6 +1,7 @@
 """The Python side of the same commands: `quicksurf.fit`, `quicksurf.load`, `quicksurf.set_num_threads`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -72,4 +73,7 @@ def set_num_threads(count: int) -> None:
     if count < 1:
         raise ConfigError(f"set_num_threads({count}): give 1 or more")
     torch.set_num_threads(count)
-    backends.set_num_threads(count)
+    with suppress(ImportError):  # without the native kernels only torch computes
+        from quicksurf import _native
+
+        _native.set_num_threads(count)

@@ -23,6 +23,7 @@ MAX_RESERVE_SHARE = 0.35  # beyond that a coarser mesh serves the user better th
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
+MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
 
@@ -30,9 +31,9 @@ class Budget:
     """Seconds of one command, read from `clock` (monotonic, any origin)."""
 
     def __init__(
-        self, seconds: float, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self, seconds: float, *, started: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Begin a budget of `seconds`, of which `spent` had passed before this call.
+        """A budget of `seconds` from the moment `started` of `clock`; from now if None.
 
         Raises:
             BudgetError: unless `seconds` is a positive finite number.
@@ -43,7 +44,7 @@ class Budget:
             )
         self.seconds = float(seconds)
         self._clock = clock
-        self._start = clock() - spent
+        self._start = clock() if started is None else started
         self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
 
     def elapsed(self) -> float:
@@ -64,7 +65,7 @@ class Budget:
         Raises:
             BudgetError: if nothing would be left to fit with.
         """
-        self._demand("camera poses")
+        self._demand()
         return POSES_SHARE * (self.left() - self.reserve())
 
     def fit_seconds(self) -> float:
@@ -73,12 +74,16 @@ class Budget:
         Raises:
             BudgetError: if they are fewer than a fit needs.
         """
-        self._demand("the fit")
+        self._demand()
         return self.left() - self.reserve()
 
     def fit_is_over(self) -> bool:
         """Whether the mesh must be begun now. True as soon as a refined reserve says so."""
         return self.left() <= self.reserve()
+
+    def mesh_seconds(self) -> float:
+        """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""
+        return max(MIN_MESH_SECONDS, self.left() - WRITE_SECONDS)
 
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
         """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.
@@ -93,26 +98,27 @@ class Budget:
         """Refine the reserve with the seconds that an earlier mesh of this run took."""
         self._reserve = max(MIN_RESERVE, SAFETY * seconds)
 
-    def _demand(self, purpose: str) -> None:
+    def _demand(self) -> None:
         spare = self.left() - self.reserve()
         if spare < MIN_FIT_SECONDS:
             needed = self.elapsed() + self.reserve() + MIN_FIT_SECONDS
             raise BudgetError(
-                f"{self.seconds / 60:.3g} minutes leave no time for {purpose}: {self.elapsed():.0f} s have passed and "
+                f"{self.seconds / 60:.3g} minutes leave no time to fit: {self.elapsed():.0f} s have passed and "
                 f"{self.reserve():.0f} s are kept for the mesh; give --minutes {_round_up(2 * needed / 60)} or more"
             )
 
 
-def process_age() -> float:
-    """Seconds since this process began, so that imports count; 0 where the system does not tell.
+def process_start() -> float:
+    """When this process began, on the clock of time.monotonic, so that imports count; now if the system cannot tell.
 
     Linux: field 22 of /proc/self/stat is the start in clock ticks since boot (proc(5)).
     """
     with suppress(OSError, ValueError, IndexError, AttributeError):
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
-    return 0.0
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+        return time.monotonic() - max(0.0, age)
+    return time.monotonic()
 
 
 def mesh_evaluations(resolution: int) -> float:
@@ -122,14 +128,6 @@ def mesh_evaluations(resolution: int) -> float:
     layers of grid cells; positions, normals and colours of the vertices are as many again.
     """
     return 40.0 * resolution * resolution
-
-
-def affordable_resolution(
-    wanted: int, seconds: float, evaluations_per_second: float, smallest: int = 64
-) -> int:
-    """The largest resolution up to `wanted` whose mesh is expected to be done in `seconds`."""
-    affordable = max(0.0, (seconds - WRITE_SECONDS) * evaluations_per_second / SAFETY)
-    return max(min(wanted, int((affordable / mesh_evaluations(1)) ** 0.5)), min(smallest, wanted))
 
 
 class StopRequest:

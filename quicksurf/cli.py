@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from quicksurf.budget import StopRequest, process_age, signals_noted
+from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import QuicksurfError
 
 INTERRUPTED = 130
@@ -147,16 +148,17 @@ def entry_point() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:], spent=process_age()))
+    sys.exit(main(sys.argv[1:], started=process_start()))
 
 
-def main(arguments: Sequence[str], *, spent: float = 0.0) -> int:
+def main(arguments: Sequence[str], *, started: float | None = None) -> int:
     """Run one command; return its exit code.
 
     Args:
         arguments: the command line without the program's name.
-        spent: seconds the process already took; they count against `--minutes`.
+        started: moment of time.monotonic that `--minutes` count from; the call's if None.
     """
+    started = time.monotonic() if started is None else started
     try:
         command = tyro.cli(
             Command, args=list(arguments), prog="quicksurf", description=__doc__.split("\n")[0]
@@ -165,7 +167,7 @@ def main(arguments: Sequence[str], *, spent: float = 0.0) -> int:
         return leaving.code if isinstance(leaving.code, int) else 2
     try:
         with signals_noted(StopRequest()) as stop:
-            return _dispatch(command, spent, stop)
+            return _dispatch(command, started, stop)
     except QuicksurfError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -177,9 +179,11 @@ def main(arguments: Sequence[str], *, spent: float = 0.0) -> int:
         return _say(_describe_crash(error, command), 1)
 
 
-def _dispatch(command: "Fit | Mesh | Render | Eval | Demo | Doctor", spent: float, stop: StopRequest) -> int:
+def _dispatch(
+    command: "Fit | Mesh | Render | Eval | Demo | Doctor", started: float, stop: StopRequest
+) -> int:
     if isinstance(command, Fit):
-        return _fit(command, spent, stop)
+        return _fit(command, started, stop)
     if isinstance(command, Mesh):
         return _mesh(command)
     if isinstance(command, Render):
@@ -191,7 +195,7 @@ def _dispatch(command: "Fit | Mesh | Render | Eval | Demo | Doctor", spent: floa
     return _doctor()
 
 
-def _fit(command: Fit, spent: float, stop: StopRequest) -> int:
+def _fit(command: Fit, started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
 
     request = pipeline.FitRequest(
@@ -210,7 +214,7 @@ def _fit(command: Fit, spent: float, stop: StopRequest) -> int:
     )
     result = pipeline.run_fit(
         request,
-        spent=spent,
+        started=started,
         stop=stop,
         quiet=command.quiet,
         stream=sys.stderr if command.json else sys.stdout,
@@ -223,9 +227,9 @@ def _fit(command: Fit, spent: float, stop: StopRequest) -> int:
 
 
 def _mesh(command: Mesh) -> int:
-    from quicksurf import pipeline
+    from quicksurf import surfaces
 
-    files = pipeline.run_mesh(
+    files = surfaces.run_mesh(
         command.run,
         formats=command.format,
         resolution=command.resolution,

@@ -92,7 +92,7 @@ class TrainConfig:
 class MeshConfig:
     """Extraction of the surface."""
 
-    resolution: Annotated[int, Between(16, 2048)] = 320
+    resolution: Annotated[int, Between(96, 2048)] = 384
     """Grid cells along the ROI's diameter."""
     faces: Annotated[int, Between(0, 100_000_000)] = 0
     """Largest number of faces; 0 keeps all."""

@@ -28,9 +28,10 @@ def color_image(color: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]
 def depth_image(
     depth: Float[np.ndarray, "h w"], opacity: Float[np.ndarray, "h w"], unit: float
 ) -> UInt16[np.ndarray, "h w"]:
-    """Depth in multiples of `unit`, 0 where the opacity is below SEEN."""
-    scaled = np.clip(depth / unit + 0.5, 1, FULL_16_BIT)
-    return np.where(opacity > SEEN, scaled, 0).astype(np.uint16)
+    """Depth in multiples of `unit`, 0 where it is infinite or the opacity is below SEEN."""
+    seen = (opacity > SEEN) & np.isfinite(depth)
+    scaled = np.clip(np.where(seen, depth, 0) / unit + 0.5, 1, FULL_16_BIT)
+    return np.where(seen, scaled, 0).astype(np.uint16)
 
 
 def normal_image(

@@ -7,6 +7,7 @@ made of the best field there is.
 
 import resource
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,18 +16,20 @@ from typing import Any, NamedTuple
 
 from quicksurf import backends
 from quicksurf.backends import Backend
-from quicksurf.budget import Budget, StopRequest, affordable_resolution, mesh_evaluations
+from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, load_config, to_toml
-from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
 from quicksurf.fit import FitStatus, fit_scene
 from quicksurf.io import write_json, write_text
-from quicksurf.mesh.build import Mesh, MeshOptions
+from quicksurf.mesh.export import write_mesh
+from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
 from quicksurf.status import Silent, Stream, reporting
-from quicksurf.surfaces import check_surface, with_mesh, write_meshes
+from quicksurf.surfaces import check_formats, check_surface, mesh_options, with_mesh
 
 DEFAULT_MINUTES = 10.0
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
@@ -89,7 +92,7 @@ class _Session:
 def run_fit(
     request: FitRequest,
     *,
-    spent: float = 0.0,
+    started: float | None = None,
     stop: StopRequest | None = None,
     quiet: bool = True,
     stream: Stream | None = None,
@@ -98,7 +101,7 @@ def run_fit(
     """Do what `request` asks; return within its minutes.
 
     Args:
-        spent: seconds already used of the minutes.
+        started: moment of time.monotonic that the minutes count from; now if None.
         stop: consulted during the fit; once set, the mesh is made of what there is.
         quiet: print nothing.
         stream: where progress goes; standard output if None.
@@ -107,11 +110,13 @@ def run_fit(
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
+    started = time.monotonic() if started is None else started
+    check_formats(request.formats)
     run = _claim(request)
     with run.locked():
         try:
             config = _resolve_config(request, run)
-            budget = Budget(60 * _minutes(request, run), spent=spent)
+            budget = Budget(60 * _minutes(request, run), started=started)
             backend = backends.load(request.backend)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
                 session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
@@ -217,10 +222,11 @@ def _read(session: _Session) -> Scene:
         pose_seconds=session.budget.poses_seconds(),
         say=session.reporter.note,
     )
-    scene = read_scene(run.source, options)
+    scene = read_capture(run, options)
     for warning in scene.report.warnings:
         session.warn(warning)
     write_text(run.path / "config.toml", to_toml(session.config))
+    keep_points(run, scene.points)
     run.keep_scene(scene, request.masks, session.budget.seconds / 60)
     return scene
 
@@ -254,7 +260,7 @@ def _note_status(session: _Session, status: FitStatus) -> None:
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
     session.reporter.fit(status)
     with suppress(OSError):  # a full disk is met, and said, when the field is saved
-        session.run.append_metrics(status)
+        session.run.append_metrics(status._asdict())
 
 
 def _save(session: _Session, reconstruction: Reconstruction) -> None:
@@ -267,19 +273,18 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
 
 
 def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list[Path]]:
-    """Make and write the mesh, coarser than asked for only if the time left demands it and nobody fixed the size."""
+    """Make and write the mesh, coarser than configured if the time left demands it and nobody fixed the size."""
     session.reporter.stage("mesh")
-    wanted = session.config.mesh.resolution
-    resolution = wanted
-    if session.request.resolution is None and session.last is not None:
-        resolution = affordable_resolution(wanted, session.budget.left(), session.evaluations_per_second())
-    if resolution < wanted:
+    config = session.config.mesh
+    limit = session.budget.mesh_seconds() if session.request.resolution is None else None
+    mesh, report = reconstruction.mesh(mesh_options(config, limit))
+    if report.resolution < config.resolution:
         session.warn(
-            f"mesh at resolution {resolution} instead of {wanted}: no time for more; see quicksurf mesh"
+            f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "
+            f"quicksurf mesh {session.run.path} makes the finer one"
         )
-    mesh, _ = reconstruction.mesh(MeshOptions(resolution, session.config.mesh.faces))
     check_surface(mesh, reconstruction.roi)
-    return mesh, write_meshes(mesh, session.run.path, session.request.formats)
+    return mesh, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
 
 
 def _summary(

@@ -90,15 +90,15 @@ class Reconstruction:
         parts = [torch.sigmoid(sharpness * self.field.logits(p)) for p in self.to_roi(points).split(1 << 18)]
         return torch.cat(parts) if parts else torch.zeros(0)
 
-    def mesh(self, options: MeshOptions) -> tuple[Mesh, MeshReport]:
-        """The surface as the training cameras saw it, in the world.
+    def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
+        """The surface as the training cameras saw it, in the world; `options` default to MeshOptions().
 
         Raises:
             SurfaceError: if there is none.
         """
         seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
-        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
+        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
         return mesh.to_world(self.roi.center, self.roi.radius), report
 
     def settings(self) -> RenderSettings:
@@ -106,7 +106,7 @@ class Reconstruction:
         return settings_at(self.progress, self.config, self.renderer.grid.cell)
 
     @torch.no_grad()
-    def render(self, cameras: Cameras, index: int) -> View:
+    def render(self, cameras: Cameras, index: int = 0) -> View:
         """Render one camera, given in the world; its size decides the image's."""
         width, height = cameras.sizes[index].tolist()
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

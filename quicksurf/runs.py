@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,7 +86,7 @@ class Run:
         The mesh and cameras.json are in the frame of the input cameras; the field lives in the ROI's unit ball,
         x_fit = (x_world - center) / radius, which is written as a matrix so that nobody has to guess.
         """
-        write_cameras(self.path / "cameras.json", scene.cameras, scene.names)
+        write_cameras(self.path / "cameras.json", scene.cameras, scene.names, scene.held_out)
         (x, y, z), radius = scene.roi
         scale = 1 / radius
         world_to_fit = [
@@ -98,6 +98,10 @@ class Run:
         self.update(
             name=scene.name,
             roi=[x, y, z, radius],
+            photos=scene.report.photos,
+            posed_images=str(scene.source.resolve())
+            if scene.report.seconds_poses > 0
+            else self.record.get("posed_images"),
             masks=masks,
             minutes=minutes,
             names=scene.names,
@@ -163,9 +167,9 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{folder} is damaged ({error}); fit again with another --output") from error
 
-    def append_metrics(self, status: NamedTuple) -> None:
+    def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
-        values = {key: _finite(value) for key, value in status._asdict().items()}
+        values = {key: _finite(value) for key, value in figures.items()}
         with open(self.path / "metrics.jsonl", "ab") as file:
             file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
 

@@ -5,8 +5,7 @@ one class each with the same five calls, so that the pipeline does not know whic
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 STAGES = ("read", "fit", "mesh")
 """Reading includes camera poses: where the capture has none, structure from motion reports in lines of its own."""
 LINE_SECONDS = 5.0  # between two plain lines: a ten-minute log stays within a screen or two
+FIGURE_WIDTH = 28  # characters of a figure in the panel: the longest name, a value with its unit, gaps
 REFRESHES_PER_SECOND = 4  # of the panel; the fit reports about as often
 
 
@@ -53,9 +53,9 @@ class Silent:
 class Lines(Silent):
     """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere."""
 
-    def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._start = self._last = clock()
+    def __init__(self, budget: "Budget", stream: Stream) -> None:
+        self._budget, self._stream = budget, stream
+        self._last = float("-inf")
 
     def stage(self, name: str) -> None:
         """Print the stage and let the next figures of the fit through."""
@@ -72,12 +72,12 @@ class Lines(Silent):
 
     def fit(self, status: "FitStatus") -> None:
         """Print the figures if the last ones are LINE_SECONDS old."""
-        if self._clock() - self._last >= LINE_SECONDS:
-            self._last = self._clock()
+        if self._budget.elapsed() - self._last >= LINE_SECONDS:
+            self._last = self._budget.elapsed()
             self._print("fit " + ", ".join(f"{name} {value}" for name, value in fit_figures(status)))
 
     def _print(self, text: str) -> None:
-        print(f"[{self._clock() - self._start:6.1f} s] {text}", file=self._stream, flush=True)
+        print(f"[{self._budget.elapsed():6.1f} s] {text}", file=self._stream, flush=True)
 
 
 class Panel(Silent):
@@ -126,7 +126,7 @@ class Panel(Silent):
 
         parts: list[RenderableType] = [self._stage_line(), self._clock_line()]
         if self._status is not None:
-            parts.append(_figure_table(self._status))
+            parts.append(_figure_table(self._status, self._width() - 4))
         parts += [Text(fact, style="dim") for fact in self._facts]
         return Frame(
             Group(*parts), title=Text(f"quicksurf: {self._title}"), title_align="left", width=self._width()
@@ -138,16 +138,16 @@ class Panel(Silent):
     def _stage_line(self) -> "RenderableType":
         from rich.text import Text
 
-        line, names = Text(), [name for name in STAGES if name in self._began]
-        now = self._budget.elapsed() if self._ended is None else self._ended
-        ends = [self._began[name] for name in names[1:]] + [now]
-        for name, end in zip(names, ends, strict=True):
-            running = self._ended is None and name == names[-1]
+        line, now = Text(), self._budget.elapsed() if self._ended is None else self._ended
+        for name, following in zip(STAGES, [*STAGES[1:], None], strict=True):
+            if name not in self._began:
+                line.append(f"{name}   ", style="dim")
+                continue
+            end = self._began.get(following, now) if following else now
+            running = end == now and self._ended is None
             line.append(
                 f"{name} {end - self._began[name]:.1f} s   ", style="bold cyan" if running else "green"
             )
-        for name in STAGES[STAGES.index(names[-1]) + 1 if names else 0 :]:
-            line.append(f"{name}   ", style="dim")
         return line
 
     def _clock_line(self) -> "RenderableType":
@@ -177,7 +177,7 @@ def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
         ("samples/ray", f"{status.samples_per_ray:.1f}"),
         ("evaluations/ray", f"{status.evaluations_per_ray:.1f}"),
         ("rays/s", f"{status.rays_per_second:.0f}"),
-        ("left", clock(status.seconds_left)),
+        ("fit ends in", clock(status.seconds_left)),
     ]
 
 
@@ -202,24 +202,22 @@ def _choose(title: str, budget: "Budget", quiet: bool, stream: Stream) -> Silent
     if quiet:
         return Silent()
     if not stream.isatty():
-        return Lines(stream)
+        return Lines(budget, stream)
     from rich.console import Console
 
     console = Console(file=cast(IO[str], stream))
-    return Lines(stream) if console.is_dumb_terminal else Panel(title, budget, console)
+    return Lines(budget, stream) if console.is_dumb_terminal else Panel(title, budget, console)
 
 
-def _figure_table(status: "FitStatus") -> "RenderableType":
+def _figure_table(status: "FitStatus", width: int) -> "RenderableType":
+    """The figures in as many columns as `width` characters hold; the clock's are left to the bar above."""
     from rich.table import Table
 
-    figures = fit_figures(status)
+    cells = [cell for name, value in fit_figures(status) if name != "progress" for cell in (name, value)]
+    per_row = 2 * max(1, width // FIGURE_WIDTH)
     table = Table.grid(padding=(0, 2))
-    per_row = 3
-    for _ in range(per_row):
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
-    cells = [cell for figure in figures for cell in figure]
-    for start in range(0, len(cells), 2 * per_row):
-        row = cells[start : start + 2 * per_row]
-        table.add_row(*row)
+    for column in range(per_row):
+        table.add_column(style="" if column % 2 else "dim", min_width=9 if column % 2 else 11, no_wrap=True)
+    for start in range(0, len(cells), per_row):
+        table.add_row(*cells[start : start + per_row])
     return table

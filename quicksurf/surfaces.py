@@ -1,13 +1,15 @@
 """The mesh of a run: made of its field, refused if it shows that nothing was found, written in the forms asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from quicksurf import backends
-from quicksurf.config import Config, with_settings
+from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
-from quicksurf.errors import SurfaceError
-from quicksurf.mesh.build import Mesh, MeshOptions
-from quicksurf.mesh.export import write_mesh
+from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.mesh.build import MeshOptions
+from quicksurf.mesh.export import FORMATS, write_mesh
+from quicksurf.mesh.types import Mesh
 from quicksurf.runs import open_run
 
 SPHERE_SPREAD = (
@@ -35,9 +37,9 @@ def run_mesh(
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(backend))
         mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
-        mesh, _ = reconstruction.mesh(MeshOptions(mesh_config.resolution, mesh_config.faces))
+        mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi)
-        return write_meshes(mesh, output or run.path, formats)
+        return write_mesh(mesh, output or run.path, "mesh", formats)
 
 
 def check_surface(mesh: Mesh, roi: Roi) -> None:
@@ -61,12 +63,20 @@ def with_mesh(config: Config, resolution: int | None, faces: int | None) -> Conf
     return with_settings(config, {key: value for key, value in given.items() if value is not None})
 
 
-def write_meshes(mesh: Mesh, folder: Path, formats: tuple[str, ...]) -> list[Path]:
-    """Write mesh.ply, mesh.obj, … into `folder`, each whole or not at all; return their paths."""
-    files = [folder / f"mesh.{name}" for name in dict.fromkeys(formats)]
-    for path in files:
-        write_mesh(mesh, path)
-    return files
+def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
+    """The options of an extraction that may take `seconds`; None: as long as it needs."""
+    return MeshOptions(config.resolution, config.faces or None, seconds)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse unknown formats now rather than after the fit.
+
+    Raises:
+        ConfigError: naming the unknown one.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")
 
 
 def _ball(roi: Roi) -> str:

@@ -80,8 +80,8 @@ def test_missing_preset_file(tmp_path: Path) -> None:
 
 
 def test_overrides_win_over_the_preset() -> None:
-    assert load_config("draft", {"mesh.resolution": 77}).mesh.resolution == 77
-    with pytest.raises(ConfigError, match=r"options: mesh.resolution is 1; expected 16 to 2048"):
+    assert load_config("draft", {"mesh.resolution": 177}).mesh.resolution == 177
+    with pytest.raises(ConfigError, match=r"options: mesh.resolution is 1; expected 96 to 2048"):
         load_config("draft", {"mesh.resolution": 1})
 
 

@@ -3,21 +3,13 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json
 from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
-
-
-class Line(NamedTuple):
-    """Stands for a FitStatus."""
-
-    step: int
-    loss: float
-    psnr_held_out: float | None
 
 
 class Field:
@@ -140,12 +132,12 @@ def test_kill_between_the_two_renames_loses_nothing(run: Run) -> None:
 
 
 def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: Path) -> None:
-    run.append_metrics(Line(1, 0.5, None))
-    run.append_metrics(Line(2, float("nan"), 20.0))
+    run.append_metrics({"step": 1, "loss": 0.5, "psnr_held_out": None})
+    run.append_metrics({"step": 2, "loss": float("nan"), "psnr_held_out": 20.0})
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "lo')
     run.mend_metrics()
-    run.append_metrics(Line(4, 0.1, 21.0))
+    run.append_metrics({"step": 4, "loss": 0.1})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4]
     assert lines[1] == {"step": 2, "loss": None, "psnr_held_out": 20.0}

@@ -54,7 +54,7 @@ def test_clock(seconds: float, text: str) -> None:
 
 def test_every_figure_asked_for_is_shown() -> None:
     names = {name for name, _ in fit_figures(Status())}  # type: ignore[arg-type]
-    assert {"loss", "held out", "hit rate", "interval", "samples/ray", "rays/s", "left"} <= names
+    assert {"loss", "held out", "hit rate", "interval", "samples/ray", "rays/s", "fit ends in"} <= names
     assert dict(fit_figures(Status(psnr_held_out=None)))["held out"] == "-"  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ def test_figures_survive_nan() -> None:
 
 def test_lines_are_plain_ascii_and_spaced_in_time() -> None:
     stream, hands = io.StringIO(), Hands()
-    lines = Lines(stream, hands)
+    lines = Lines(Budget(60.0, clock=hands), stream)  # type: ignore[arg-type]
     lines.stage("fit")
     for second in range(20):
         hands.now = float(second)

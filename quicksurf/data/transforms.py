@@ -75,6 +75,30 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
     return assemble(views, source, options, report)
 
 
+class CameraFile(NamedTuple):
+    """What `write_cameras` wrote."""
+
+    cameras: Cameras
+    names: list[str]
+    held_out: Bool[np.ndarray, "n"]
+
+
+def read_cameras(path: Path) -> CameraFile:
+    """The cameras of a transforms.json alone: its images need not be there where it states their sizes.
+
+    Raises:
+        CaptureError: if the file is broken, incomplete or inconsistent, naming the frame and the key.
+    """
+    content, frames = _load(path), []
+    for index, entry in enumerate(content["frames"]):
+        where = f"{path}: frame {index}"
+        image = _inside(path.parent, _get(entry, "file_path", where), where)
+        c2w = _pose(_get(entry, "transform_matrix", where), where)
+        frames.append(_frame(path.parent, image, {**content, **entry}, c2w, where))
+    names = [frame.path.relative_to(path.parent).as_posix() for frame in frames]
+    return CameraFile(_cameras(frames), names, np.array(_split(content, frames, path.parent)))
+
+
 def write_cameras(
     path: Path, cameras: Cameras, names: Sequence[str], held_out: Bool[np.ndarray, "n"]
 ) -> None:

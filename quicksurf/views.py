@@ -1,0 +1,128 @@
+"""`quicksurf render`: a run seen from an orbit, from its photos' cameras, or from a cameras.json.
+
+An orbit or a cameras.json becomes three films and their frames; the photos' cameras become stills named as the photos.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from quicksurf import backends
+from quicksurf.camera_paths import orbit
+from quicksurf.cameras import Cameras, resize
+from quicksurf.data.transforms import read_cameras
+from quicksurf.errors import ConfigError
+from quicksurf.film import Film, color_image, depth_image, film, normal_image, write_png
+from quicksurf.io import write_json
+from quicksurf.reconstruction import Reconstruction, View
+from quicksurf.runs import open_run
+
+MAX_FRAMES = 10_000
+MAX_SIZE = 8192
+
+
+class RenderRequest(NamedTuple):
+    """What to render and where to put it."""
+
+    path: str
+    """`orbit`, `input` or the path of a cameras.json."""
+    n_frames: int
+    """Of an orbit."""
+    size: int
+    """Longest side in pixels."""
+    frames_per_second: int
+    output: Path | None
+
+
+class _Path(NamedTuple):
+    """Cameras with the names of their images; a film is made of a moving camera, not of unrelated photos."""
+
+    cameras: Cameras
+    names: list[str]
+    moving: bool
+
+
+def render_run(folder: Path, request: RenderRequest, backend: str) -> Iterator[Path]:
+    """Render a run; yield each file once it is complete.
+
+    Raises:
+        OutputError: if `folder` is not a run.
+        ConfigError: if the path, the size or the number of frames cannot be used.
+        CaptureError: if the cameras.json is broken.
+    """
+    _check(request)
+    run = open_run(folder)
+    reconstruction = run.load_checkpoint(backends.load(backend))
+    path = _camera_path(reconstruction, request)
+    output = request.output or run.path / "render"
+    unit = _depth_unit(reconstruction, path.cameras)
+    write_json(output / "views.json", {"depth_unit": unit, "names": path.names})
+    with ExitStack() as reels:
+        films = {}
+        if path.moving:
+            for kind in ("color", "depth", "normal"):
+                films[kind] = reels.enter_context(film(output / f"{kind}.mp4", request.frames_per_second))
+        for index, name in enumerate(path.names):
+            rendering = reconstruction.render(path.cameras, index)
+            yield from _write_view(rendering, output, name, unit, films)
+    yield from (output / f"{kind}.mp4" for kind in films)
+
+
+def _check(request: RenderRequest) -> None:
+    for name, value, most in (
+        ("--frames", request.n_frames, MAX_FRAMES),
+        ("--size", request.size, MAX_SIZE),
+        ("--rate", request.frames_per_second, 1000),
+    ):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value}: choose 1 to {most}")
+    if request.path not in ("orbit", "input") and not Path(request.path).is_file():
+        raise ConfigError(f"--path {request.path} is no file: choose orbit, input or a cameras.json")
+
+
+def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Path:
+    if request.path == "orbit":
+        ratio = reconstruction.cameras.sizes.double().mean(0)
+        width, height = (ratio / ratio.max() * request.size).round().clamp_min(1).int().tolist()
+        cameras = orbit(reconstruction.cameras, reconstruction.roi.center, request.n_frames, (width, height))
+        return _Path(cameras, [f"{index:04d}" for index in range(request.n_frames)], True)
+    if request.path == "input":
+        names = [str(PurePosixPath(name).with_suffix("")) for name in reconstruction.names]
+        return _Path(_shrunk(reconstruction.cameras, request.size), names, False)
+    cameras = read_cameras(Path(request.path)).cameras
+    return _Path(_shrunk(cameras, request.size), [f"{index:04d}" for index in range(len(cameras))], True)
+
+
+def _shrunk(cameras: Cameras, size: int) -> Cameras:
+    """The cameras with a longest side of at most `size` pixels."""
+    ratio = (size / cameras.sizes.double().amax(-1, keepdim=True)).clamp_max(1)
+    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype))
+
+
+def _depth_unit(reconstruction: Reconstruction, cameras: Cameras) -> float:
+    """Depth of one step of a 16-bit PNG: the far side of the ROI from the farthest camera is the last step."""
+    center = torch.tensor(reconstruction.roi.center, dtype=torch.float64)
+    farthest = (cameras.centers().double() - center).norm(dim=-1).max() + reconstruction.roi.radius
+    return float(farthest) / np.iinfo(np.uint16).max
+
+
+def _write_view(
+    rendering: View, output: Path, name: str, unit: float, films: dict[str, Film]
+) -> Iterator[Path]:
+    color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in rendering)
+    images = {
+        "color": color_image(color),
+        "depth": depth_image(depth, opacity, unit),
+        "normal": normal_image(normal, opacity),
+    }
+    for kind, image in images.items():
+        path = output / kind / f"{name}.png"
+        write_png(path, image)
+        yield path
+        if kind in films:
+            frame = image if image.ndim == 3 else np.repeat((image >> 8).astype(np.uint8)[..., None], 3, -1)
+            films[kind].add(frame)

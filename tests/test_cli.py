@@ -1,0 +1,175 @@
+"""The command line, in process: what it accepts, what it refuses, and with which words and codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quicksurf import errors
+from quicksurf.cli import main
+from tiny_capture import write_capture
+
+HELP_SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("capture"))
+
+
+def test_help_imports_no_torch_and_names_every_command() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        "from quicksurf.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "print('seconds', time.process_time())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=_root())
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("seconds")[-1]) < HELP_SECONDS
+    for command in ("fit", "mesh", "render", "eval", "demo", "doctor"):
+        assert f"• {command}" in done.stdout
+
+
+def test_every_option_of_fit_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--minutes", "--output", "--resume", "--roi", "--no-masks", "--format", "--resolution", "--faces"):
+        assert option in text
+    for option in ("--preset", "--device", "--backend", "--seed", "--quiet", "--json"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fut"], ["fit"], ["fit", "x", "--minuts", "3"], ["fit", "x", "--minutes", "soon"], ["fit", "x", "--format", "fbx"]],
+)
+def test_usage_errors_leave_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["fit", "absent"], errors.ImageError, "no such file or folder"),
+        (["fit", "{empty}"], errors.ImageError, "empty"),
+        (["fit", "{capture}", "--minutes", "0"], errors.BudgetError, "--minutes must be above 0"),
+        (["fit", "{capture}", "--minutes", "nan"], errors.BudgetError, "--minutes must be above 0"),
+        (["fit", "{capture}", "--minutes", "0.05"], errors.BudgetError, "or more"),
+        (["fit", "{capture}", "--roi", "1,2,3"], errors.RoiError, "cx,cy,cz,r"),
+        (["fit", "{capture}", "--roi", "0,0,0,-1"], errors.RoiError, "above 0"),
+        (["fit", "{capture}", "--roi", "-50,0,0,1"], errors.RoiError, "no camera"),
+        (["fit", "{capture}", "--preset", "drafft"], errors.ConfigError, "did you mean draft"),
+        (["fit", "{capture}", "--resolution", "5"], errors.ConfigError, "mesh.resolution"),
+        (["fit", "{capture}", "--seed", "-1"], errors.ConfigError, "train.seed"),
+        (["fit", "{capture}", "--output", "{full}"], errors.OutputError, "not a run's"),
+        (["fit", "{capture}", "--output", "{file}"], errors.OutputError, "is a file"),
+        (["fit", "{capture}", "--output", "new", "--resume"], errors.OutputError, "no run to resume"),
+        (["mesh", "{empty}"], errors.OutputError, "not a run folder"),
+        (["render", "absent"], errors.OutputError, "not a run folder"),
+        (["render", "{empty}", "--size", "0"], errors.ConfigError, "--size"),
+        (["render", "{empty}", "--path", "nowhere.json"], errors.ConfigError, "orbit, input or a cameras.json"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_own_code(
+    arguments: list[str],
+    error: type[errors.QuicksurfError],
+    words: str,
+    capture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {name: tmp_path / name for name in ("empty", "full", "file")}
+    places["empty"].mkdir()
+    places["full"].mkdir()
+    (places["full"] / "letter.txt").write_text("dear")
+    places["file"].write_text("x")
+    before = _tree(tmp_path)
+    code = main([part.format(capture=capture, **places) for part in arguments])
+    message = capsys.readouterr().err
+    assert code == error.exit_code
+    assert message.startswith("quicksurf: ")
+    assert message.count("\n") == 1
+    assert words in message
+    assert _tree(tmp_path) - before <= {"runs"}, "a refused command leaves nothing behind"
+
+
+def test_exit_codes_are_distinct_and_leave_the_taken_ones_free() -> None:
+    codes = [kind.exit_code for kind in errors.QuicksurfError.__subclasses__()]
+    assert len(set(codes)) == len(codes)
+    assert not set(codes) & {0, 1, 2, 130}
+
+
+def test_an_unknown_failure_is_one_line_and_a_saved_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from quicksurf import doctor
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(doctor, "examine", lambda: 1 / 0)
+    assert main(["doctor"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("quicksurf: a bug: ZeroDivisionError")
+    assert message.count("\n") == 1
+    assert "ZeroDivisionError" in (tmp_path / "traceback.txt").read_text()
+
+
+def test_debug_prints_the_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUICKSURF_DEBUG", "1")
+    assert main(["mesh", str(tmp_path)]) == errors.OutputError.exit_code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupt_before_the_fit_leaves_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import os
+    import signal
+
+    from quicksurf import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "quicksurf: interrupted\n"
+
+
+def test_doctor_finds_this_installation_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "ok      native kernels" in text
+    assert "MISSING" not in text
+
+
+@pytest.mark.slow
+def test_the_real_thing_end_to_end(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", str(capture), "--output", "run", "--minutes", "0.4", "--preset", "draft", "--json"]
+    assert main([*fit, "--format", "ply", "obj", "glb", "stl"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["seconds"]["total"] < 1.05 * 24 + 5
+    assert summary["faces"] > 100
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert main(["mesh", "run", "--format", "stl", "--faces", "500", "--output", "small"]) == 0
+    assert main(["render", "run", "--frames", "2", "--size", "32"]) == 0
+    assert (tmp_path / "run" / "render" / "color.mp4").stat().st_size > 0
+    assert main(["eval", "run", "--truth", "run/mesh.ply", "--views", "1"]) == 0
+    assert main(["fit", "run"]) == errors.OutputError.exit_code
+
+
+def _root() -> Path:
+    return Path(__file__).parents[1]
+
+
+def _tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
