@@ -132,7 +132,7 @@ class Trainer:
         result.step += 1
         result.progress = progress
         self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
-        return rendering, float(loss), float((colors - targets).detach().square().mean())
+        return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
 
     @torch.no_grad()
     def measure_held_out(self, n_pixels: int) -> None:

@@ -1,0 +1,40 @@
+"""Schedules at their ends and in between."""
+
+import pytest
+
+from quicksurf import schedules
+
+
+def test_interval_shrinks_to_its_end():
+    values = [schedules.interval_half_width(p / 10, 0.5, 0.015) for p in range(11)]
+    assert values[0] == 0.5 and values[-1] == 0.015 and values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 20), (0.4, 200), (0.8, 2000), (1, 2000)])
+def test_sharpness_is_exponential_and_then_rests(progress, expected):
+    assert schedules.sharpness(progress, 20, 2000) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 5), (0.25, 10), (0.5, 14), (1, 14)])
+def test_levels_come_in_until_half_time(progress, expected):
+    assert schedules.active_levels(progress, 14, 5) == expected
+
+
+def test_more_first_levels_than_there_are():
+    assert schedules.active_levels(0, 4, 8) == 4
+
+
+def test_noise_is_gone_after_half_time():
+    assert schedules.query_noise(0, 0.02) == 0.02 and schedules.query_noise(0.5, 0.02) == 0
+    assert schedules.query_noise(0.75, 0.02) == 0
+
+
+def test_learning_rate_warms_up_holds_and_decays():
+    factor = schedules.learning_rate_factor
+    assert factor(0) == pytest.approx(0.1) and factor(0.01) == factor(0.4) == 1
+    assert factor(1) == pytest.approx(0.05)
+
+
+def test_march_step_is_bounded_by_the_cell():
+    assert schedules.march_step(1.0, 0.02) == 0.04 and schedules.march_step(0.01, 0.02) == 0.01
+    assert schedules.march_step(0.06, 0.02) == pytest.approx(0.015)
