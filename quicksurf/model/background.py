@@ -12,6 +12,7 @@ from quicksurf.backends import Backend
 from quicksurf.rays import Rays
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
+_EXPLORE = 0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
 _NEAR_SHARE = 0.1  # the first tenth of the way from a camera to the region is left free: nothing is seen that close
 
 
@@ -47,22 +48,46 @@ class BackgroundField(nn.Module):
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
         """Colour and opacity of the part of each ray behind the region of interest, or in front of it.
 
-        Behind, samples are uniform in 1/t from where the ray leaves the ball; in front, in t from the camera to the ball.
+        Behind, the way from where the ray leaves the ball to far away is divided uniformly in 1/t; in front, from the
+        camera to the ball, in t. A first pass without gradients looks at twice `n_samples` strata of it, the samples
+        are then drawn from its weights (hierarchical sampling, Mildenhall et al. 2020, section 5.2).
         Rays that miss the ball count as leaving it at their closest approach.
         """
-        edges = torch.linspace(0, 1, n_samples + 1, device=jitter.device)[:-1] + jitter / n_samples
+        coarse = torch.linspace(0, 1, 2 * n_samples + 1, device=jitter.device).expand(len(jitter), -1)
+        with torch.no_grad():
+            weights = self._march(rays, behind, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
+        ways = _draw(coarse, weights + _EXPLORE / (2 * n_samples), jitter)
+        weights, colors = self._march(rays, behind, ways)
+        return (weights[..., None] * colors).sum(1), weights.sum(1)
+
+    def _march(
+        self, rays: Rays, behind: bool, ways: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
+        """Weights and colours at fractions `ways` of the part of each ray."""
         if behind:
             begin = rays.far.clamp_min(0.05)[:, None]
-            ts = begin / (1 - edges * (1 - begin / (begin + _FAR)))
+            ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
         else:
-            ts = rays.near[:, None] * (_NEAR_SHARE + (1 - _NEAR_SHARE) * edges)
+            ts = rays.near[:, None] * (_NEAR_SHARE + (1 - _NEAR_SHARE) * ways)
         points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
-        lengths = torch.cat([lengths, lengths[:, -1:]], 1)
-        if behind:
-            lengths[:, -1] = 1e3  # the last sample is opaque: something is behind everything
+        # The last sample behind is opaque: something is behind everything.
+        lengths = torch.cat([lengths, torch.full_like(lengths[:, -1:], 1e3) if behind else lengths[:, -1:]], 1)
         density, colors = self.query(points.reshape(-1, 3))
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
         clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
-        weights = alphas * clear[:, :-1]
-        return (weights[..., None] * colors.view(*ts.shape, 3)).sum(1), weights.sum(1)
+        return alphas * clear[:, :-1], colors.view(*ts.shape, 3)
+
+
+def _draw(
+    edges: Float[Tensor, "n b1"], weights: Float[Tensor, "n b"], jitter: Float[Tensor, "n k"]
+) -> Float[Tensor, "n k"]:
+    """Stratified draws from the piecewise constant density `weights` over bins with `edges`, by inverting its integral."""
+    n_samples = jitter.shape[1]
+    integral = torch.nn.functional.pad(weights.cumsum(1), (1, 0))
+    integral = integral / integral[:, -1:]
+    wanted = (torch.arange(n_samples, device=jitter.device) + jitter) / n_samples
+    right = torch.searchsorted(integral, wanted, right=True).clamp(1, weights.shape[1])
+    low, high = integral.gather(1, right - 1), integral.gather(1, right)
+    share = (wanted - low) / (high - low).clamp_min(1e-9)
+    return torch.lerp(edges.gather(1, right - 1), edges.gather(1, right), share.clamp(0, 1))
