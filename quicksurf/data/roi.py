@@ -157,7 +157,8 @@ def _hull_ball(
     reach = 1.3 * gaze.framed
     axis = torch.linspace(-reach, reach, _GRID, dtype=torch.float64)
     cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    seen, held, alive = torch.zeros(len(cells)), torch.zeros(len(cells)), torch.arange(len(cells))
+    seen, held = torch.zeros(len(cells)), torch.zeros(len(cells))
+    alive = torch.nonzero(cells.norm(dim=1) <= reach)[:, 0]
     for index in masked:
         mask = masks[index]
         assert mask is not None
