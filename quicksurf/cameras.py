@@ -42,7 +42,7 @@ class Cameras:
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
-    def select(self, index: Tensor) -> "Cameras":
+    def select(self, index: Tensor | slice) -> "Cameras":
         """The cameras at `index` (integers, a boolean mask or a slice)."""
         return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
 

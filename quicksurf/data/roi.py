@@ -158,12 +158,16 @@ def _hull_ball(
     axis = torch.linspace(-reach, reach, _GRID, dtype=torch.float64)
     cells = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     seen, held = torch.zeros(len(cells)), torch.zeros(len(cells))
+    alive = torch.nonzero(cells.norm(dim=1) <= reach)[:, 0]
     for index in masked:
         mask = masks[index]
         assert mask is not None
-        in_frame, on_object = _look_up(cameras, index, cells + gaze.center, mask)
-        seen += in_frame
-        held += on_object
+        in_frame, on_object = _look_up(cameras, index, cells[alive] + gaze.center, mask)
+        seen[alive] += in_frame
+        held[alive] += on_object
+        alive = alive[
+            (seen - held)[alive] <= (1 - _HULL_AGREE) * len(masked)
+        ]  # the rest cannot agree any more
     hull = (seen >= _HULL_SEEN * len(masked)) & (held >= _HULL_AGREE * seen)
     hull = torch.from_numpy(_without_crumbs(hull.reshape(_GRID, _GRID, _GRID).numpy())).reshape(-1)
     if not hull.any():

@@ -54,7 +54,7 @@ class Scene:
     images: list[UInt8[np.ndarray, "_ _ 3"]]
     masks: list[UInt8[np.ndarray, "_ _"] | None]
     names: list[str]
-    """Path of each image relative to `source`, with forward slashes."""
+    """Path of each image relative to the capture's folder, with forward slashes."""
     held_out: Bool[np.ndarray, "n"]
     """Views kept from the fit and used to measure it."""
     roi: Roi

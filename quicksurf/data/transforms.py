@@ -6,45 +6,34 @@ NeRF-synthetic gives only `camera_angle_x`, leaves the suffix off `file_path`, a
 files.
 """
 
-import difflib
 import json
-import math
-import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from quicksurf.cameras import Cameras
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
-from quicksurf.data.images import SUFFIXES, read_header
+from quicksurf.data.frames import (
+    DISTORTION_KEYS,
+    GL_TO_CV,
+    Frame,
+    image_path,
+    inside,
+    read_frame,
+    read_pose,
+    require,
+)
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.errors import CaptureError, ImageError
 from quicksurf.io import write_json
 
 NAMES = ("transforms.json", "transforms_train.json")
 _SPLITS = ("train", "test", "val")
-_PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
-_FISHEYE = ("OPENCV_FISHEYE",)
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _MAX_BYTES = 256 << 20  # 10,000 frames take 10 MB
-_RIGID = 1e-3  # largest entry of RᵀR − I: files written with few digits reach 1e-4
-_GL_TO_CV = np.diag([1.0, -1.0, -1.0])
-
-
-class Frame(NamedTuple):
-    """One frame of the file, resolved: everything but the pixels."""
-
-    path: Path
-    mask: Path | None
-    c2w: Float[np.ndarray, "3 4"]
-    intrinsics: tuple[float, float, float, float]
-    distortion: tuple[float, ...]
-    fisheye: bool
-    size: tuple[int, int]
 
 
 def read_transforms(source: Path, options: ReadOptions) -> Scene:
@@ -92,9 +81,9 @@ def read_cameras(path: Path) -> CameraFile:
     content, frames = _load(path), []
     for index, entry in enumerate(content["frames"]):
         where = f"{path}: frame {index}"
-        image = _inside(path.parent, _get(entry, "file_path", where), where)
-        c2w = _pose(_get(entry, "transform_matrix", where), where)
-        frames.append(_frame(path.parent, image, {**content, **entry}, c2w, where))
+        image = inside(path.parent, require(entry, "file_path", where), where)
+        c2w = read_pose(require(entry, "transform_matrix", where), where)
+        frames.append(read_frame(path.parent, image, {**content, **entry}, c2w, where))
     names = [frame.path.relative_to(path.parent).as_posix() for frame in frames]
     return CameraFile(_cameras(frames), names, np.array(_split(content, frames, path.parent)))
 
@@ -108,7 +97,7 @@ def write_cameras(
         OutputError: if the file cannot be written.
     """
     poses = cameras.c2w.double().numpy().copy()
-    poses[:, :, :3] = poses[:, :, :3] @ _GL_TO_CV
+    poses[:, :, :3] = poses[:, :, :3] @ GL_TO_CV
     frames = []
     for index, name in enumerate(names):
         fx, fy, cx, cy = cameras.intrinsics[index].tolist()
@@ -118,7 +107,7 @@ def write_cameras(
                 "file_path": name,
                 "camera_model": "OPENCV_FISHEYE" if cameras.fisheye[index] else "OPENCV",
                 **{"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height},
-                **dict(zip(_DISTORTION, cameras.distortion[index].tolist(), strict=True)),
+                **dict(zip(DISTORTION_KEYS, cameras.distortion[index].tolist(), strict=True)),
                 "transform_matrix": [*poses[index].tolist(), [0.0, 0.0, 0.0, 1.0]],
             }
         )
@@ -152,7 +141,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise CaptureError(f"{path} is not valid JSON ({error}); export it again") from error
     if not isinstance(content, dict):
         raise CaptureError(f"{path} holds a {type(content).__name__}, an object with `frames` is expected")
-    frames = _get(content, "frames", str(path))
+    frames = require(content, "frames", str(path))
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise CaptureError(f"{path}: `frames` must be a non-empty list of objects")
     return content
@@ -163,19 +152,19 @@ def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> lis
     seen: set[Path] = set()
     for index, entry in enumerate(content["frames"]):
         where = f"{source}: frame {index}"
-        name = _get(entry, "file_path", where)
-        path = _image_path(source.parent, name, where)
+        name = require(entry, "file_path", where)
+        path = image_path(source.parent, name, where)
         where += f" ({name})"
         if path in seen:
             raise CaptureError(f"{where} names an image for the second time: keep one of the frames")
         seen.add(path)
-        c2w = _pose(_get(entry, "transform_matrix", where), where)
+        c2w = read_pose(require(entry, "transform_matrix", where), where)
         if not path.is_file():
             absent.append(str(name))
             continue
         report.photos += 1
         try:
-            frames.append(_frame(source.parent, path, {**content, **entry}, c2w, where))
+            frames.append(read_frame(source.parent, path, {**content, **entry}, c2w, where))
         except ImageError as error:
             report.lost[path.name] = str(error)
     if absent:
@@ -185,20 +174,6 @@ def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> lis
             f"({absent[0]}{', …' if len(absent) > 1 else ''})"
         )
     return frames
-
-
-def _frame(
-    root: Path, path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"], where: str
-) -> Frame:
-    model = str(lens.get("camera_model", "OPENCV"))
-    if model not in _PERSPECTIVE + _FISHEYE:
-        known = ", ".join(_PERSPECTIVE + _FISHEYE)
-        raise CaptureError(f"{where}: camera_model {model!r} is not known; undistort to one of {known}")
-    size = _size(lens, path, where)
-    distortion = tuple(_number(lens, key, where, 0.0) for key in _DISTORTION)
-    mask = None if lens.get("mask_path") is None else _inside(root, lens["mask_path"], where)
-    fisheye = model in _FISHEYE or lens.get("is_fisheye") is True
-    return Frame(path, mask, c2w, _intrinsics(lens, size, where), distortion, fisheye, size)
 
 
 def _cameras(frames: Sequence[Frame]) -> Cameras:
@@ -229,112 +204,10 @@ def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path) -> l
     for split in _SPLITS:
         names = content.get(f"{split}_filenames")
         if isinstance(names, list):
-            lists[split] = {_image_path(root, name, f"{split}_filenames") for name in names}
+            lists[split] = {image_path(root, name, f"{split}_filenames") for name in names}
     if not lists:
         return every_eighth(len(frames)).tolist()
     if "train" in lists:
         return [frame.path not in lists["train"] for frame in frames]
     out = lists.get("test", set()) | lists.get("val", set())
     return [frame.path in out for frame in frames]
-
-
-def _image_path(root: Path, name: Any, where: str) -> Path:
-    """The image a frame names; NeRF-synthetic leaves its suffix off."""
-    path = _inside(root, name, where)
-    if path.suffix.lower() in SUFFIXES or path.is_file():
-        return path
-    candidates = [path.with_name(path.name + suffix) for suffix in sorted(SUFFIXES)]
-    return next((candidate for candidate in candidates if candidate.is_file()), path)
-
-
-def _inside(root: Path, name: Any, where: str) -> Path:
-    """`root / name`, refused if it is absolute or climbs out of `root`: a capture may come from anywhere."""
-    if not isinstance(name, str) or not name:
-        raise CaptureError(f"{where}: a path is expected, found {name!r}")
-    relative = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))
-    if relative.is_absolute() or relative.parts[:1] == ("..",) or PureWindowsPath(name).drive or "\0" in name:
-        raise CaptureError(
-            f"{where}: the path {name!r} leaves the folder of the capture; make it relative to {root}"
-        )
-    return root / relative
-
-
-def _pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
-    """The OpenCV camera-to-world matrix of a frame's `transform_matrix`.
-
-    The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend
-    rays.
-    """
-    try:
-        matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise CaptureError(f"{where}: transform_matrix must be 4 x 4 numbers")
-    if not np.isfinite(matrix).all():
-        raise CaptureError(
-            f"{where}: transform_matrix holds NaN or infinity; remove the frame or pose it again"
-        )
-    rotation = matrix[:3, :3]
-    error = np.abs(rotation.T @ rotation - np.eye(3)).max()
-    if error > _RIGID or np.linalg.det(rotation) < 0:
-        problem = f"off by {error:.2g}" if error > _RIGID else "mirrored"
-        raise CaptureError(
-            f"{where}: transform_matrix is not rigid, its rotation is {problem}; "
-            "export poses without scale or shear"
-        )
-    left, _, right = np.linalg.svd(rotation)
-    return np.concatenate([left @ right @ _GL_TO_CV, matrix[:3, 3:]], axis=1)
-
-
-def _size(lens: Mapping[str, Any], path: Path, where: str) -> tuple[int, int]:
-    if "w" not in lens or "h" not in lens:
-        return read_header(path).stored_size
-    width, height = _number(lens, "w", where), _number(lens, "h", where)
-    if width < 1 or height < 1:
-        raise CaptureError(f"{where}: w and h must be positive, found {width:g} and {height:g}")
-    return round(width), round(height)
-
-
-def _intrinsics(
-    lens: Mapping[str, Any], size: tuple[int, int], where: str
-) -> tuple[float, float, float, float]:
-    width, height = size
-    if "fl_x" not in lens and "camera_angle_x" not in lens:
-        raise CaptureError(f"{where} lacks `fl_x` (or `camera_angle_x`){_nearest('fl_x', lens)}")
-    fx = _number(lens, "fl_x", where) if "fl_x" in lens else _from_angle(lens, "camera_angle_x", width, where)
-    if "fl_y" in lens:
-        fy = _number(lens, "fl_y", where)
-    elif "fl_x" not in lens and "camera_angle_y" in lens:
-        fy = _from_angle(lens, "camera_angle_y", height, where)
-    else:
-        fy = fx
-    if fx <= 0 or fy <= 0:
-        raise CaptureError(f"{where}: focal lengths must be positive, found {fx:g} and {fy:g}")
-    return fx, fy, _number(lens, "cx", where, width / 2), _number(lens, "cy", where, height / 2)
-
-
-def _from_angle(lens: Mapping[str, Any], key: str, extent: int, where: str) -> float:
-    """Focal length from a field of view in radians: extent / (2 tan(angle / 2))."""
-    angle = _number(lens, key, where)
-    if not 0 < angle < math.pi:
-        raise CaptureError(f"{where}: {key} is {angle:g}, radians between 0 and π are expected")
-    return extent / (2 * math.tan(angle / 2))
-
-
-def _number(lens: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    value = lens.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CaptureError(f"{where}: {key} must be a finite number, found {value!r}")
-    return float(value)
-
-
-def _get(mapping: Mapping[str, Any], key: str, where: str) -> Any:
-    if key not in mapping:
-        raise CaptureError(f"{where} lacks `{key}`{_nearest(key, mapping)}")
-    return mapping[key]
-
-
-def _nearest(key: str, mapping: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, [str(found) for found in mapping], 1, 0.5)
-    return f"; it has `{close[0]}`: rename it" if close else f"; it has {', '.join(sorted(mapping)[:8])}"

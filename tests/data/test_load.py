@@ -1,0 +1,142 @@
+"""A capture is recognised for what it is, read, and reported."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from quicksurf.data import load
+from quicksurf.data.assemble import ReadOptions, every_eighth
+from quicksurf.data.load import read_scene
+from quicksurf.data.scene import Roi
+from quicksurf.data.transforms import write_cameras
+from quicksurf.errors import CaptureError, ImageError, RoiError
+
+
+@pytest.fixture
+def saved(tmp_path, capture):
+    names = [path.relative_to(tmp_path).as_posix() for path in capture.save_images(tmp_path / "images")]
+    write_cameras(tmp_path / "transforms.json", capture.cameras, names, every_eighth(10))
+    return tmp_path
+
+
+def test_folder_and_file_give_the_same_scene(saved, options):
+    by_folder, by_file = read_scene(saved, options), read_scene(saved / "transforms.json", options)
+    assert by_folder.names == by_file.names
+    assert by_folder.roi == by_file.roi
+    assert by_folder.name == saved.name
+
+
+def test_what_it_was_taken_for_is_said_in_one_line(saved):
+    lines = []
+    scene = read_scene(saved, ReadOptions(max_pixels=10**6, say=lines.append))
+    assert lines == [f"{saved}: cameras from transforms.json"]
+    assert scene.report.seconds_read > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["transforms.json", "sparse/0/cameras.bin"], "cameras from transforms.json"),
+        (["transforms_train.json"], "cameras from transforms_train.json"),
+        (["cameras_sphere.npz", "cameras.npz"], "cameras from cameras_sphere.npz"),
+        (["cameras.npz"], "cameras from cameras.npz"),
+        (
+            ["sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin"],
+            "COLMAP model in sparse/0",
+        ),
+        (["cameras.txt", "images.txt", "points3D.txt"], "COLMAP model in ."),
+        (["images/a.jpg", "transforms_other.json"], "photos in images/"),
+        (["a.jpg"], "photos without cameras"),
+        (["sparse/0/cameras.bin", "images/a.jpg"], "photos in images/"),
+    ],
+)
+def test_folders_are_recognised(tmp_path, files, kind):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert kind in load._recognise(tmp_path)[0]
+
+
+def test_video_is_recognised(tmp_path):
+    (tmp_path / "walk.MOV").write_bytes(b"x")
+    assert "video" in load._recognise(tmp_path / "walk.MOV")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("absent", ImageError, "no such file or folder"),
+        ("photo.jpg", ImageError, "is one photo"),
+        ("mesh.ply", CaptureError, "unknown kind of file"),
+    ],
+)
+def test_other_sources_are_refused(tmp_path, options, name, error, says):
+    if name != "absent":
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(error, match=says) as caught:
+        read_scene(tmp_path / name, options)
+    assert name in str(caught.value)
+
+
+def test_the_users_roi_wins(saved):
+    options = ReadOptions(max_pixels=10**6, roi=Roi((0.1, 0.0, 0.2), 0.7), say=lambda line: None)
+    assert read_scene(saved, options).roi == options.roi
+
+
+def test_roi_that_holds_a_camera_is_a_warning(saved):
+    options = ReadOptions(max_pixels=10**6, roi=Roi((0.2, -0.1, 0.3), 4.0), say=lambda line: None)
+    assert any("holds 10 of 10 cameras" in text for text in read_scene(saved, options).report.warnings)
+
+
+def test_roi_out_of_sight_is_an_error(saved):
+    options = ReadOptions(max_pixels=10**6, roi=Roi((0.0, 0.0, 90.0), 1.0), say=lambda line: None)
+    with pytest.raises(RoiError, match="no camera sees"):
+        read_scene(saved, options)
+
+
+def test_masks_without_counterpart_are_an_error_unless_ignored(saved, capture):
+    capture.save_masks(saved / "masks")
+    (saved / "masks/006.png").unlink()
+    with pytest.raises(CaptureError, match=r"masks/ has 9 files.*006\.png has none"):
+        read_scene(saved, ReadOptions(max_pixels=10**6, say=lambda line: None))
+    scene = read_scene(saved, ReadOptions(max_pixels=10**6, use_masks=False, say=lambda line: None))
+    assert scene.masks == [None] * 10
+
+
+def test_alpha_is_the_mask_where_there_are_no_files(saved, capture, options):
+    for index in range(10):
+        rgba = np.dstack([capture.images[index], capture.masks[index]])
+        Image.fromarray(rgba).save(saved / f"images/{index:03d}.png")
+    scene = read_scene(saved, options)
+    for found, mask in zip(scene.masks, capture.masks, strict=True):
+        np.testing.assert_array_equal(found, mask)
+
+
+def test_a_split_that_leaves_nothing_to_fit_is_dropped_and_said(saved, options):
+    content = json.loads((saved / "transforms.json").read_text())
+    content |= {"train_filenames": [], "test_filenames": [f["file_path"] for f in content["frames"]]}
+    (saved / "transforms.json").write_text(json.dumps(content))
+    scene = read_scene(saved, options)
+    assert not scene.held_out.any()
+    assert any("too few views to hold any out" in text for text in scene.report.warnings)
+
+
+@pytest.mark.parametrize(("n_images", "expected"), [(3, []), (7, []), (8, [0]), (17, [0, 8, 16])])
+def test_every_eighth_view_is_held_out(n_images, expected):
+    assert np.flatnonzero(every_eighth(n_images)).tolist() == expected
+
+
+def test_fox_skips_its_seventeen_absent_frames(data_folder, options):
+    scene = read_scene(data_folder / "fox", options)
+    assert len(scene.images) == 50
+    assert any("17 of 67 frames" in text for text in scene.report.warnings)
+    assert scene.cameras.distortion[0, :2].tolist() == [0.0578421, -0.0805099]
+
+
+def test_dtu_keeps_its_millimetres(data_folder):
+    scene = read_scene(data_folder / "dtu_scan24", ReadOptions(max_pixels=10**5, say=lambda line: None))
+    assert len(scene.images) == 49
+    assert scene.roi.radius == pytest.approx(231.07, abs=0.01)
+    assert all(mask is not None and 0 < mask.mean() < 255 for mask in scene.masks)
