@@ -23,7 +23,7 @@ from quicksurf.data.images import (
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.data.sfm import Photos, Poses, find_poses
 from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry, usable_cpus
-from quicksurf.errors import ImageError, PosesError
+from quicksurf.errors import BudgetError, ImageError, PosesError
 from quicksurf.io import write_atomic
 
 _ENOUGH = 0.6  # of the photos registered: fewer is worth a second, harder try
@@ -108,14 +108,14 @@ def _pose(
 
 def _attempt(
     files: list[ImageFile], root: Path, options: ReadOptions, plan: Plan, report: ReadReport, deadline: float
-) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | None]:
+) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | BudgetError | None]:
     options.say(plan.describe(len(files)))
     with _work_folder(options.work_folder) as folder:
         copies = _copy(files, folder / "images", plan, report)
         require_images(len(copies.files), report.lost, root)
         try:
             poses = find_poses(copies.photos, folder, plan, deadline - time.monotonic(), options.say)
-        except PosesError as error:
+        except (PosesError, BudgetError) as error:  # a second try that is late must not cost the first
             return None, error
     return (poses, copies.files), None
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
+
 from quicksurf import cameras as lens
 from quicksurf.cameras import N_DISTORTION, Cameras
-from scipy import ndimage
 
 WIDTH, HEIGHT, FOCAL = 512, 384, 520.0
 _HALF = np.array([0.6, 0.4, 0.5])

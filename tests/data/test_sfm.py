@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from quicksurf import cameras as lens
 from quicksurf.data import sfm, sfm_worker
 from quicksurf.data.scene import SparsePoints
