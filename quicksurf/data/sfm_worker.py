@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def extract(job: Job, database: Path, clock: Clock) -> bool:
-    """Put cameras, images and SIFT features into the database; False if time ran out on the way."""
+    """Put cameras, images and SIFT features into the database, by name; False if time ran out on the way."""
     images = Path(job["folder"]) / "images"
     names = job["names"]
     for members, focal in job["groups"]:
@@ -126,11 +126,15 @@ def extract(job: Job, database: Path, clock: Clock) -> bool:
 
 
 def feature_counts(job: Job, database: Path) -> Int[np.ndarray, "n"]:
-    """Features of each photo; 0 for one that the time did not reach."""
+    """Features of each photo; -1 for one that the time did not reach."""
     with _opened(database) as opened:
         ids = _image_ids(opened)
+        reached = [opened.exists_keypoints(ids[name]) for name in job["names"]]
         return np.array(
-            [opened.num_keypoints_for_image(ids[name]) if name in ids else 0 for name in job["names"]]
+            [
+                opened.num_keypoints_for_image(ids[name]) if done else -1
+                for name, done in zip(job["names"], reached, strict=True)
+            ]
         )
 
 
@@ -167,7 +171,7 @@ def coarse_matches(job: Job, database: Path) -> Float[np.ndarray, "n n"]:
     n_features = _COARSE_FEATURES if len(names) <= _MANY_IMAGES else _COARSE_FEATURES_MANY
     with _opened(database) as opened:
         ids = _image_ids(opened)
-        features = np.stack([_largest(opened, ids.get(name), n_features) for name in names])
+        features = np.stack([_largest(opened, ids[name], n_features) for name in names])
     counts = np.zeros((len(names), len(names)))
     for index in range(len(names) - 1):
         for begin in range(index + 1, len(names), 64):  # blocks of 64 photos: about 25 MB
@@ -176,10 +180,10 @@ def coarse_matches(job: Job, database: Path) -> Float[np.ndarray, "n n"]:
     return counts + counts.T
 
 
-def _largest(opened: pycolmap.Database, image_id: int | None, n_features: int) -> Float[np.ndarray, "f 128"]:
+def _largest(opened: pycolmap.Database, image_id: int, n_features: int) -> Float[np.ndarray, "f 128"]:
     """Unit descriptors of the features of largest scale, padded with zeros, which match nothing."""
     descriptors = np.zeros((n_features, 128), np.float32)
-    if image_id is None or opened.num_keypoints_for_image(image_id) == 0:
+    if opened.num_keypoints_for_image(image_id) == 0:
         return descriptors
     affine = opened.read_keypoints(image_id)[:, 2:]
     order = np.argsort(-np.hypot(affine[:, 0], affine[:, 2]), kind="stable")[:n_features]
