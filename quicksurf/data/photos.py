@@ -74,11 +74,11 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos of one camera and zoom, as far as can be told: same upright size, same focal length in EXIF."""
-    groups: dict[tuple[int, int, int | None], list[int]] = {}
+    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF."""
+    groups: dict[tuple[int, int, int | None, str], list[int]] = {}
     for index, file in enumerate(files):
         focal = None if file.focal_pixels is None else round(file.focal_pixels)
-        groups.setdefault((file.width, file.height, focal), []).append(index)
+        groups.setdefault((file.width, file.height, focal, file.lens), []).append(index)
     return [(members, files[members[0]].focal_pixels) for members in groups.values()]
 
 

@@ -97,8 +97,12 @@ def test_cameras_are_shared_by_size_and_focal_length() -> None:
         _file(2, 4000, 3000, 3100.4),
         _file(3, 4000, 3000, 1500.0),
         _file(4, 4000, 3000, None),
+        _file(5, 4000, 3000, None, "Canon EOS 600D 46.0"),
+        _file(6, 4000, 3000, None, "Canon EOS 600D 24.0"),
+        _file(7, 4000, 3000, None, "Canon EOS 600D 46.0"),
     ]
-    assert group_cameras(files) == [([0, 2], 3100.2), ([1], 3100.2), ([3], 1500.0), ([4], None)]
+    groups = [([0, 2], 3100.2), ([1], 3100.2), ([3], 1500.0), ([4], None), ([5, 7], None), ([6], None)]
+    assert group_cameras(files) == groups
 
 
 @pytest.mark.slow
@@ -163,5 +167,5 @@ def _save_flat(folder: Path, n_images: int) -> None:
         Image.new("RGB", (64, 48), (20 * index % 255, 90, 90)).save(folder / f"{index:02d}.png")
 
 
-def _file(index: int, width: int, height: int, focal: float | None) -> ImageFile:
-    return ImageFile(Path(f"{index}.jpg"), width, height, focal, (width, height))
+def _file(index: int, width: int, height: int, focal: float | None, lens: str = "") -> ImageFile:
+    return ImageFile(Path(f"{index}.jpg"), width, height, focal, (width, height), lens)
