@@ -29,7 +29,7 @@ MAX_MEGAPIXELS = (
 MIN_IMAGES = 3  # two views carve no surface
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF")
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_MAKER, _MODEL, _ORIENTATION, _EXIF_IFD = 0x010F, 0x0110, 0x0112, 0x8769
 _FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
 _PLANE_RESOLUTION, _PLANE_UNIT, _EXIF_WIDTH, _EXIF_HEIGHT = 0xA20E, 0xA210, 0xA002, 0xA003
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # inch, cm, mm, µm
@@ -54,6 +54,8 @@ class ImageFile(NamedTuple):
     """Focal length from EXIF, in pixels of this file."""
     stored_size: tuple[int, int]
     """Width and height before EXIF's orientation is applied."""
+    lens: str = ""
+    """Maker, model and focal length in mm from EXIF: files that differ in it have different intrinsics."""
 
 
 class Pixels(NamedTuple):
@@ -104,7 +106,7 @@ def read_header(path: Path) -> ImageFile:
         width, height = image.size
         turned = exif.get(_ORIENTATION) in (5, 6, 7, 8)
         upright = (height, width) if turned else (width, height)
-        return ImageFile(path, *upright, _focal_pixels(exif, width, height), (width, height))
+        return ImageFile(path, *upright, _focal_pixels(exif, width, height), (width, height), _lens(exif))
 
 
 def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
@@ -269,6 +271,11 @@ def _focal_pixels(exif: Image.Exif, width: int, height: int) -> float | None:
         focal is not None and 0.2 < focal / max(width, height) < 20
     )  # a 10 mm fisheye to an 700 mm lens
     return focal if plausible else None
+
+
+def _lens(exif: Image.Exif) -> str:
+    words = (exif.get(_MAKER), exif.get(_MODEL), exif.get_ifd(_EXIF_IFD).get(_FOCAL_MM))
+    return " ".join(str(word).strip() for word in words if word is not None)
 
 
 def _number(tags: Any, tag: int) -> float | None:

@@ -3,10 +3,10 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,11 +23,15 @@ from quicksurf.data.images import (
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.data.sfm import Photos, Poses, find_poses
 from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry, usable_cpus
-from quicksurf.errors import ImageError, PosesError
+from quicksurf.errors import BudgetError, ImageError, PosesError
 from quicksurf.io import write_atomic
 
 _ENOUGH = 0.6  # of the photos registered: fewer is worth a second, harder try
 _QUALITY = 95  # JPEG of the working copies: its noise is below the camera's own
+
+
+T = TypeVar("T", Path, ImageFile)
+R = TypeVar("R")
 
 
 class _Copies(NamedTuple):
@@ -70,11 +74,11 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos of one camera and zoom, as far as can be told: same upright size, same focal length in EXIF."""
-    groups: dict[tuple[int, int, int | None], list[int]] = {}
+    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF."""
+    groups: dict[tuple[int, int, int | None, str], list[int]] = {}
     for index, file in enumerate(files):
         focal = None if file.focal_pixels is None else round(file.focal_pixels)
-        groups.setdefault((file.width, file.height, focal), []).append(index)
+        groups.setdefault((file.width, file.height, focal, file.lens), []).append(index)
     return [(members, files[members[0]].focal_pixels) for members in groups.values()]
 
 
@@ -108,14 +112,14 @@ def _pose(
 
 def _attempt(
     files: list[ImageFile], root: Path, options: ReadOptions, plan: Plan, report: ReadReport, deadline: float
-) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | None]:
+) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | BudgetError | None]:
     options.say(plan.describe(len(files)))
     with _work_folder(options.work_folder) as folder:
         copies = _copy(files, folder / "images", plan, report)
         require_images(len(copies.files), report.lost, root)
         try:
             poses = find_poses(copies.photos, folder, plan, deadline - time.monotonic(), options.say)
-        except PosesError as error:
+        except (PosesError, BudgetError) as error:  # a second try that is late must not cost the first
             return None, error
     return (poses, copies.files), None
 
@@ -123,33 +127,42 @@ def _attempt(
 def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadReport) -> _Copies:
     """Write upright 8-bit copies of at most `plan.feature_pixels`; files with damaged pixels are lost."""
     folder.mkdir(parents=True)
-    order = {file.path: index for index, file in enumerate(files)}
+    names = dict(zip((file.path for file in files), _spread_names(len(files)), strict=True))
 
-    def copy(path: Path) -> tuple[ImageFile, float]:
-        index = order[path]
-        pixels = read_pixels(path, plan.feature_pixels)
+    def copy(file: ImageFile) -> tuple[ImageFile, float]:
+        pixels = read_pixels(file.path, plan.feature_pixels)
         image = Image.fromarray(pixels.rgb)
         write_atomic(
-            folder / f"{index:06d}.jpg",
-            lambda file: image.save(file, "JPEG", quality=_QUALITY, subsampling=0),
+            folder / names[file.path],
+            lambda target: image.save(target, "JPEG", quality=_QUALITY, subsampling=0),
         )
-        return files[index], image.width / pixels.size[0]
+        return file, image.width / pixels.size[0]
 
-    copied = _usable([file.path for file in files], copy, report)
+    copied = _usable(files, copy, report)
     kept = [file for file, _ in copied]
     groups = [
         (members, None if focal is None else focal * copied[members[0]][1])
         for members, focal in group_cameras(kept)
     ]
-    return _Copies(Photos([f"{order[file.path]:06d}.jpg" for file in kept], groups), kept)
+    return _Copies(Photos([names[file.path] for file in kept], groups), kept)
 
 
-def _usable(paths: Sequence[Path], read, report: ReadReport) -> list:
-    """What `read` gives for each path it does not fail on; the others are lost."""
-    results = each_or_error(paths, read)
-    for path, result in zip(paths, results, strict=True):
+def _spread_names(n_images: int) -> list[str]:
+    """Names whose alphabet, the worker's order, takes every fourth photo first, then those between.
+
+    So what is missing when time runs out is missing everywhere alike, not all on one side of the object.
+    """
+    order = [index for offset in (0, 2, 1, 3) for index in range(offset, n_images, 4)]
+    ranks = {index: rank for rank, index in enumerate(order)}
+    return [f"{ranks[index]:06d}.jpg" for index in range(n_images)]
+
+
+def _usable(items: Sequence[T], read: Callable[[T], R], report: ReadReport) -> list[R]:
+    """What `read` gives for each path or file that it does not fail on; the others are lost."""
+    results = each_or_error(items, read)
+    for item, result in zip(items, results, strict=True):
         if isinstance(result, ImageError):
-            report.lost[path.name] = str(result)
+            report.lost[item.path.name if isinstance(item, ImageFile) else item.name] = str(result)
     return [result for result in results if not isinstance(result, ImageError)]
 
 

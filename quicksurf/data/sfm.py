@@ -79,7 +79,7 @@ def lost_reasons(
     """Why each photo that is not registered is not.
 
     Args:
-        counts: features of each photo.
+        counts: features of each photo, -1 where time ran out before it.
         inliers: (photo, photo, verified matches) of every verified pair.
         registered: photos in the model.
     """
@@ -90,7 +90,9 @@ def lost_reasons(
     reasons = {}
     for index in sorted(set(range(len(counts))) - set(registered)):
         matches = partners.get(index, [])
-        if counts[index] < _MIN_FEATURES:
+        if counts[index] < 0:
+            reasons[index] = "no time was left to look at it"
+        elif counts[index] < _MIN_FEATURES:
             reasons[index] = f"no features: {counts[index]} found, blurred or without texture"
         elif max(matches, default=0) < _MIN_INLIERS:
             reasons[index] = "too few matches: it overlaps with no other photo"
@@ -200,7 +202,7 @@ def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
 def _progress(message: dict[str, Any]) -> str:
     late = "" if message.get("complete", True) else " (cut short: no more time)"
     detail = {
-        "features": lambda: f"{int(np.median(message['counts']))} per photo",
+        "features": lambda: f"{int(np.median(np.maximum(message['counts'], 0)))} per photo",
         "pairs": lambda: f"{message['pairs']} to match",
         "matches": lambda: f"{len(message['inliers'])} pairs overlap",
         "mapping": lambda: "done" if message["found"] else "no model",
@@ -221,7 +223,7 @@ def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> str:
     counts, inliers = messages["features"]["counts"], messages["matches"]["inliers"]
-    n_bare = sum(count < _MIN_FEATURES for count in counts)
+    n_bare = sum(0 <= count < _MIN_FEATURES for count in counts)
     n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
     found = f"no poses for these {len(photos.names)} photos"
     if n_bare > len(counts) / 2:

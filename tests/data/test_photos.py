@@ -1,0 +1,171 @@
+"""Photos without cameras: bad input, accounts of what is lost, camera groups, and the whole road on a rendered box."""
+
+import contextlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rendered_box
+import torch
+from PIL import Image
+
+from quicksurf.data import photos
+from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.images import ImageFile
+from quicksurf.data.photos import group_cameras, read_photos
+from quicksurf.data.sfm import Photos, Poses
+from quicksurf.data.sfm_plan import Plan
+from quicksurf.errors import BudgetError, ImageError, PosesError
+
+POSE_DEGREES = 0.5  # a third of a pixel at the features' size is 0.04 degrees; few views, so some more
+FOCAL_SHARE = 0.03  # focal length and distance trade against each other on a short arc
+
+
+def test_empty_folder_is_refused(tmp_path: Path, options: ReadOptions) -> None:
+    with pytest.raises(ImageError, match="no images in"):
+        read_photos(tmp_path, options)
+
+
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_one_or_two_photos_are_refused(tmp_path: Path, options: ReadOptions, n_images: int) -> None:
+    _save_flat(tmp_path, n_images)
+    with pytest.raises(ImageError, match=f"{n_images} usable image.*at least 3"):
+        read_photos(tmp_path, options)
+
+
+def test_unreadable_photos_are_named_when_too_few_are_left(tmp_path: Path, options: ReadOptions) -> None:
+    _save_flat(tmp_path, 2)
+    (tmp_path / "text.jpg").write_text("not a photo")
+    (tmp_path / "zero.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"(?s)text\.jpg.*not an image.*zero\.png.*0 bytes"):
+        read_photos(tmp_path, options)
+
+
+def test_truncated_photo_is_lost_not_fatal(
+    tmp_path: Path, options: ReadOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header is fine, so only the copy at feature size finds out; the others go on without it."""
+    _save_flat(tmp_path, 4)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / "torn.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "torn.png").read_bytes()[:5000])
+    seen: list[Photos] = []
+
+    def find(found: Photos, folder: Path, *_: object) -> Poses:
+        seen.append(found)
+        assert all((folder / "images" / name).is_file() for name in found.names)
+        raise PosesError("stop here")
+
+    monkeypatch.setattr(photos, "find_poses", find)
+    with pytest.raises(PosesError, match="stop here"):
+        read_photos(tmp_path, options)
+    assert len(seen[0].names) == 4
+
+
+def test_no_time_for_poses_is_said_before_anything_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save_flat(tmp_path, 30)
+    monkeypatch.setattr(photos, "_copy", lambda *_: pytest.fail("began to copy"))
+    with pytest.raises(BudgetError, match=r"about \d+ s are needed to find the poses of 30 photos"):
+        read_photos(tmp_path, ReadOptions(max_pixels=10_000, pose_seconds=2, say=lambda _: None))
+
+
+def test_too_few_registered_is_tried_once_more_with_larger_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save_flat(tmp_path, 10)
+    plans: list[Plan] = []
+
+    def find(found: Photos, folder: Path, plan: Plan, *_: object) -> Poses:
+        plans.append(plan)
+        raise PosesError(f"attempt {len(plans)} failed")
+
+    monkeypatch.setattr(photos, "find_poses", find)
+    lines: list[str] = []
+    with pytest.raises(PosesError, match="attempt 1 failed"):
+        read_photos(tmp_path, ReadOptions(max_pixels=10_000, say=lines.append))
+    assert len(plans) == 2 and plans[1].n_features > plans[0].n_features
+    assert any("only 0 of 10 photos registered: trying once more" in line for line in lines)
+
+
+def test_cameras_are_shared_by_size_and_focal_length() -> None:
+    files = [
+        _file(0, 4000, 3000, 3100.2),
+        _file(1, 3000, 4000, 3100.2),
+        _file(2, 4000, 3000, 3100.4),
+        _file(3, 4000, 3000, 1500.0),
+        _file(4, 4000, 3000, None),
+        _file(5, 4000, 3000, None, "Canon EOS 600D 46.0"),
+        _file(6, 4000, 3000, None, "Canon EOS 600D 24.0"),
+        _file(7, 4000, 3000, None, "Canon EOS 600D 46.0"),
+    ]
+    groups = [([0, 2], 3100.2), ([1], 3100.2), ([3], 1500.0), ([4], None), ([5, 7], None), ([6], None)]
+    assert group_cameras(files) == groups
+
+
+@pytest.mark.slow
+def test_rendered_box_is_posed_and_the_lost_are_named(tmp_path: Path) -> None:
+    """Poses agree with those rendered from; a blank photo, a torn one and a stranger are lost, each for its reason."""
+    truth = rendered_box.save(tmp_path, 8)
+    Image.new("RGB", (512, 384), (90, 90, 90)).save(tmp_path / "blank.jpg")
+    stranger = rendered_box.noise(99, (384, 512)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(stranger).save(tmp_path / "stranger.png")
+    (tmp_path / "text.jpg").write_text("not a photo")
+    lines: list[str] = []
+    work = tmp_path / "work"
+    scene = read_photos(tmp_path, ReadOptions(max_pixels=50_000, work_folder=work, say=lines.append))
+    assert scene.names == [f"view_{index:02d}.jpg" for index in range(8)]
+    assert "8 of 11 photos registered" in lines
+    assert scene.report.photos == 11
+    assert "no features" in scene.report.lost["blank.jpg"]
+    assert "overlaps with no other" in scene.report.lost["stranger.png"]
+    assert "not an image" in scene.report.lost["text.jpg"]
+    assert [path.name for path in work.iterdir()] == ["sfm.log"]
+    assert scene.points is not None and len(scene.points.positions) > 200
+    assert int(scene.points.observations[:, 1].max()) < 8
+    assert scene.images[0].shape[0] * scene.images[0].shape[1] <= 50_000
+    scale = scene.cameras.sizes[0, 0] / rendered_box.WIDTH
+    focal = float(scene.cameras.intrinsics[0, 0] / scale)
+    assert abs(focal / rendered_box.FOCAL - 1) < FOCAL_SHARE
+    ours, theirs = (
+        cameras.c2w[1:, :, :3].transpose(1, 2) @ cameras.c2w[:1, :, :3] for cameras in (scene.cameras, truth)
+    )
+    cosines = ((ours * theirs).sum((1, 2)) - 1) / 2
+    assert float(torch.rad2deg(torch.acos(cosines.clamp(-1, 1))).max()) < POSE_DEGREES
+
+
+@pytest.mark.slow
+def test_photos_without_overlap_are_an_error_with_advice(tmp_path: Path) -> None:
+    for seed in range(4):
+        texture = rendered_box.noise(seed, (200, 260)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(texture).save(tmp_path / f"{seed}.png")
+    with pytest.raises(PosesError, match="no two overlap; neighbouring photos should share"):
+        read_photos(tmp_path, ReadOptions(max_pixels=50_000, say=lambda _: None))
+
+
+@pytest.mark.slow
+def test_blank_photos_are_an_error_with_advice(tmp_path: Path) -> None:
+    _save_flat(tmp_path, 3)
+    with pytest.raises(PosesError, match="3 show no texture"):
+        read_photos(tmp_path, ReadOptions(max_pixels=50_000, say=lambda _: None))
+
+
+@pytest.mark.slow
+def test_deadline_holds_with_the_real_worker(tmp_path: Path) -> None:
+    """However little is left after planning, the answer comes in time: poses, or an error that says why not."""
+    rendered_box.save(tmp_path, 8)
+    started = time.monotonic()
+    with contextlib.suppress(BudgetError, PosesError):
+        read_photos(tmp_path, ReadOptions(max_pixels=50_000, pose_seconds=6.5, say=lambda _: None))
+    assert time.monotonic() - started < 9
+
+
+def _save_flat(folder: Path, n_images: int) -> None:
+    for index in range(n_images):
+        Image.new("RGB", (64, 48), (20 * index % 255, 90, 90)).save(folder / f"{index:02d}.png")
+
+
+def _file(index: int, width: int, height: int, focal: float | None, lens: str = "") -> ImageFile:
+    return ImageFile(Path(f"{index}.jpg"), width, height, focal, (width, height), lens)
