@@ -49,18 +49,21 @@ struct Edge {
     bool covers(double value) const { return value > 0.0 || (value == 0.0 && owns_zero); }
 };
 
-// First and one-past-last index of the pixel centres in [low, high], cut to [begin, end).
+// First and one-past-last index of the pixel centres in [low, high], cut to [begin, end) with begin >= 0. Casts
+// truncate; for numbers >= 0 that is floor, and cheaper than the library's where SSE4.1 cannot be taken for granted.
 std::pair<int, int> centres_between(float low, float high, int begin, int end) {
-    const double first = std::ceil(double(low) - 0.5), last = std::floor(double(high) - 0.5);
-    if (!(first < end && last >= begin)) return {begin, begin};
-    return {int(std::max<double>(first, begin)), int(std::min<double>(last, end - 1)) + 1};
+    const double first = double(low) - 0.5, last = double(high) - 0.5;
+    if (!(first <= end - 1 && last >= begin)) return {begin, begin};
+    const double cut = std::max<double>(first, begin);
+    const int from = int(cut);
+    return {from + (from < cut), int(std::min<double>(last, end - 1)) + 1};
 }
 
 void draw(const Vertex& a, const Vertex& b, const Vertex& c, int32_t face, int row_begin, int row_end, Image image) {
     const auto [y0, y1] = centres_between(std::min({a.y, b.y, c.y}), std::max({a.y, b.y, c.y}), row_begin, row_end);
-    if (y0 == y1) return;
+    if (y0 >= y1) return;
     const auto [x0, x1] = centres_between(std::min({a.x, b.x, c.x}), std::max({a.x, b.x, c.x}), 0, image.width);
-    if (x0 == x1) return;
+    if (x0 >= x1) return;
     const Edge ab(a, b), bc(b, c), ca(c, a);
     const double inverse_a = 1.0 / a.z, inverse_b = 1.0 / b.z, inverse_c = 1.0 / c.z;
     for (int y = y0; y < y1; ++y) {
