@@ -19,7 +19,7 @@ LAYERS: tuple[set[str], ...] = (
     {"runs", "status"},
     {"fit", "reconstruction"},
     {"mesh", "demo_scene", "demo_object"},
-    {"data", "model", "render"},
+    {"data", "model", "render", "optimizer"},
     {"backends"},
     {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "io", "film", "budget"},
     {"config", "errors", "_native"},

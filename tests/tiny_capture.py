@@ -36,7 +36,9 @@ def _around(n_views: int, size: int) -> Cameras:
     target, up = torch.zeros(3, dtype=torch.float64), torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
     return Cameras(
         c2w=look_at(centers, target, up),
-        intrinsics=torch.tensor([1.3 * size, 1.3 * size, size / 2, size / 2], dtype=torch.float64).repeat(n_views, 1),
+        intrinsics=torch.tensor([1.3 * size, 1.3 * size, size / 2, size / 2], dtype=torch.float64).repeat(
+            n_views, 1
+        ),
         distortion=torch.zeros(n_views, 6, dtype=torch.float64),
         fisheye=torch.zeros(n_views, dtype=torch.bool),
         sizes=torch.full((n_views, 2), size),

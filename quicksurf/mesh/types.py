@@ -1,6 +1,6 @@
 """The mesh that leaves the package, and the field that it is made from."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, UInt8
@@ -22,6 +22,7 @@ class Mesh(NamedTuple):
         return self._replace(vertices=np.asarray(center, np.float64) + radius * self.vertices)
 
 
+@runtime_checkable
 class Field(Protocol):
     """A fitted field as the mesh needs it. Points are in the fit's frame; nothing is differentiated."""
 
