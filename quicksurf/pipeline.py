@@ -21,7 +21,7 @@ from quicksurf.config import Config, load_config, to_toml
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
-from quicksurf.fit import FitStatus, fit_scene
+from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.io import write_json, write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh

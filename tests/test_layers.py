@@ -17,7 +17,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline", "views"},
     {"surfaces", "resume"},
     {"runs", "status"},
-    {"fit", "reconstruction"},
+    {"fitting", "reconstruction"},
     {"mesh", "demo_scene", "demo_object"},
     {"data", "model", "render", "optimizer"},
     {"backends"},

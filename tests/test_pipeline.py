@@ -17,7 +17,7 @@ from quicksurf import pipeline
 from quicksurf.budget import StopRequest
 from quicksurf.data.scene import Roi
 from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
-from quicksurf.fit import fit_scene
+from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
 from quicksurf.pipeline import FitRequest, FitResult, parse_roi, run_fit
