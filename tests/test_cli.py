@@ -80,7 +80,7 @@ def test_usage_errors_leave_with_2(arguments: list[str], capsys: pytest.CaptureF
         (["fit", "{capture}", "--minutes", "0.05"], errors.BudgetError, "or more"),
         (["fit", "{capture}", "--roi", "1,2,3"], errors.RoiError, "cx,cy,cz,r"),
         (["fit", "{capture}", "--roi", "0,0,0,-1"], errors.RoiError, "above 0"),
-        (["fit", "{capture}", "--roi", "-50,0,0,1"], errors.RoiError, "no camera"),
+        (["fit", "{capture}", "--roi", "0,0,-500,1"], errors.RoiError, "no camera"),
         (["fit", "{capture}", "--preset", "drafft"], errors.ConfigError, "did you mean draft"),
         (["fit", "{capture}", "--resolution", "5"], errors.ConfigError, "mesh.resolution"),
         (["fit", "{capture}", "--seed", "-1"], errors.ConfigError, "train.seed"),
