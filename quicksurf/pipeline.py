@@ -21,7 +21,7 @@ from quicksurf.config import Config, load_config, to_toml
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
-from quicksurf.fit import FitStatus, fit_scene
+from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.io import write_json, write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
@@ -75,8 +75,6 @@ class _Session:
     reporter: Silent
     stop: StopRequest
     last: FitStatus | None = None
-    held_out: float | None = None
-    """The newest PSNR on held-out views."""
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -253,8 +251,6 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
 
 def _note_status(session: _Session, status: FitStatus) -> None:
     session.last = status
-    if status.psnr_held_out is not None:
-        session.held_out = status.psnr_held_out
     if status.progress > WARM_UP:
         evaluations = mesh_evaluations(session.config.mesh.resolution)
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
@@ -283,7 +279,7 @@ def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list
             f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
-    check_surface(mesh, reconstruction.roi)
+    check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
     return mesh, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
 
 
@@ -298,7 +294,7 @@ def _summary(
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
         "stopped_early": session.stop(),
-        "psnr_held_out": session.held_out,
+        "psnr_held_out": reconstruction.psnr_held_out,
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(_peak_memory_mb(), 1),

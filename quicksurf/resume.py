@@ -29,7 +29,7 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
         QuicksurfError: as `read_scene`.
     """
     posed = run.record.get("posed_images")
-    scene = read_scene(run.source, options) if posed is None else _read_posed(run, Path(posed), options)
+    scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
     known = run.record.get("names")
     if run.checkpoint_folder() is not None and scene.names != known:
         raise CaptureError(

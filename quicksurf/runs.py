@@ -99,15 +99,20 @@ class Run:
             name=scene.name,
             roi=[x, y, z, radius],
             photos=scene.report.photos,
-            posed_images=str(scene.source.resolve())
-            if scene.report.seconds_poses > 0
-            else self.record.get("posed_images"),
+            posed_images=self._posed_images(scene),
             masks=masks,
             minutes=minutes,
             names=scene.names,
             held_out=[bool(flag) for flag in scene.held_out],
             frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
         )
+
+    def _posed_images(self, scene: Scene) -> str | None:
+        """Folder of the images whose poses were found here, relative to the run if inside it (a video)."""
+        if scene.report.seconds_poses == 0:
+            return self.record.get("posed_images")
+        folder, home = scene.source.resolve(), self.path.resolve()
+        return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
 
     def update(self, **entries: Any) -> None:
         """Add entries to run.json."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from quicksurf.budget import Budget
-    from quicksurf.fit import FitStatus
+    from quicksurf.fitting import FitStatus
 
 STAGES = ("read", "fit", "mesh")
 """Reading includes camera poses: where the capture has none, structure from motion reports in lines of its own."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
@@ -12,10 +14,12 @@ from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.runs import open_run
 
+ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
 SPHERE_SPREAD = (
-    0.02  # of the radius: the field begins as a sphere of half the ROI; what is fitted is not that round
+    0.06  # of its radius: the untouched field, half the ROI, is round to 2 to 5 % with random weights
 )
-SPHERE_OFFSET = 0.05
+SPHERE_OFFSET = 0.3  # from half the ROI's radius: a first second of fitting shrinks or grows it
+SPHERE_PSNR = 20.0  # dB: a ball that was really fitted explains its photos better
 
 
 def run_mesh(
@@ -38,23 +42,22 @@ def run_mesh(
         reconstruction = run.load_checkpoint(backends.load(backend))
         mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
         mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
-        check_surface(mesh, reconstruction.roi)
+        check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
         return write_mesh(mesh, output or run.path, "mesh", formats)
 
 
-def check_surface(mesh: Mesh, roi: Roi) -> None:
-    """Refuse a mesh that shows that the fit found nothing.
+def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
+    """Refuse a mesh that shows that the fit found nothing; `psnr` is that of held-out views, if there are any.
 
     Raises:
         SurfaceError: if it is empty, or still the sphere that the field began as.
     """
-    advice = "give more --minutes, check the masks, or set --roi cx,cy,cz,r around the object"
     if len(mesh.faces) == 0:
-        raise SurfaceError(f"the field stayed empty: there is no surface in the ROI {_ball(roi)}; {advice}")
-    offsets = mesh.vertices - [roi.center]
-    radii = (offsets**2).sum(-1) ** 0.5 / (roi.radius / 2)
-    if radii.std() < SPHERE_SPREAD and abs(radii.mean() - 1) < SPHERE_OFFSET:
-        raise SurfaceError(f"the field stayed the sphere it began as, half the ROI {_ball(roi)}; {advice}")
+        raise SurfaceError(f"the field stayed empty: there is no surface in the ROI {_ball(roi)}; {ADVICE}")
+    radii = np.linalg.norm(mesh.vertices - np.array(roi.center), axis=-1) / (roi.radius / 2)
+    round_as_ever = radii.std() < SPHERE_SPREAD and abs(radii.mean() - 1) < SPHERE_OFFSET
+    if round_as_ever and (psnr is None or psnr < SPHERE_PSNR):
+        raise SurfaceError(f"the field stayed the sphere it began as, half the ROI {_ball(roi)}; {ADVICE}")
 
 
 def with_mesh(config: Config, resolution: int | None, faces: int | None) -> Config:

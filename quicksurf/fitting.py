@@ -172,6 +172,8 @@ class Trainer:
         """UNISURF's normal pairs and a light pull of |∇l| to 1, at surface points and at random ones."""
         train, field = self._config.train, self.result.field
         index = torch.nonzero(rendering.surface.hits)[: train.n_surface_points, 0]
+        if len(index) == 0:
+            return torch.zeros(())
         points = rays.at(index, rendering.surface.ts[index])
         reach = max(0.01, field.finest_cell())
         beside = points + reach * (2 * torch.rand(points.shape, generator=self._generator) - 1)

@@ -1,0 +1,246 @@
+"""A fit from end to end, with the real loop cut to a second, and what happens when it is stopped, resumed or fails."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from tiny_capture import AXES, CENTER, write_capture
+
+from quicksurf import pipeline
+from quicksurf.budget import StopRequest
+from quicksurf.data.scene import Roi
+from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
+from quicksurf.fitting import fit_scene
+from quicksurf.mesh.build import MeshOptions
+from quicksurf.mesh.types import Mesh
+from quicksurf.pipeline import FitRequest, FitResult, parse_roi, run_fit
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.runs import Run, open_run
+from quicksurf.surfaces import check_surface, run_mesh
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+SECONDS = 5.0  # of the fit that all tests share: the ellipsoid is recognised
+FEW_SECONDS = 0.3  # of the fits that go on from it
+SUMMARY_KEYS = {
+    *("photos", "registered", "seconds", "psnr_held_out", "faces", "device", "backend"),
+    *("peak_memory_mb", "warnings"),
+}
+
+
+def cut_to(limit: float) -> Callable[..., Reconstruction]:
+    """The real fit, cut to `limit` seconds."""
+
+    def fit(*args: Any, seconds: float, **rest: Any) -> Reconstruction:
+        assert seconds > 0
+        return fit_scene(*args, seconds=limit, **rest)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("capture"))
+
+
+@pytest.fixture(scope="module")
+def fitted(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A finished run that tests may read."""
+    output = tmp_path_factory.mktemp("fitted") / "run"
+    return run_fit(FitRequest(capture, 1.0, output, preset=TINY, formats=("ply", "obj")), fit=cut_to(SECONDS))
+
+
+@pytest.fixture
+def run(fitted: FitResult, tmp_path: Path) -> Run:
+    """A finished run that tests may change."""
+    shutil.copytree(fitted.run.path, tmp_path / "run")
+    return open_run(tmp_path / "run")
+
+
+def test_run_folder_holds_what_was_promised(fitted: FitResult) -> None:
+    names = {path.name for path in fitted.run.path.iterdir()}
+    expected = {
+        "mesh.ply",
+        "mesh.obj",
+        "cameras.json",
+        "summary.json",
+        "config.toml",
+        "metrics.jsonl",
+        "run.json",
+    }
+    assert names == expected | {"checkpoint", ".lock"}
+    summary = json.loads((fitted.run.path / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_KEYS
+    assert set(summary["seconds"]) == {"read", "poses", "fit", "mesh", "total"}
+    assert summary == fitted.summary
+    assert summary["photos"] == summary["registered"] == 12
+    assert summary["faces"] > 100
+    assert (fitted.run.path / "metrics.jsonl").read_text().count("\n") >= 1
+
+
+def test_mesh_is_the_ellipsoid_in_the_frame_of_the_cameras(fitted: FitResult) -> None:
+    mesh, _ = fitted.reconstruction.mesh(MeshOptions(96))
+    middle = (mesh.vertices.max(0) + mesh.vertices.min(0)) / 2
+    extent = (mesh.vertices.max(0) - mesh.vertices.min(0)) / 2
+    assert np.abs(middle - CENTER.numpy()).max() < 0.3
+    assert 0.5 < extent.min() < extent.max() < 2.4  # a few hundred steps on a busy machine
+
+
+def test_chain_of_transforms_maps_the_roi_to_the_unit_ball(fitted: FitResult) -> None:
+    matrix = np.array(fitted.run.record["frames"]["world_to_fit"])
+    x, y, z, radius = fitted.run.record["roi"]
+    assert matrix @ [x, y, z, 1] == pytest.approx([0, 0, 0, 1])
+    assert matrix @ [x + radius, y, z, 1] == pytest.approx([1, 0, 0, 1])
+
+
+def test_description_names_files_and_figures(fitted: FitResult) -> None:
+    text = "\n".join(pipeline.describe(fitted))
+    assert str(fitted.run.path / "mesh.ply") in text
+    assert "12 of 12 photos used" in text
+    assert "dB on held-out views" in text
+
+
+def test_finished_run_takes_more_minutes(run: Run, fitted: FitResult) -> None:
+    first = fitted.reconstruction
+    second = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS)).reconstruction
+    assert second.seconds_fitted > first.seconds_fitted + 0.9 * FEW_SECONDS
+    assert second.step > first.step
+    assert second.config == first.config
+    steps = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_killed_run_goes_on_only_when_asked(run: Run, fitted: FitResult) -> None:
+    (run.path / "summary.json").unlink()  # what a kill leaves: it is written last
+    with pytest.raises(OutputError, match="--resume"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    resumed = run_fit(FitRequest(run.source, 1.0, run.path, resume=True), fit=cut_to(FEW_SECONDS))
+    assert resumed.reconstruction.step > fitted.reconstruction.step
+    assert run.state == "finished"
+
+
+def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
+    stop = StopRequest()
+    (run.path / "mesh.ply").unlink()
+
+    def stopped(*args: Any, should_stop: Callable[[], bool], seconds: float, **rest: Any) -> Reconstruction:
+        stop.on_signal(signal.SIGINT, None)
+        return fit_scene(*args, seconds=60.0, should_stop=should_stop, **rest)
+
+    result = run_fit(FitRequest(run.path, 1.0), stop=stop, fit=stopped)
+    assert result.summary["stopped_early"]
+    assert (run.path / "mesh.ply").exists()
+
+
+def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_path: Path) -> None:
+    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+        on_checkpoint(fit_scene(*args, seconds=0.0, **rest))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=TINY), fit=interrupted)
+    assert open_run(tmp_path / "run").state == "unfinished"
+
+
+def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path: Path) -> None:
+    with pytest.raises(SurfaceError, match=r"stayed the sphere .* give more --minutes"):
+        run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=TINY), fit=cut_to(0.0))
+    assert open_run(tmp_path / "run").checkpoint_folder() is not None
+
+
+def test_empty_mesh_is_said_to_be_empty() -> None:
+    empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.uint8), np.zeros((0, 3)))
+    with pytest.raises(SurfaceError, match="stayed empty"):
+        check_surface(empty, Roi((0.0, 0.0, 0.0), 1.0), 30.0)
+
+
+def test_a_fitted_ball_is_not_taken_for_the_sphere_of_the_start(fitted: FitResult) -> None:
+    ball = trimesh.creation.icosphere(radius=0.5)
+    mesh = Mesh(
+        np.asarray(ball.vertices), np.asarray(ball.faces), np.zeros((0, 3), np.uint8), ball.vertex_normals
+    )
+    roi = Roi((0.0, 0.0, 0.0), 1.0)
+    check_surface(mesh, roi, 25.0)
+    with pytest.raises(SurfaceError, match="stayed the sphere"):
+        check_surface(mesh, roi, 15.0)
+
+
+def test_full_disk_while_fitting_is_a_warning_and_the_mesh_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Reconstruction, folder: Path) -> None:
+        raise OutputError("disk full while writing state.safetensors")
+
+    (run.path / "mesh.ply").unlink()
+    monkeypatch.setattr(Reconstruction, "save", fails)
+    result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    assert any("disk full" in warning for warning in result.summary["warnings"])
+    assert (run.path / "mesh.ply").exists()
+    assert run.checkpoint_folder() is not None
+
+
+def test_damaged_checkpoint_is_said(run: Run) -> None:
+    state = run.path / "checkpoint" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(OutputError, match="damaged"):
+        run_mesh(run.path)
+
+
+def test_mesh_again_finer_and_simplified(fitted: FitResult, tmp_path: Path) -> None:
+    files = run_mesh(fitted.run.path, formats=("stl",), resolution=96, faces=400, output=tmp_path)
+    assert files == [tmp_path / "mesh.stl"]
+    assert 100 < len(trimesh.load(files[0]).faces) <= 440  # type: ignore[union-attr]
+
+
+def test_changed_capture_is_refused(run: Run, capture: Path, tmp_path: Path) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    (tmp_path / "capture" / "images" / "05.png").unlink()
+    (tmp_path / "capture" / "masks" / "05.png").unlink()
+    run.update(source=str(tmp_path / "capture"))
+    with pytest.raises(CaptureError, match="has changed"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+
+
+def test_poses_that_were_found_are_not_found_again(run: Run, capture: Path, fitted: FitResult) -> None:
+    (capture / "transforms.json").rename(capture / "hidden.json")  # the photos alone are left
+    try:
+        run.update(posed_images=str(capture))
+        result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    finally:
+        (capture / "hidden.json").rename(capture / "transforms.json")
+    cameras = result.reconstruction.cameras
+    assert torch.allclose(cameras.c2w, fitted.reconstruction.cameras.c2w)
+    assert result.summary["seconds"]["poses"] == 0
+
+
+def test_resumed_run_keeps_its_settings(fitted: FitResult) -> None:
+    with pytest.raises(ConfigError, match=r"own config\.toml"):
+        run_fit(FitRequest(fitted.run.path, 1.0, preset="fine"), fit=cut_to(0.0))
+
+
+def test_unknown_format_is_refused_before_the_fit(capture: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="choose from ply"):
+        run_fit(FitRequest(capture, 1.0, tmp_path / "run", formats=("fbx",)), fit=cut_to(0.0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_roi_is_parsed() -> None:
+    assert parse_roi("-1, 2,3e-1,4") == Roi((-1.0, 2.0, 0.3), 4.0)
+
+
+def test_same_api_from_python(fitted: FitResult) -> None:
+    import quicksurf
+
+    loaded = quicksurf.load(fitted.run.path)
+    points = torch.stack([CENTER, CENTER + 0.95 * loaded.roi.radius * AXES / AXES.norm()])
+    inside, outside = loaded.occupancy(points).tolist()
+    assert inside > 0.9 > 0.1 > outside
+    view = loaded.render(loaded.cameras)
+    assert view.color.shape == (48, 48, 3)
+    assert callable(quicksurf.fit)
