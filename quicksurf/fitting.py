@@ -28,7 +28,7 @@ _CHECKPOINT_SECONDS = 60.0
 _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 1024  # per view: the mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 4096
-_MISS_SHARE = 0.125  # of the rays may miss the region: they teach the background alone
+_MISS_SHARE = 0.5  # of the rays may miss the region: they teach the background alone
 _RAYS = (256, 1 << 15)
 
 

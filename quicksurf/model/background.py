@@ -29,11 +29,11 @@ class BackgroundField(nn.Module):
         super().__init__()
         grid = {
             "otype": "HashGrid",
-            "n_levels": 10,
+            "n_levels": 12,
             "n_features_per_level": 2,
-            "log2_hashmap_size": 15,
+            "log2_hashmap_size": 16,
             "base_resolution": 16,
-            "per_level_scale": 1.5,
+            "per_level_scale": 1.45,
         }
         network = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 1, "activation": "ReLU"}
         self.network = backend.modules.NetworkWithInputEncoding(3, 4, grid, network, seed=seed)
