@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from scipy.ndimage import correlate1d
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 N_SAMPLES = 200_000  # the mean distance of two such draws differs by about 0.1 %
 _SEEDS_PER_FACE, _MIN_SEEDS, _MAX_SEEDS = 3, 50_000, 400_000
@@ -86,7 +86,7 @@ class MeshSurface:
         valid = np.isfinite(areas) & (areas > 0)
         self.triangles, self.areas = triangles[valid], areas[valid]
         self.normals = across[valid] / (2 * self.areas[:, None])
-        self._tree: cKDTree | None = None
+        self._tree: KDTree | None = None
 
     def __len__(self) -> int:
         return len(self.triangles)
@@ -105,12 +105,12 @@ class MeshSurface:
         if self._tree is None:
             n_seeds = min(_MIN_SEEDS + _SEEDS_PER_FACE * len(self), _MAX_SEEDS)
             seeds, owners = self._scatter(n_seeds, seed=1)
-            self._tree = cKDTree(np.concatenate([self.triangles.mean(1), seeds]))
+            self._tree = KDTree(np.concatenate([self.triangles.mean(1), seeds]))
             self._owners = np.concatenate([np.arange(len(self)), owners])
         parts = [self._nearest(self._tree, points[i : i + _CHUNK]) for i in range(0, len(points), _CHUNK)]
         return Nearest(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
-    def _nearest(self, tree: cKDTree, points: Points) -> Nearest:
+    def _nearest(self, tree: KDTree, points: Points) -> Nearest:
         proposed = self._owners[tree.query(points, k=_N_PROPOSALS, workers=-1)[1]]
         distances = np.empty(proposed.shape)
         for column in range(_N_PROPOSALS):
@@ -138,7 +138,7 @@ class CloudSurface:
             np.full_like(self.points, np.nan) if normals is None else np.asarray(normals, np.float64)[finite]
         )
         self.normals = known / np.maximum(np.linalg.norm(known, axis=1, keepdims=True), 1e-30)
-        self._tree = cKDTree(self.points)
+        self._tree = KDTree(self.points)
 
     def __len__(self) -> int:
         return len(self.points)

@@ -9,13 +9,15 @@ Everything is deterministic in the seed. No masks: the surroundings are there to
 """
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quicksurf.cameras import Cameras, similarity
@@ -41,11 +43,10 @@ def write_demo_capture(folder: Path, n_views: int = 40, size: int = 448, seed: i
     scene = light_scene(solid, seed)
     cameras = _cameras(solid, n_views, size)
     names = [f"images/{index:04d}.jpg" for index in range(n_views)]
-    for index, name in enumerate(names):
-        photo = imageio.imwrite(
-            "<bytes>", photograph(scene, cameras, index), extension=".jpg", quality=_JPEG_QUALITY
-        )
-        write_atomic(folder / name, lambda file, photo=photo: file.write(photo))
+    with ThreadPoolExecutor(_n_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        photos = pool.map(lambda index: photograph(scene, cameras, index), range(n_views))
+        for name, photo in zip(names, photos, strict=True):
+            _write_photo(folder / name, photo)
     rotation, shift = _to_metres()
     in_room = similarity(cameras, _SCALE, rotation, shift)
     write_json(folder / "transforms.json", _transforms(in_room, names))
@@ -53,6 +54,15 @@ def write_demo_capture(folder: Path, n_views: int = 40, size: int = 448, seed: i
     truth = truth._replace(normals=solid.normals @ rotation.float().T)
     write_mesh(_as_mesh(truth), folder, "truth", ["ply"])
     write_json(folder / "demo_truth.json", _scoring(truth))
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_photo(path: Path, photo: UInt8[np.ndarray, "h w 3"]) -> None:
+    encoded = imageio.imwrite("<bytes>", photo, extension=".jpg", quality=_JPEG_QUALITY)
+    write_atomic(path, lambda file: file.write(encoded))
 
 
 def _cameras(solid: Solid, n_views: int, size: int) -> Cameras:

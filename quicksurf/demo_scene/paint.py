@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
+_N_BATCH = 16
+
 
 class Noise:
-    """Value noise on a periodic random lattice: grid_sample interpolates it, on all cores and deterministically."""
+    """Value noise: linear interpolation of random values on a periodic lattice."""
 
     _SIDE = 64
 
@@ -23,11 +25,25 @@ class Noise:
         total, amplitude = torch.zeros(len(points)), 1.0
         for octave in range(n_octaves):
             shift = 17.3 * (octave + 1)  # octaves of one lattice must not line up at the origin
-            place = torch.remainder(points * frequency + shift, self._SIDE) / self._SIDE * 2 - 1
-            sample = grid_sample(self._volume, place[None, None, None], align_corners=True)
-            total += amplitude * sample.reshape(-1)
+            place = torch.remainder(points * frequency + shift, self._SIDE)
+            total += amplitude * look_up(self._volume, (2 * place + 1) / (self._SIDE + 1) - 1)[:, 0]
             frequency, amplitude = 2.03 * frequency, 0.5 * amplitude
         return total / math.sqrt(2)
+
+
+def look_up(texture: Float[Tensor, "1 c *size"], at: Float[Tensor, "n k"]) -> Float[Tensor, "n c"]:
+    """Linear interpolation in an image or a volume; `at` is (x, y) or (x, y, z) in [-1, 1] over its outer edges.
+
+    grid_sample shares work between cores by batch entry only, so the points are dealt out as a batch.
+    """
+    n, n_axes = at.shape
+    per_entry = -(-n // _N_BATCH)
+    grid = pad(at, (0, 0, 0, per_entry * _N_BATCH - n)).reshape(
+        _N_BATCH, *[1] * (n_axes - 1), per_entry, n_axes
+    )
+    entries = texture.expand(_N_BATCH, *texture.shape[1:])
+    found = grid_sample(entries, grid, padding_mode="border", align_corners=False)
+    return found.movedim(1, -1).reshape(-1, texture.shape[1])[:n]
 
 
 def rgb(red: float, green: float, blue: float) -> Float[Tensor, "3"]:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import interpolate
 
 from quicksurf.demo_scene.light import Lights, irradiance
-from quicksurf.demo_scene.paint import Noise, mix, rgb, step
+from quicksurf.demo_scene.paint import Noise, look_up, mix, rgb, step
 
 TABLE_RADIUS = 2.7
 _FLOOR_Z, _DOME_RADIUS = -5.0, 11.0  # of a table 70 cm high, the pot being 22 cm
+_FLOOR_RADIUS = math.sqrt(_DOME_RADIUS**2 - _FLOOR_Z**2)  # where the dome meets it
 _TABLE_SIDE, _FLOOR_SIDE, _WALL_SIZE = 1280, 1024, (512, 2048)
 _LIGHT_SIDE = 256  # shadows are soft: their texture may be coarser
 
@@ -37,7 +38,7 @@ def make_room(lights: Lights, seed: int) -> Room:
     light = _image(sun + sky, (_LIGHT_SIDE, _LIGHT_SIDE))
     table = _image(_table_albedo(_grid(_TABLE_SIDE, TABLE_RADIUS), noise), (_TABLE_SIDE, _TABLE_SIDE))
     light = interpolate(light, size=table.shape[2:], mode="bilinear", align_corners=False)
-    floor = 0.55 * _image(_floor_albedo(_grid(_FLOOR_SIDE, _DOME_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE))
+    floor = 0.55 * _image(_floor_albedo(_grid(_FLOOR_SIDE, _FLOOR_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE))
     return Room(table * light, floor, 0.75 * _image(_wall_albedo(noise), _WALL_SIZE))
 
 
@@ -45,17 +46,24 @@ def room_radiance(
     room: Room, origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3"]:
     """What rays from inside the dome, above the table, see of the room."""
+    radiance = torch.empty_like(directions)
+    left = torch.arange(len(directions))
+    for texture, z, radius in ((room.table, 0.0, TABLE_RADIUS), (room.floor, _FLOOR_Z, _FLOOR_RADIUS)):
+        distance = (z - origins[left, 2]) / directions[left, 2].clamp_max(-1e-6)
+        at = (origins[left, :2] + distance[:, None] * directions[left, :2]) / radius
+        hit = (directions[left, 2] < -1e-6) & (at.square().sum(1) < 1)
+        radiance[left[hit]] = look_up(texture, at[hit])
+        left = left[~hit]
+    on_dome = _on_dome(origins[left], directions[left])
+    azimuth, height = torch.atan2(on_dome[:, 1], on_dome[:, 0]) / math.pi, on_dome[:, 2] / _DOME_RADIUS
+    radiance[left] = look_up(room.wall, torch.stack([azimuth, height], 1))
+    return radiance
+
+
+def _on_dome(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     toward = (origins * directions).sum(1)
     reach = -toward + (toward**2 + _DOME_RADIUS**2 - origins.square().sum(1)).clamp_min(0).sqrt()
-    on_dome = origins + reach[:, None] * directions
-    azimuth, height = torch.atan2(on_dome[:, 1], on_dome[:, 0]) / math.pi, on_dome[:, 2] / _DOME_RADIUS
-    radiance = _look_up(room.wall, torch.stack([azimuth, height], 1))
-    for texture, z, radius in ((room.floor, _FLOOR_Z, _DOME_RADIUS), (room.table, 0.0, TABLE_RADIUS)):
-        distance = (z - origins[:, 2]) / directions[:, 2].clamp_max(-1e-6)
-        at = (origins + distance[:, None] * directions)[:, :2] / radius
-        hit = (directions[:, 2] < -1e-6) & (distance > 0) & (at.square().sum(1) < 1) & (distance < reach)
-        radiance[hit] = _look_up(texture, at[hit])
-    return radiance
+    return origins + reach[:, None] * directions
 
 
 def _table_albedo(points: Float[Tensor, "n 3"], noise: Noise) -> Float[Tensor, "n 3"]:
@@ -119,8 +127,3 @@ def _grid(side: int, radius: float) -> Float[Tensor, "n 3"]:
 
 def _image(colors: Float[Tensor, "n 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
     return colors.T.reshape(1, 3, *size).contiguous()
-
-
-def _look_up(texture: Float[Tensor, "1 3 h w"], at: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
-    """Bilinear; `at` is (x, y) in [-1, 1] over the texture's edges."""
-    return grid_sample(texture, at[None, None], padding_mode="border", align_corners=False)[0, :, 0].T

@@ -10,7 +10,7 @@ from dataclasses import field as dataclass_field
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from quicksurf.cameras import Cameras
@@ -86,7 +86,7 @@ def build_mesh(
     if options.n_faces is not None:
         vertices, faces = decimate(vertices, faces, options.n_faces)
         lap("decimate")
-    nearest = cKDTree(full).query(vertices)[1] if vertices is not full else np.arange(len(full))
+    nearest = KDTree(full).query(vertices)[1] if vertices is not full else np.arange(len(full))
     colors = color_vertices(field, vertices, views.best_cameras[nearest], cameras, aabb.device)
     lap("color")
     report.faces, report.vertices = len(faces), len(vertices)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
+from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.io import atomic_path
@@ -47,7 +49,7 @@ def read_mesh(path: Path) -> Mesh:
         SurfaceError: if the file is not a mesh that can be read, or holds no faces.
     """
     try:
-        loaded = trimesh.load(path, process=False, force="mesh")
+        loaded: Any = trimesh.load(path, process=False, force="mesh")
         vertices = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
         faces = np.asarray(loaded.faces, np.int64).reshape(-1, 3)
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
@@ -57,7 +59,7 @@ def read_mesh(path: Path) -> Mesh:
     if not len(faces):
         raise SurfaceError(f"{path} holds no faces: expected a triangle mesh, not a point cloud")
     visual = loaded.visual
-    if isinstance(visual, trimesh.visual.TextureVisuals):
+    if isinstance(visual, TextureVisuals):
         visual = visual.to_color()
     colors = np.asarray(visual.vertex_colors)[:, :3]
     return Mesh(vertices, faces, colors.astype(np.uint8), np.asarray(loaded.vertex_normals, np.float64))

@@ -160,7 +160,7 @@ def _merge(
     Faces with a NaN vertex, or fewer than three distinct ones, are dropped.
     """
     representative = np.arange(len(vertices))
-    finite = np.isfinite(vertices).all(1)
+    finite = np.all(np.isfinite(vertices), axis=1)
     on_plane, on_point = (np.mod(vertices, BLOCK) == 0).any(1), (np.mod(vertices, 1) == 0).all(1)
     shared = np.flatnonzero(finite & (on_plane | on_point))
     keys = np.round(vertices[shared] * _MERGE).astype(np.int64)

@@ -109,4 +109,4 @@ def faces_seen(
     reached = seen.copy()
     for _ in range(n_rings):
         reached[faces[reached[faces].any(1)]] = True
-    return reached[faces].any(1)
+    return np.any(reached[faces], axis=1)
