@@ -165,7 +165,11 @@ def _start(log: Any) -> subprocess.Popen:
         stderr=log,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONSAFEPATH": "1",  # a glob.py in the folder of photos is not ours
+        },
     )
 
 

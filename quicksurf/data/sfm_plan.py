@@ -1,9 +1,10 @@
 """How to look for camera poses: a pure function of how many photos there are, how large, and of the time.
 
-Estimates rest on figures measured on two cores of an AMD EPYC (Zen 4) with COLMAP 4.2's SIFT on the CPU:
-features 0.32 s per megapixel (1.05 s with the image doubled first), the coarse look at a pair 0.4 ms,
-matching one 11 ms at 1500 features, mapping 0.2 s per photo. They choose and refuse; what keeps the time
-is the clock of `quicksurf.data.sfm_worker`.
+Estimates rest on single runs on two cores of an AMD EPYC (Zen 4), other work beside, with COLMAP 4.2's SIFT
+on the CPU. Features: 0.46 s per megapixel of a textured facade, 1.46 s with the image doubled first (0.32 s on
+a plainer object). A pair: 0.4 ms for the coarse look; 7.8 ms to match and 3 ms to verify at 1500 features.
+Mapping: 0.2 s per photo. They choose and refuse; what keeps the time is the clock of
+`quicksurf.data.sfm_worker`.
 """
 
 import os
@@ -13,13 +14,13 @@ from quicksurf.errors import BudgetError
 
 _START_SECONDS = 2.0  # a Python process with numpy and pycolmap
 _COPY_SECONDS = 0.06  # decoding and writing one photo at feature size
-_FEATURE_SECONDS, _UPSAMPLED_SECONDS = 0.32, 1.05  # per megapixel
+_FEATURE_SECONDS, _UPSAMPLED_SECONDS = 0.46, 1.46  # per megapixel
 _COARSE_SECONDS, _VERIFY_SECONDS = 0.0004, 0.003  # per pair
 _MATCH_SECONDS = 0.0078  # per pair at 1500 features; grows with their square
 _MAP_SECONDS = 0.2  # per photo at 1500 features; about linear in them
 _COMFORT = 0.7  # a plan is taken if this fraction of the time suffices: machines and photos differ
 _SMALL_MEGAPIXELS = 0.35  # smaller photos give too few features unless doubled first
-_GLOBAL_IMAGES = 400
+_GLOBAL_IMAGES = 400  # a guess: at 69 photos global takes 48 s against 13 s; it scales better
 _ALL_PAIRS = 40  # photos up to which matching all pairs costs no more than choosing among them
 
 

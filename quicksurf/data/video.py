@@ -34,9 +34,11 @@ from quicksurf.io import write_atomic
 MAX_FRAMES = 80
 MAX_MINUTES = 30  # longer ones are cut films or surveillance, not a walk around an object
 _MIN_FRAMES = 20  # fewer overlap too little to be posed
-_SECONDS_PER_FRAME = 1.5  # of the time for poses: twice what a frame takes on two slow cores
+_SECONDS_PER_FRAME = 1.5  # of the time for poses: 69 photos took 1.1 to 1.4 s each with other work beside
 _DECODE_SHARE = 0.3  # of the time for poses that decoding may take
-_DECODE_SECONDS = 0.006  # per megapixel of H.264 on two cores; H.265 is about this too
+_DECODE_SECONDS = (
+    0.006  # per megapixel, a guess: only chooses key frames alone for long films; the deadline holds
+)
 _SHARPNESS_WIDTH = 480  # pixels: averages sensor noise away, keeps motion blur
 _QUALITY = 95
 

@@ -10,7 +10,7 @@ import rendered_box
 import torch
 from PIL import Image
 
-from quicksurf.data import photos
+from quicksurf.data import photos, sfm_plan
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.images import ImageFile
 from quicksurf.data.photos import group_cameras, read_photos
@@ -106,18 +106,23 @@ def test_cameras_are_shared_by_size_and_focal_length() -> None:
 
 
 @pytest.mark.slow
-def test_rendered_box_is_posed_and_the_lost_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_rendered_box_is_posed_and_the_lost_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapper: str
+) -> None:
     """Poses agree with those rendered from; a blank photo, a torn one and a stranger are lost, each for its reason."""
     truth = rendered_box.save(tmp_path, 8)
     Image.new("RGB", (512, 384), (90, 90, 90)).save(tmp_path / "blank.jpg")
     stranger = rendered_box.noise(99, (384, 512)).clip(0, 255).astype(np.uint8)
     Image.fromarray(stranger).save(tmp_path / "stranger.png")
     (tmp_path / "text.jpg").write_text("not a photo")
+    if mapper == "global":
+        monkeypatch.setattr(sfm_plan, "_GLOBAL_IMAGES", 5)
     lines: list[str] = []
     work = tmp_path / "work"
     scene = read_photos(tmp_path, ReadOptions(max_pixels=50_000, work_folder=work, say=lines.append))
     assert scene.names == [f"view_{index:02d}.jpg" for index in range(8)]
-    assert "8 of 11 photos registered" in lines
+    assert "8 of 11 photos registered" in lines and f"{mapper} mapping" in lines[0]
     assert scene.report.photos == 11
     assert "no features" in scene.report.lost["blank.jpg"]
     assert "overlaps with no other" in scene.report.lost["stranger.png"]
