@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -108,6 +108,8 @@ class Eval:
     """Run folder or mesh file."""
     truth: Path | None = None
     """True surface: a mesh or a point cloud in the same frame."""
+    roi: str | None = None
+    """Ball outside which nothing of either surface counts: cx,cy,cz,r."""
     views: int = 8
     """Held-out views of a run to render and compare; 0 for none."""
     backend: Literal["auto", "cpu", "torch"] = "auto"
@@ -250,9 +252,10 @@ def _render(command: Render) -> int:
 
 
 def _eval(command: Eval) -> int:
-    from quicksurf import views
+    from quicksurf import evaluation, pipeline
 
-    _print_lines(views.evaluate(command.target, command.truth, command.views, command.backend))
+    roi = pipeline.parse_roi(command.roi) if command.roi is not None else None
+    _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
     return 0
 
 
@@ -278,9 +281,10 @@ def _backend_name(device: str, backend: str) -> str:
     return "cpu" if backend == "auto" and device == "cpu" else backend
 
 
-def _print_lines(lines: "Sequence[str] | object") -> None:
-    for line in lines:  # type: ignore[union-attr]
-        print(line)
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print each line as soon as it is there: some take a while."""
+    for line in lines:
+        print(line, flush=True)
 
 
 def _say(message: str, code: int) -> int:
