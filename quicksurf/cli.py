@@ -4,6 +4,7 @@ Exit codes: 0 done · 1 a bug (its traceback is saved to a file) · 2 usage · 1
 of quicksurf.errors, one per kind of bad input.
 """
 
+import io
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ import tyro
 from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import QuicksurfError
 
+DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
 
@@ -148,7 +150,9 @@ Command = (
 def entry_point() -> None:
     """The `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a file name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:], started=process_start()))
 
@@ -162,9 +166,7 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
     """
     started = time.monotonic() if started is None else started
     try:
-        command = tyro.cli(
-            Command, args=list(arguments), prog="quicksurf", description=__doc__.split("\n")[0]
-        )
+        command = tyro.cli(Command, args=list(arguments), prog="quicksurf", description=DESCRIPTION)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 2
     try:
@@ -260,10 +262,10 @@ def _eval(command: Eval) -> int:
 
 
 def _demo(command: Demo, stop: StopRequest) -> int:
-    from quicksurf import pipeline
+    from quicksurf import evaluation
 
     _print_lines(
-        pipeline.run_demo(command.output, command.minutes, command.backend, stop, quiet=command.quiet)
+        evaluation.run_demo(command.output, command.minutes, command.backend, stop, quiet=command.quiet)
     )
     return 0
 

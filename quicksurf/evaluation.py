@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.metrics import (
+    N_SAMPLES,
     CloudSurface,
     MeshSurface,
     ObjectRegion,
@@ -34,6 +36,7 @@ from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import read_capture
 from quicksurf.runs import Run, default_output, open_run
 
+DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, in a quarter of the time
 Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]
 
 
@@ -85,11 +88,11 @@ def run_demo(
     yield from describe(result)
     path = mesh_of(result.run)
     region = _demo_region(folder / "capture" / "demo_truth.json")
-    scores = score(path, folder / "capture" / "truth.ply", region.contains)
+    scores = score(path, folder / "capture" / "truth.ply", region.contains, DEMO_SAMPLES)
     yield from report_surface(path, scores, ", the object above its table alone")
 
 
-def score(mesh: Path, truth: Path, counts: Counts | None) -> SurfaceScores:
+def score(mesh: Path, truth: Path, counts: Counts | None, n_samples: int = N_SAMPLES) -> SurfaceScores:
     """Distances between two surfaces on disk; only points for which `counts` holds enter.
 
     Raises:
@@ -97,7 +100,8 @@ def score(mesh: Path, truth: Path, counts: Counts | None) -> SurfaceScores:
     """
     predicted = read_mesh(mesh)
     try:
-        return compare_surfaces(MeshSurface(predicted.vertices, predicted.faces), read_truth(truth), counts)
+        surface = MeshSurface(predicted.vertices, predicted.faces)
+        return compare_surfaces(surface, read_truth(truth), counts, n_samples=n_samples)
     except ValueError as error:
         raise SurfaceError(f"{mesh} cannot be compared with {truth}: {error}") from error
 
@@ -110,12 +114,11 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
     """
     try:
         loaded = trimesh.load(path, process=False)
-        if isinstance(loaded, trimesh.Scene):
-            loaded = loaded.to_geometry()
-        points = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
+        geometry: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+        points = np.asarray(geometry.vertices, np.float64).reshape(-1, 3)
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
         raise SurfaceError(f"cannot read {path} ({error}): expected a mesh or a point cloud") from error
-    faces = np.asarray(getattr(loaded, "faces", np.zeros((0, 3))), np.int64)
+    faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), np.int64)
     return MeshSurface(points, faces) if len(faces) else CloudSurface(points)
 
 
@@ -185,5 +188,6 @@ def _in_ball(roi: Roi) -> Counts:
 
 def _demo_region(path: Path) -> ObjectRegion:
     known = json.loads(path.read_text())
-    center, up = (tuple(float(value) for value in known[key]) for key in ("center", "up"))
-    return ObjectRegion(center, known["radius"], up, known["table_z"], known["bbox_diagonal"])
+    return ObjectRegion(
+        tuple(known["center"]), known["radius"], tuple(known["up"]), known["table_z"], known["bbox_diagonal"]
+    )
