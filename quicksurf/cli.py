@@ -4,13 +4,14 @@ Exit codes: 0 done · 1 a bug (its traceback is saved to a file) · 2 usage · 1
 of quicksurf.errors, one per kind of bad input.
 """
 
+import io
 import json
 import os
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,7 @@ import tyro
 from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import QuicksurfError
 
+DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
 
@@ -108,6 +110,8 @@ class Eval:
     """Run folder or mesh file."""
     truth: Path | None = None
     """True surface: a mesh or a point cloud in the same frame."""
+    roi: str | None = None
+    """Ball outside which nothing of either surface counts: cx,cy,cz,r."""
     views: int = 8
     """Held-out views of a run to render and compare; 0 for none."""
     backend: Literal["auto", "cpu", "torch"] = "auto"
@@ -146,7 +150,9 @@ Command = (
 def entry_point() -> None:
     """The `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a file name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:], started=process_start()))
 
@@ -160,9 +166,7 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
     """
     started = time.monotonic() if started is None else started
     try:
-        command = tyro.cli(
-            Command, args=list(arguments), prog="quicksurf", description=__doc__.split("\n")[0]
-        )
+        command = tyro.cli(Command, args=list(arguments), prog="quicksurf", description=DESCRIPTION)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 2
     try:
@@ -250,17 +254,18 @@ def _render(command: Render) -> int:
 
 
 def _eval(command: Eval) -> int:
-    from quicksurf import views
+    from quicksurf import evaluation, pipeline
 
-    _print_lines(views.evaluate(command.target, command.truth, command.views, command.backend))
+    roi = pipeline.parse_roi(command.roi) if command.roi is not None else None
+    _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
     return 0
 
 
 def _demo(command: Demo, stop: StopRequest) -> int:
-    from quicksurf import pipeline
+    from quicksurf import evaluation
 
     _print_lines(
-        pipeline.run_demo(command.output, command.minutes, command.backend, stop, quiet=command.quiet)
+        evaluation.run_demo(command.output, command.minutes, command.backend, stop, quiet=command.quiet)
     )
     return 0
 
@@ -278,9 +283,10 @@ def _backend_name(device: str, backend: str) -> str:
     return "cpu" if backend == "auto" and device == "cpu" else backend
 
 
-def _print_lines(lines: "Sequence[str] | object") -> None:
-    for line in lines:  # type: ignore[union-attr]
-        print(line)
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print each line as soon as it is there: some take a while."""
+    for line in lines:
+        print(line, flush=True)
 
 
 def _say(message: str, code: int) -> int:

@@ -182,7 +182,10 @@ def _processor() -> tuple[str, set[str]]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine(), set()
-    entries = dict(reversed([tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line]))
+    entries: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        entries.setdefault(name.strip(), value.strip())
     flags = entries.get("flags", entries.get("Features", ""))
     return entries.get("model name", platform.machine()), set(flags.split())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import imageio.v3 as imageio
 import numpy as np
+from av.container import OutputContainer
 from jaxtyping import Float, UInt8, UInt16
 
 from quicksurf.io import atomic_path
@@ -49,26 +50,28 @@ def write_png(path: Path, image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray
 
 
 class Film:
-    """An MP4 that frames are added to."""
+    """An MP4 that frames are added to; the first one decides its size."""
 
-    def __init__(self, container: "av.container.OutputContainer", frames_per_second: int) -> None:
+    def __init__(self, container: OutputContainer, frames_per_second: int) -> None:
         self._container, self._rate = container, frames_per_second
         self._stream: av.VideoStream | None = None
 
     def add(self, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Append a frame; an odd last row or column is cut, since the codec halves the colour planes."""
         even = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-        if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self._rate))
-            self._stream.width, self._stream.height = even.shape[1], even.shape[0]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": "18"}
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        stream = self._stream or self._open(even.shape[1], even.shape[0])
+        self._container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
 
     def finish(self) -> None:
         """Flush what the codec holds back."""
         if self._stream is not None:
             self._container.mux(self._stream.encode())
+
+    def _open(self, width: int, height: int) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", Fraction(self._rate), {"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        self._stream = stream
+        return stream
 
 
 @contextmanager

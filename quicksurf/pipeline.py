@@ -75,6 +75,8 @@ class _Session:
     reporter: Silent
     stop: StopRequest
     last: FitStatus | None = None
+    unsaved: OutputError | None = None
+    """Why the newest checkpoint could not be written, if it could not."""
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -205,6 +207,10 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary = _summary(session, scene, reconstruction, seconds)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     write_json(session.run.path / "summary.json", summary)
+    if session.unsaved is not None:
+        raise OutputError(
+            f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
+        )
     return FitResult(session.run, reconstruction, summary)
 
 
@@ -260,11 +266,13 @@ def _note_status(session: _Session, status: FitStatus) -> None:
 
 
 def _save(session: _Session, reconstruction: Reconstruction) -> None:
-    """Save the field; a disk that is full now may have room for the mesh later, so the fit goes on."""
+    """Save the field; a disk that is full now may have room later or for the smaller mesh, so the work goes on."""
     try:
         session.run.save_checkpoint(reconstruction)
         session.run.update(minutes_spent=session.budget.elapsed() / 60)
+        session.unsaved = None
     except OutputError as error:
+        session.unsaved = error
         session.warn(f"checkpoint not saved: {error}")
 
 

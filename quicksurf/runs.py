@@ -123,7 +123,7 @@ class Run:
         """Remove the folder if this command made it and nothing was kept in it: a bad input leaves no litter."""
         with suppress(OSError):
             if not {entry.name for entry in self.path.iterdir()} - {MARKER, ".lock"}:
-                (self.path / MARKER).unlink()
+                (self.path / MARKER).unlink(missing_ok=True)
                 (self.path / ".lock").unlink(missing_ok=True)
                 self.path.rmdir()
 
@@ -257,8 +257,13 @@ def claim_run(path: Path, claim: Claim) -> Run:
             f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
         )
     record = {"format": FORMAT, "version": VERSION, "source": str(claim.source.resolve())}
-    write_json(path / MARKER, record)
-    return Run(path, record)
+    run = Run(path, record)
+    try:
+        write_json(path / MARKER, record)
+    except OutputError:
+        run.discard_if_unused()
+        raise
+    return run
 
 
 def _take_up(path: Path, claim: Claim) -> Run:

@@ -171,18 +171,20 @@ def test_a_fitted_ball_is_not_taken_for_the_sphere_of_the_start(fitted: FitResul
         check_surface(mesh, roi, 15.0)
 
 
-def test_full_disk_while_fitting_is_a_warning_and_the_mesh_is_written(
+def test_full_disk_still_gets_the_mesh_and_keeps_the_old_checkpoint(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(self: Reconstruction, folder: Path) -> None:
         raise OutputError("disk full while writing state.safetensors")
 
     (run.path / "mesh.ply").unlink()
+    before = (run.path / "checkpoint" / "state.safetensors").read_bytes()
     monkeypatch.setattr(Reconstruction, "save", fails)
-    result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
-    assert any("disk full" in warning for warning in result.summary["warnings"])
+    with pytest.raises(OutputError, match="the mesh is written, but the field is not: disk full"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
     assert (run.path / "mesh.ply").exists()
-    assert run.checkpoint_folder() is not None
+    assert (run.path / "checkpoint" / "state.safetensors").read_bytes() == before
+    assert any("disk full" in warning for warning in run.read_summary()["warnings"])
 
 
 def test_damaged_checkpoint_is_said(run: Run) -> None:

@@ -1,0 +1,193 @@
+"""`quicksurf eval` and `quicksurf demo`: how far a mesh is from the truth, how well held-out photos are predicted.
+
+The protocol is printed with the figures, since a Chamfer distance means nothing without it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Bool, Float
+
+from quicksurf import backends
+from quicksurf.budget import StopRequest
+from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.scene import Roi, Scene
+from quicksurf.demo_scene import write_demo_capture
+from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.mesh.export import FORMATS, read_mesh
+from quicksurf.metrics import (
+    N_SAMPLES,
+    CloudSurface,
+    MeshSurface,
+    ObjectRegion,
+    SurfaceScores,
+    compare_surfaces,
+    psnr,
+    ssim,
+)
+from quicksurf.pipeline import FitRequest, describe, run_fit
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import read_capture
+from quicksurf.runs import Run, default_output, open_run
+
+DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, in a quarter of the time
+Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]
+
+
+def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, backend: str) -> Iterator[str]:
+    """Measure a run or a mesh; yield the lines of the report.
+
+    Args:
+        target: run folder or mesh file.
+        truth: true surface in the same frame, a mesh or a cloud; None measures views alone.
+        roi: ball outside which nothing counts.
+        n_views: held-out views of a run to compare, spread evenly.
+        backend: where views are rendered.
+
+    Raises:
+        OutputError: if the run is damaged or has no mesh.
+        SurfaceError: if a surface cannot be read, or nothing of it counts.
+        ConfigError: if there is nothing to measure.
+    """
+    run = open_run(target) if target.is_dir() else None
+    if truth is None and run is None:
+        raise ConfigError(f"{target} is a mesh: give its true surface with --truth")
+    if truth is not None:
+        path = target if run is None else mesh_of(run)
+        counts = None if roi is None else _in_ball(roi)
+        yield from report_surface(
+            path, score(path, truth, counts), "" if roi is None else f", inside --roi {roi}"
+        )
+    if run is not None and n_views > 0:
+        yield from _report_views(run, n_views, backend)
+
+
+def run_demo(
+    output: Path | None, minutes: float, backend: str, stop: StopRequest, *, quiet: bool
+) -> Iterator[str]:
+    """Make the demo capture, fit it, compare it with the truth; yield the lines of the report.
+
+    Raises:
+        OutputError: if the folder holds something, or the disk is full.
+    """
+    folder = output or default_output("demo")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"--output {folder} is not empty: choose another folder")
+    began = time.monotonic()
+    yield f"rendering the demo scene into {folder / 'capture'}"
+    write_demo_capture(folder / "capture")
+    yield f"rendered in {time.monotonic() - began:.0f} s; fitting it for {minutes:g} minutes"
+    request = FitRequest(folder / "capture", minutes, folder / "run", backend=backend)
+    result = run_fit(request, stop=stop, quiet=quiet)
+    yield from describe(result)
+    path = mesh_of(result.run)
+    region = _demo_region(folder / "capture" / "demo_truth.json")
+    scores = score(path, folder / "capture" / "truth.ply", region.contains, DEMO_SAMPLES)
+    yield from report_surface(path, scores, ", the object above its table alone")
+
+
+def score(mesh: Path, truth: Path, counts: Counts | None, n_samples: int = N_SAMPLES) -> SurfaceScores:
+    """Distances between two surfaces on disk; only points for which `counts` holds enter.
+
+    Raises:
+        SurfaceError: if one cannot be read, or nothing of it counts.
+    """
+    predicted = read_mesh(mesh)
+    try:
+        surface = MeshSurface(predicted.vertices, predicted.faces)
+        return compare_surfaces(surface, read_truth(truth), counts, n_samples=n_samples)
+    except ValueError as error:
+        raise SurfaceError(f"{mesh} cannot be compared with {truth}: {error}") from error
+
+
+def read_truth(path: Path) -> MeshSurface | CloudSurface:
+    """A true surface: triangles if the file has any, its points otherwise.
+
+    Raises:
+        SurfaceError: if the file is neither.
+    """
+    try:
+        loaded = trimesh.load(path, process=False)
+        geometry: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+        points = np.asarray(geometry.vertices, np.float64).reshape(-1, 3)
+    except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
+        raise SurfaceError(f"cannot read {path} ({error}): expected a mesh or a point cloud") from error
+    faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), np.int64)
+    return MeshSurface(points, faces) if len(faces) else CloudSurface(points)
+
+
+def mesh_of(run: Run) -> Path:
+    """The run's mesh, in whichever form it has.
+
+    Raises:
+        OutputError: if it has none.
+    """
+    for name in FORMATS:
+        if (run.path / f"mesh.{name}").is_file():
+            return run.path / f"mesh.{name}"
+    raise OutputError(f"{run.path} has no mesh: make it with quicksurf mesh {run.path}")
+
+
+def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
+    """The scores with the protocol they were found by."""
+    s = scores
+    return [
+        f"surface: {mesh} against the truth, {s.n_predicted:,} and {s.n_truth:,} points uniform in area{scope}",
+        f"  distances to the nearest triangle or point, in % of the truth's box diagonal ({s.diagonal:.6g})",
+        f"  Chamfer {s.chamfer:.3f} %   (the mean of the next two)",
+        f"  accuracy {s.accuracy:.3f} %, median {s.accuracy_median:.3f} %   (mesh to truth)",
+        f"  completeness {s.completeness:.3f} %, median {s.completeness_median:.3f} %   (truth to mesh)",
+        f"  F-score {s.fscore_half:.3f} at 0.5 %, {s.fscore_one:.3f} at 1 %",
+        f"  normals: consistency {s.normal_consistency:.3f}, {100 * s.normals_outward:.1f} % to the same side",
+    ]
+
+
+def _report_views(run: Run, n_views: int, backend: str) -> Iterator[str]:
+    reconstruction = run.load_checkpoint(backends.load(backend))
+    options = ReadOptions(
+        max_pixels=reconstruction.config.train.max_pixels,
+        use_masks=reconstruction.masked,
+        roi=reconstruction.roi,
+        say=lambda line: None,
+    )
+    scene = read_capture(run, options)
+    held_out = np.flatnonzero(scene.held_out)
+    if len(held_out) == 0:
+        yield "views: none is held out in a capture of this size"
+        return
+    chosen = held_out[np.linspace(0, len(held_out) - 1, min(n_views, len(held_out))).round().astype(int)]
+    on_white = ", masked photos on white" if reconstruction.masked else ""
+    yield f"views: {len(chosen)} of {len(held_out)} held-out photos at the size of the fit{on_white}; SSIM of Wang 2004"
+    pairs = []
+    for index in chosen.tolist():
+        pairs.append(compare_view(reconstruction, scene, index))
+        yield f"  {scene.names[index]}: PSNR {pairs[-1][0]:.2f} dB, SSIM {pairs[-1][1]:.4f}"
+    mean = np.mean(pairs, 0)
+    yield f"  mean: PSNR {mean[0]:.2f} dB, SSIM {mean[1]:.4f}"
+
+
+def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tuple[float, float]:
+    """PSNR in dB and SSIM of one view, rendered at the size of its photo."""
+    photo, mask = scene.images[index] / 255.0, scene.masks[index]
+    if reconstruction.masked and mask is not None:
+        share = mask[..., None] / 255.0
+        photo = share * photo + (1 - share)
+    rendered = reconstruction.render(scene.cameras.select(torch.tensor([index]))).color.cpu().double().numpy()
+    return psnr(rendered, photo), ssim(rendered, photo)
+
+
+def _in_ball(roi: Roi) -> Counts:
+    return lambda points: np.linalg.norm(points - np.array(roi.center), axis=1) <= roi.radius
+
+
+def _demo_region(path: Path) -> ObjectRegion:
+    known = json.loads(path.read_text())
+    return ObjectRegion(
+        tuple(known["center"]), known["radius"], tuple(known["up"]), known["table_z"], known["bbox_diagonal"]
+    )
