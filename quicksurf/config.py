@@ -57,8 +57,8 @@ class RenderConfig:
     interval_end: Annotated[float, Between(1e-4, 1.0)] = 0.015
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
     n_front_samples: Annotated[int, Between(0, 256)] = 8
-    n_background_samples: Annotated[int, Between(2, 256)] = 16
-    """Behind the ROI, and half as many between the camera and the ROI."""
+    n_background_samples: Annotated[int, Between(2, 256)] = 8
+    """Of the surroundings, behind the ROI."""
     opacity: Literal["transmittance", "occupancy"] = "transmittance"
     """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
     sharpness_start: Annotated[float, Between(1.0, 1e4)] = 20.0

@@ -13,7 +13,6 @@ from quicksurf.rays import Rays
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
 _EXPLORE = 0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
-_NEAR_SHARE = 0.1  # the first tenth of the way from a camera to the region is left free: nothing is seen that close
 
 
 def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
@@ -43,36 +42,31 @@ class BackgroundField(nn.Module):
         output = self.network((0.25 * contracted.T + 0.5).T)
         return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:])
 
-    def render(
-        self, rays: Rays, behind: bool, n_samples: int, jitter: Float[Tensor, "n k"]
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-        """Colour and opacity of the part of each ray behind the region of interest, or in front of it.
+    def render(self, rays: Rays, jitter: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
+        """Colour of the part of each ray behind the region of interest, opaque at its end.
 
-        Behind, the way from where the ray leaves the ball to far away is divided uniformly in 1/t; in front, from the
-        camera to the ball, in t. A first pass without gradients looks at twice `n_samples` strata of it, the samples
-        are then drawn from its weights (hierarchical sampling, Mildenhall et al. 2020, section 5.2).
-        Rays that miss the ball count as leaving it at their closest approach.
+        The way from where the ray leaves the ball to far away is divided uniformly in 1/t. A first pass without
+        gradients looks at twice as many strata as there are samples, which are then drawn from its weights
+        (hierarchical sampling, Mildenhall et al. 2020, section 5.2). Rays that miss the ball count as leaving it at
+        their closest approach.
+
+        Args:
+            jitter: in [0, 1), places each of k samples in its quantile.
         """
-        coarse = torch.linspace(0, 1, 2 * n_samples + 1, device=jitter.device).expand(len(jitter), -1)
+        coarse = torch.linspace(0, 1, 2 * jitter.shape[1] + 1, device=jitter.device).expand(len(jitter), -1)
         with torch.no_grad():
-            weights = self._march(rays, behind, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
-        ways = _draw(coarse, weights + _EXPLORE / (2 * n_samples), jitter)
-        weights, colors = self._march(rays, behind, ways)
-        return (weights[..., None] * colors).sum(1), weights.sum(1)
+            weights = self._march(rays, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
+        ways = _draw(coarse, weights + _EXPLORE / weights.shape[1], jitter)
+        weights, colors = self._march(rays, ways)
+        return (weights[..., None] * colors).sum(1)
 
-    def _march(
-        self, rays: Rays, behind: bool, ways: Float[Tensor, "n k"]
-    ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
-        """Weights and colours at fractions `ways` of the part of each ray."""
-        if behind:
-            begin = rays.far.clamp_min(0.05)[:, None]
-            ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
-        else:
-            ts = rays.near[:, None] * (_NEAR_SHARE + (1 - _NEAR_SHARE) * ways)
+    def _march(self, rays: Rays, ways: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
+        """Weights and colours at fractions `ways` of the way behind the region."""
+        begin = rays.far.clamp_min(0.05)[:, None]
+        ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
         points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
-        # The last sample behind is opaque: something is behind everything.
-        lengths = torch.cat([lengths, torch.full_like(lengths[:, -1:], 1e3) if behind else lengths[:, -1:]], 1)
+        lengths = torch.nn.functional.pad(lengths, (0, 1), value=1e3)  # something is behind everything
         density, colors = self.query(points.reshape(-1, 3))
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
         clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)

@@ -1,9 +1,9 @@
 """Colours of rays: march, search, sample, shade, composite, and what lies outside the region of interest.
 
-    C = F + (1 − a_F) (Σ_i w_i c_i + (1 − Σ_i w_i) B)
+    C = Σ_i w_i c_i + (1 − Σ_i w_i) B
 
-with F, a_F the surroundings in front of the region (a table between camera and object), w_i the surface's weights and
-B the surroundings behind it.
+with w_i the surface's weights and B the surroundings behind the region. Nothing is modelled between a camera and the
+region: a field there explains each photo by a veil of its own before the lens (fox: −1.8 dB on held-out views).
 """
 
 from dataclasses import dataclass
@@ -77,10 +77,8 @@ class Renderer:
         samples = place_samples(self.backend, rays, steps, surface, settings.interval, generator)
         colors, opacities, depths = self._composite(rays, samples, settings, generator)
         if behind is None:
-            behind, in_front, clear = self._surroundings(rays, opacities.detach(), settings, generator)
-            colors = in_front + clear[:, None] * (colors + (1 - opacities)[:, None] * behind)
-        else:
-            colors = colors + (1 - opacities)[:, None] * behind
+            behind = self._behind(rays, opacities.detach(), settings, generator)
+        colors = colors + (1 - opacities)[:, None] * behind
         n_samples = len(samples.ts)
         return Rendering(colors, opacities, depths, surface, n_samples, n_samples + surface.n_evaluations)
 
@@ -105,33 +103,17 @@ class Renderer:
         colors = accumulate(weights[index], shades, packed)
         return colors, opacities, depths / opacities.detach().clamp_min(1e-6)
 
-    def _surroundings(
+    def _behind(
         self, rays: Rays, opacities: Float[Tensor, "n"], settings: RenderSettings, generator: torch.Generator | None
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-        """Colours behind the region, colours in front of it, and how much of the view the latter leave clear."""
-        n_rays = len(rays.near)
-        colors, in_front = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
-        clear = torch.ones_like(rays.near)
+    ) -> Float[Tensor, "n 3"]:
+        """Colours behind the region; black where the surface hides them."""
         if isinstance(self.background, Tensor):
-            return self.background.expand(n_rays, 3), in_front, clear
-        open_view = opacities < 1 - _VISIBLE_BACKGROUND
-        behind = self._background(rays, open_view, True, settings.n_background, generator)
-        colors = colors.index_put((torch.nonzero(open_view)[:, 0],), behind[0])
-        outside = rays.near > 0
-        front = self._background(rays, outside, False, max(settings.n_background // 2, 1), generator)
-        index = (torch.nonzero(outside)[:, 0],)
-        return colors, in_front.index_put(index, front[0]), clear.index_put(index, 1 - front[1])
-
-    def _background(
-        self, rays: Rays, chosen: Bool[Tensor, "n"], behind: bool, n_samples: int, generator: torch.Generator | None
-    ) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m"]]:
-        assert isinstance(self.background, BackgroundField)
-        index = torch.nonzero(chosen)[:, 0]
-        shape = len(index), n_samples
+            return self.background.expand(len(rays.near), 3)
+        index = torch.nonzero(opacities < 1 - _VISIBLE_BACKGROUND)[:, 0]
+        shape = len(index), settings.n_background
         jitter = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
-        return self.background.render(
-            Rays(*(part[index] for part in rays)), behind, n_samples, jitter.to(rays.near.device)
-        )
+        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter.to(rays.near.device))
+        return torch.zeros_like(rays.origins).index_put((index,), colors)
 
 
 def _packed_where(kept: Bool[Tensor, "m"], samples: Samples) -> Tensor:
