@@ -76,6 +76,7 @@ bool march(const Grids& grids, const RayBatch& rays, size_t r, float step_size, 
     float t = rays.near[r];
     if (cone_angle == 0 && std::isfinite(t)) t += std::max(0.0f, std::ceil((box.begin - t) / step_size - 0.5f)) * step_size;
     if (!std::isfinite(t)) t = box.begin;
+    Cell cell{false, -std::numeric_limits<float>::infinity()};
     for (int64_t steps = 0; t < box.end; ++steps) {
         if (steps > MAX_STEPS) return false;
         const float dt = std::max(step_size, t * cone_angle), mid = t + 0.5f * dt;
@@ -84,7 +85,7 @@ bool march(const Grids& grids, const RayBatch& rays, size_t r, float step_size, 
             t += dt;
             continue;
         }
-        const Cell cell = cell_at(grids, o, d, inverse, mid);
+        if (mid >= cell.exit) cell = cell_at(grids, o, d, inverse, mid);  // several steps may lie in one cell
         if (cell.occupied) {
             emit(t, std::min(t + dt, box.end));
             t += dt;
