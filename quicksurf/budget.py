@@ -19,7 +19,7 @@ MIN_RESERVE = (
     8.0  # seconds: reading back a checkpoint-sized model, a small mesh and its files, on two slow cores
 )
 RESERVE_SHARE = 0.06
-MAX_RESERVE_SHARE = 0.35  # beyond that a coarser mesh serves the user better than a shorter fit
+MAX_GROWTH = 1.5  # of the reserve: beyond it a coarser mesh serves the user better than a shorter fit
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
@@ -45,7 +45,7 @@ class Budget:
         self.seconds = float(seconds)
         self._clock = clock
         self._start = clock() if started is None else started
-        self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
+        self._planned = self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
 
     def elapsed(self) -> float:
         """Seconds since the command began."""
@@ -57,7 +57,7 @@ class Budget:
 
     def reserve(self) -> float:
         """Seconds kept back for the mesh and its files."""
-        return min(self._reserve, max(MAX_RESERVE_SHARE * self.seconds, MIN_RESERVE))
+        return self._reserve
 
     def poses_seconds(self) -> float:
         """Seconds that structure from motion may take.
@@ -88,15 +88,16 @@ class Budget:
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
         """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.
 
-        The reserve follows the newest measurement in both directions but never falls below MIN_RESERVE: a fit that
-        ends a second early costs nothing, a late command breaks its promise.
+        The reserve follows the newest measurement in both directions, but never falls below MIN_RESERVE: a fit that
+        ends a second early costs nothing, a late command breaks its promise. Nor does it grow beyond MAX_GROWTH of
+        the plan: the end of the schedules matters more than the last cells of the mesh, which is made coarser.
         """
         if evaluations_per_second > 0:
             self.expect_mesh_seconds(n_evaluations / evaluations_per_second + WRITE_SECONDS)
 
     def expect_mesh_seconds(self, seconds: float) -> None:
         """Refine the reserve with the seconds that an earlier mesh of this run took."""
-        self._reserve = max(MIN_RESERVE, SAFETY * seconds)
+        self._reserve = min(max(MIN_RESERVE, SAFETY * seconds), MAX_GROWTH * self._planned)
 
     def _demand(self) -> None:
         spare = self.left() - self.reserve()
