@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -26,6 +26,13 @@ INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
+BackendName = Literal["auto", "cpu", "torch"]
+Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+
+def _option(metavar: str, default: str) -> Any:
+    """How an option with a default that is found out later shows in the help."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
 @dataclass(frozen=True)
@@ -34,33 +41,33 @@ class Fit:
 
     source: tyro.conf.Positional[Path]
     """Folder of photos, video, transforms.json, COLMAP model, IDR/DTU folder; or a run, to go on with it."""
-    minutes: float | None = None
-    """Wall-clock for everything, from reading to the last file [10]. On a finished run: minutes to add."""
-    output: Path | None = None
-    """Run folder [runs/NAME-TIME]."""
-    resume: bool = False
+    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
+    """Wall-clock for everything, from reading to the last file. On a finished run: minutes to add."""
+    output: Annotated[Path | None, _option("RUN", "(default: runs/NAME-TIME)")] = None
+    """Run folder."""
+    resume: Flag = False
     """Go on with a run that was cut short."""
-    roi: str | None = None
-    """Ball to reconstruct, in the cameras' frame: cx,cy,cz,r [found from the capture]."""
-    masks: bool = True
-    """Use masks where the capture has them."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
+    """Ball to reconstruct, in the cameras' frame."""
+    masks: Flag = True
+    """Do not use the masks that the capture has."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
-    resolution: int | None = None
-    """Grid cells along the ROI's diameter when the mesh is extracted [from the preset]."""
-    faces: int | None = None
+    resolution: Annotated[int | None, _option("N", "(default: the preset's)")] = None
+    """Grid cells along the ROI's diameter when the mesh is extracted."""
+    faces: Annotated[int | None, _option("N", "(default: all)")] = None
     """Simplify the mesh to at most this many faces."""
-    preset: str | None = None
-    """Name of a preset, or a TOML file with settings that differ from the defaults."""
+    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Literal["auto", "cpu"] = "auto"
     """Where to compute."""
-    backend: Literal["auto", "cpu", "torch"] = "auto"
+    backend: BackendName = "auto"
     """How to compute: native kernels (cpu) or their slow specification (torch)."""
-    seed: int | None = None
-    """Seed of everything random [0]."""
-    quiet: bool = False
+    seed: Annotated[int | None, _option("N", "(default: 0)")] = None
+    """Seed of everything random."""
+    quiet: Flag = False
     """Print errors only."""
-    json: bool = False
+    json: Flag = False
     """Print summary.json on standard output at the end; progress goes to standard error."""
 
 
@@ -72,13 +79,13 @@ class Mesh:
     """Run folder."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
-    resolution: int | None = None
-    """Grid cells along the ROI's diameter [the run's]."""
-    faces: int | None = None
-    """Simplify the mesh to at most this many faces."""
-    output: Path | None = None
-    """Folder for the files [the run folder]."""
-    backend: Literal["auto", "cpu", "torch"] = "auto"
+    resolution: Annotated[int | None, _option("N", "(default: the run's)")] = None
+    """Grid cells along the ROI's diameter."""
+    faces: Annotated[int | None, _option("N", "(default: the run's)")] = None
+    """Simplify the mesh to at most this many faces; 0 keeps all."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
+    """Folder for the files."""
+    backend: BackendName = "auto"
     """How to compute."""
 
 
@@ -96,9 +103,9 @@ class Render:
     """Longest side in pixels."""
     rate: int = 30
     """Frames per second of the MP4."""
-    output: Path | None = None
-    """Folder for the images [RUN/render]."""
-    backend: Literal["auto", "cpu", "torch"] = "auto"
+    output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
+    """Folder for the images."""
+    backend: BackendName = "auto"
     """How to compute."""
 
 
@@ -108,13 +115,13 @@ class Eval:
 
     target: tyro.conf.Positional[Path]
     """Run folder or mesh file."""
-    truth: Path | None = None
+    truth: Annotated[Path | None, _option("FILE", "(default: views alone)")] = None
     """True surface: a mesh or a point cloud in the same frame."""
-    roi: str | None = None
-    """Ball outside which nothing of either surface counts: cx,cy,cz,r."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: everything counts)")] = None
+    """Ball outside which nothing of either surface counts."""
     views: int = 8
     """Held-out views of a run to render and compare; 0 for none."""
-    backend: Literal["auto", "cpu", "torch"] = "auto"
+    backend: BackendName = "auto"
     """How to compute."""
 
 
@@ -124,11 +131,11 @@ class Demo:
 
     minutes: float = 2.0
     """Wall-clock for the fit and its mesh."""
-    output: Path | None = None
-    """Folder for the capture and the run [runs/demo-TIME]."""
-    backend: Literal["auto", "cpu", "torch"] = "auto"
+    output: Annotated[Path | None, _option("FOLDER", "(default: runs/demo-TIME)")] = None
+    """Folder for the capture and the run."""
+    backend: BackendName = "auto"
     """How to compute."""
-    quiet: bool = False
+    quiet: Flag = False
     """Print the result only."""
 
 
@@ -166,7 +173,13 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
     """
     started = time.monotonic() if started is None else started
     try:
-        command = tyro.cli(Command, args=list(arguments), prog="quicksurf", description=DESCRIPTION)
+        command = tyro.cli(
+            Command,
+            args=list(arguments),
+            prog="quicksurf",
+            description=DESCRIPTION,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 2
     try:

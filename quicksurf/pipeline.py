@@ -116,7 +116,7 @@ def run_fit(
     with run.locked():
         try:
             config = _resolve_config(request, run)
-            budget = Budget(60 * _minutes(request, run), started=started)
+            budget = _budget(request, run, started)
             backend = backends.load(request.backend)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
                 session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
@@ -176,6 +176,19 @@ def _minutes(request: FitRequest, run: Run) -> float:
     if run.state == "unfinished" and planned is not None:
         return max(1.0, planned - spent)
     return DEFAULT_MINUTES
+
+
+def _budget(request: FitRequest, run: Run, started: float) -> Budget:
+    """The clock of this command; a mesh that was made before tells how long the next one takes."""
+    budget = Budget(60 * _minutes(request, run), started=started)
+    if run.state == "finished":
+        seconds = run.read_summary().get("seconds")
+        if not isinstance(seconds, dict) or not isinstance(seconds.get("mesh"), (int, float)):
+            raise OutputError(
+                f"{run.path / 'summary.json'} is damaged: it lacks seconds.mesh; delete it and --resume"
+            )
+        budget.expect_mesh_seconds(seconds["mesh"])
+    return budget
 
 
 def _resolve_config(request: FitRequest, run: Run) -> Config:

@@ -194,6 +194,13 @@ def test_damaged_checkpoint_is_said(run: Run) -> None:
         run_mesh(run.path)
 
 
+@pytest.mark.parametrize("text", ['{"faces": ', "{}", '{"seconds": {"mesh": "long"}}'])
+def test_damaged_summary_is_said(run: Run, text: str) -> None:
+    (run.path / "summary.json").write_text(text)
+    with pytest.raises(OutputError, match=r"summary\.json is damaged"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+
+
 def test_mesh_again_finer_and_simplified(fitted: FitResult, tmp_path: Path) -> None:
     files = run_mesh(fitted.run.path, formats=("stl",), resolution=96, faces=400, output=tmp_path)
     assert files == [tmp_path / "mesh.stl"]
