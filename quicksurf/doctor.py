@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -127,17 +128,18 @@ def memory_bytes(cgroup: Path) -> int:
 
 def probe(probe: Probe, seconds: float = PROBE_SECONDS) -> Finding:
     """Run one probe in a subprocess; a crash, an error or silence beyond `seconds` is a finding, not an error."""
-    command = [sys.executable, "-c", probe.code]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
+        with tempfile.TemporaryDirectory() as nowhere:  # a source folder must not hide what is installed
+            done = subprocess.run(
+                [sys.executable, "-c", probe.code],
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                cwd=nowhere,
+            )
     except subprocess.TimeoutExpired:
         return _finding(probe, False, f"no answer within {seconds:g} s")
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()

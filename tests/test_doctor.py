@@ -33,6 +33,14 @@ def test_a_probe_that_hangs_is_given_up() -> None:
     assert "no answer within 0.3 s" in finding.detail
 
 
+def test_a_probe_sees_what_is_installed_and_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shadow_of_a_package.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert not probe(Probe("x", "import shadow_of_a_package", "fix")).works
+
+
 def test_findings_keep_the_order_of_the_probes() -> None:
     probes = (Probe("slow", "import time; time.sleep(0.2)", ""), Probe("quick", "print(1)", ""))
     assert [finding.name for finding in examine(probes)] == ["slow", "quick"]
