@@ -6,8 +6,8 @@ With z_i = κ l(x_i) and o_i = sigmoid(z_i) along a ray, two readings of opacity
     transmittance  α_i = max(0, (o_i − o_{i−1}) / (1 − o_{i−1})),  o_{−1} = 0
 
 The first depends on how many samples fall in soft matter, so the same field renders differently when pruning changes
-their number, and its level set lies behind where light stops. The second reads 1 − o as what passes: the weights sum
-to the largest o on the ray, whatever the sampling. In logits it is α_i = 1 − exp(−max(0, s_i − s_{i−1})) with
+their number, and its level set lies behind where light stops. The second reads 1 − o as what passes: over a rise the
+weights sum to the o it reaches, whatever the sampling, and falling o absorbs nothing. In logits it is α_i = 1 − exp(−max(0, s_i − s_{i−1})) with
 s = softplus(z), which has no cancellation.
 """
 

@@ -1,0 +1,128 @@
+"""The training step on a tiny capture: it learns, is reproducible, equal on both back ends, and survives saving."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_capture import write_capture
+from tolerances import relative
+
+from quicksurf import backends
+from quicksurf.config import load_config
+from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.pixels import PixelBank, solid_background
+from quicksurf.fitting import Trainer, fit_scene
+from quicksurf.reconstruction import Reconstruction
+
+CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    return write_capture(tmp_path_factory.mktemp("capture"))
+
+
+def scene_of(capture, masks):
+    return read_scene(capture, ReadOptions(max_pixels=10_000, use_masks=masks, say=lambda line: None))
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_steps_lower_the_error(capture, masks):
+    trainer = Trainer(scene_of(capture, masks), CONFIG, backends.load("cpu"), None)
+    errors = [trainer.step(0.005 * i)[2] for i in range(120)]
+    assert np.mean(errors[-10:]) < 0.3 * np.mean(errors[:10])
+
+
+def test_the_same_seed_gives_the_same_bits(capture):
+    results = []
+    for _ in range(2):
+        trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+        for i in range(20):
+            trainer.step(0.02 * i)
+        results.append(trainer.result.field.geometry.params.detach().clone())
+    assert torch.equal(*results)
+
+
+def test_one_step_is_the_same_on_both_back_ends(capture):
+    """Same pixels, same jitter: parameters after one step agree as far as float32 sums do."""
+    gradients = []
+    for name in ("cpu", "torch"):
+        trainer = Trainer(scene_of(capture, True), CONFIG, backends.load(name), None)
+        trainer._n_rays = 64
+        batch, rays = trainer._draw()
+        rendering = trainer.result.renderer.render(rays, trainer._settings(0.3), trainer._generator, torch.ones(1, 3))
+        (rendering.colors - batch.colors).abs().sum().backward()
+        fields = trainer.result.field
+        gradients.append((rendering.colors.detach(), fields.geometry.params.grad, fields.color.params.grad))
+    for found, expected in zip(*gradients, strict=True):
+        assert relative(found, expected) < 1e-3
+
+
+def test_a_saved_fit_goes_on_as_if_it_had_not_stopped(capture, tmp_path):
+    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    for i in range(10):
+        trainer.step(0.01 * i)
+    trainer.snapshot().save(tmp_path)
+    loaded = Reconstruction.load(tmp_path, backends.load("cpu"))
+    assert loaded.step == 10 and loaded.names == trainer.result.names
+    resumed = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), loaded)
+    points = torch.rand(100, 3) - 0.5
+    assert torch.equal(loaded.field.logits(points), trainer.result.field.logits(points))
+    assert torch.equal(resumed.snapshot().optimizer_state["second.geometry"], trainer.snapshot().optimizer_state["second.geometry"])
+
+
+def test_a_checkpoint_of_one_back_end_loads_in_the_other(capture, tmp_path):
+    trainer = Trainer(scene_of(capture, False), CONFIG, backends.load("cpu"), None)
+    for i in range(5):
+        trainer.step(0.1 * i)
+    trainer.snapshot().save(tmp_path)
+    views = [Reconstruction.load(tmp_path, backends.load(name)) for name in ("cpu", "torch")]
+    small = views[0].cameras.select(torch.tensor([1]))
+    images = [view.render(small, 0).color for view in views]
+    assert float((images[0] - images[1]).abs().mean()) < 1e-3
+
+
+def test_time_and_stop_are_obeyed(capture):
+    scene, backend = scene_of(capture, True), backends.load("cpu")
+    steps = []
+    result = fit_scene(scene, CONFIG, backend, seconds=60, on_status=steps.append, should_stop=lambda: len(steps) > 0)
+    assert result.seconds_fitted < 20 and result.step > 0
+    assert steps[-1].psnr_held_out is not None and 0 <= steps[-1].hit_rate <= 1
+
+
+def test_going_on_keeps_the_time_already_spent(capture):
+    scene, backend = scene_of(capture, True), backends.load("cpu")
+    first = fit_scene(scene, CONFIG, backend, seconds=0.5)
+    spent, step = first.seconds_fitted, first.step
+    statuses = []
+    second = fit_scene(scene, CONFIG, backend, seconds=0.5, resume=first, on_status=statuses.append)
+    assert second.seconds_fitted > spent + 0.4 and second.step > step
+    assert statuses[0].progress > 0.45  # schedules do not start again
+
+
+def test_pixels_are_those_of_their_image():
+    rng = np.random.default_rng(0)
+
+    class Capture:
+        images = [rng.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((4, 6), (9, 2), (5, 5))]
+        masks = [np.full(image.shape[:2], 255 * (i % 2), np.uint8) for i, image in enumerate(images)]
+
+    bank = PixelBank.of(Capture, [0, 2], True)  # type: ignore[arg-type]
+    batch = bank.draw(500, torch.Generator().manual_seed(0))
+    assert set(batch.image_indices.tolist()) == {0, 2}
+    for index, (column, row), color in zip(
+        batch.image_indices.tolist(), (batch.pixels - 0.5).long().tolist(), batch.colors, strict=True
+    ):
+        assert torch.equal(color, torch.from_numpy(Capture.images[index][row, column]).float() / 255)
+    assert not batch.masks.any()
+    each = bank.draw_each(7, torch.Generator().manual_seed(0))
+    assert each.image_indices.tolist() == [0] * 7 + [2] * 7
+
+
+def test_a_solid_surrounding_is_recognised_and_a_textured_one_is_not():
+    rng = np.random.default_rng(0)
+    white = [np.full((40, 30, 3), 250, np.uint8) + rng.integers(0, 4, (40, 30, 3), dtype=np.uint8) for _ in range(3)]
+    color = solid_background(white)
+    assert color is not None and torch.allclose(color, torch.full((3,), 251.5 / 255), atol=0.01)
+    assert solid_background([rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)] * 3) is None
