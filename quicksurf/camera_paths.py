@@ -18,15 +18,18 @@ swings within what was photographed: behind it there is nothing true to show."""
 
 
 def orbit(
-    cameras: Cameras, center: tuple[float, float, float], n_frames: int, size: tuple[int, int]
+    cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
     """`n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
 
+    The field of view is the median of the photos', or wider where the ball would not fit into it.
+
     Args:
         cameras: the capture's cameras, at least one.
-        center: what to look at, in the cameras' frame.
+        center: middle of the ball to look at, in the cameras' frame.
+        radius: its radius.
         n_frames: number of views, at least 1.
-        size: width and height in pixels; the field of view is the median of the photos'.
+        size: width and height in pixels.
     """
     target = torch.tensor(center, dtype=torch.float64)
     up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].double().mean(0), dim=0)
@@ -37,7 +40,8 @@ def orbit(
     azimuths = _azimuths(torch.atan2(flat[:, 1], flat[:, 0]), n_frames)
     around = torch.stack([azimuths.cos(), azimuths.sin()], -1) @ basis
     centers = target + flat.norm(dim=-1).median() * around + heights.median() * up
-    return _posed(look_at(centers, target, up), cameras, size)
+    focal = _focal(cameras, float((centers[0] - target).norm()), radius, size)
+    return _posed(look_at(centers, target, up), focal, size)
 
 
 def look_at(
@@ -72,11 +76,21 @@ def _azimuths(photographed: Float[Tensor, "n"], n_frames: int) -> Float[Tensor, 
     return middle + arc / 2 * phase.sin()
 
 
-def _posed(c2w: Float[Tensor, "n 3 4"], cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """Ideal lenses of the photos' median field of view (of the longer side), at `size`."""
+def _focal(cameras: Cameras, distance: float, radius: float, size: tuple[int, int]) -> float:
+    """Focal length in pixels: the photos' (relative to the longer side), at most what shows the whole ball.
+
+    A ball is seen under the half angle asin(radius / distance); from within it there is nothing to fit.
+    """
+    spans = cameras.intrinsics[:, :2].double().mean(-1) / cameras.sizes.double().amax(-1)
+    focal = max(size) * float(spans.median())
+    if distance <= radius:
+        return focal
+    return min(focal, min(size) / 2 / math.tan(math.asin(radius / distance)))
+
+
+def _posed(c2w: Float[Tensor, "n 3 4"], focal: float, size: tuple[int, int]) -> Cameras:
+    """Ideal lenses of one focal length at `size`."""
     count = c2w.shape[0]
-    spans = cameras.sizes.double().amax(-1) / cameras.intrinsics[:, :2].double().mean(-1)
-    focal = max(size) / float(spans.median())
     intrinsics = torch.tensor([focal, focal, size[0] / 2, size[1] / 2], dtype=torch.float64)
     return Cameras(
         c2w=c2w,

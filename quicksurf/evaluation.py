@@ -62,7 +62,7 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, ba
         path = target if run is None else mesh_of(run)
         counts = None if roi is None else _in_ball(roi)
         yield from report_surface(
-            path, score(path, truth, counts), "" if roi is None else f", inside --roi {roi}"
+            path, score(path, truth, counts), "" if roi is None else f", inside the ball {_ball(roi)}"
         )
     if run is not None and n_views > 0:
         yield from _report_views(run, n_views, backend)
@@ -180,6 +180,10 @@ def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tu
         photo = share * photo + (1 - share)
     rendered = reconstruction.render(scene.cameras.select(torch.tensor([index]))).color.cpu().double().numpy()
     return psnr(rendered, photo), ssim(rendered, photo)
+
+
+def _ball(roi: Roi) -> str:
+    return ",".join(f"{value:.6g}" for value in (*roi.center, roi.radius))
 
 
 def _in_ball(roi: Roi) -> Counts:

@@ -88,7 +88,7 @@ def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Pat
     if request.path == "orbit":
         ratio = reconstruction.cameras.sizes.double().mean(0)
         width, height = (ratio / ratio.max() * request.size).round().clamp_min(1).int().tolist()
-        cameras = orbit(reconstruction.cameras, reconstruction.roi.center, request.n_frames, (width, height))
+        cameras = orbit(reconstruction.cameras, *reconstruction.roi, request.n_frames, (width, height))
         return _Path(cameras, [f"{index:04d}" for index in range(request.n_frames)], True)
     if request.path == "input":
         names = [str(PurePosixPath(name).with_suffix("")) for name in reconstruction.names]

@@ -53,7 +53,7 @@ def test_look_at_is_a_rotation_that_sees_the_target_upright() -> None:
 
 def test_orbit_of_a_capture_all_around_is_a_closed_turn() -> None:
     capture = ring([2 * math.pi * k / 12 for k in range(12)])
-    path = orbit(capture, (0.0, 0.0, 0.2), 8, (320, 240))
+    path = orbit(capture, (0.0, 0.0, 0.2), 0.5, 8, (320, 240))
     steps = np.diff(np.unwrap(azimuths_of(path)))
     assert np.allclose(steps, steps[0])
     assert abs(steps[0]) == pytest.approx(2 * math.pi / 8)
@@ -64,21 +64,32 @@ def test_orbit_of_a_capture_all_around_is_a_closed_turn() -> None:
 
 def test_orbit_of_a_wall_stays_in_front_of_it() -> None:
     capture = ring([5.9, 6.2, 0.2, 0.4])
-    path = orbit(capture, (0.0, 0.0, 0.2), 40, (320, 240))
+    path = orbit(capture, (0.0, 0.0, 0.2), 0.5, 40, (320, 240))
     angles = azimuths_of(path)
     assert angles.min() >= 5.9 - 2 * math.pi - 0.01
     assert angles.max() <= 0.4 + 0.01
     assert angles.max() - angles.min() > 0.7
 
 
-def test_orbit_keeps_the_field_of_view() -> None:
-    path = orbit(ring([0.0, 2.0, 4.0]), (0.0, 0.0, 0.2), 2, (320, 240))
+def test_orbit_keeps_the_field_of_view_of_the_photos() -> None:
+    path = orbit(ring([0.0, 2.0, 4.0]), (0.0, 0.0, 0.2), 0.5, 2, (320, 240))
     assert path.intrinsics[0].tolist() == [250, 250, 160, 120]
+
+
+def test_orbit_shows_the_whole_ball() -> None:
+    center, radius = torch.tensor([0.0, 0.0, 0.2], dtype=torch.float64), 1.8
+    path = orbit(ring([0.0, 2.0, 4.0]), (0.0, 0.0, 0.2), radius, 2, (320, 240))
+    random = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ball = center + radius * torch.nn.functional.normalize(random, dim=-1)
+    pixels, depths = project(path, 1, ball)
+    assert (depths > 0).all()
+    assert 0 <= pixels[:, 1].min() < 3
+    assert 237 < pixels[:, 1].max() <= 240
 
 
 def test_orbit_from_straight_above() -> None:
     above = ring([0.0], height=4.0, radius=1e-12)
-    assert torch.isfinite(orbit(above, (0.0, 0.0, 0.0), 4, (32, 32)).c2w).all()
+    assert torch.isfinite(orbit(above, (0.0, 0.0, 0.0), 0.5, 4, (32, 32)).c2w).all()
 
 
 def test_png_round_trip(tmp_path: Path) -> None:
