@@ -28,7 +28,7 @@ _CHECKPOINT_SECONDS = 60.0
 _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 1024  # per view: the mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 4096
-_MISS_SHARE = 0.5  # of the rays may miss the region: they teach the background alone
+_MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 
 
@@ -115,12 +115,10 @@ class Trainer:
     def step(self, progress: float) -> tuple[Rendering, float, float]:
         """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
         result, settings = self.result, self._settings(progress)
-        field = result.field
-        field.geometry.n_active_levels = schedules.active_levels(
-            progress, field.n_levels, self._config.train.first_levels
-        )
+        result.advance(progress)
+        seed = self._config.train.seed
         with torch.no_grad():
-            result.renderer.grid.update(result.step, field.logits, settings.sharpness)
+            result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
         batch, rays = self._draw()
         behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
         rendering = result.renderer.render(rays, settings, self._generator, behind)
@@ -130,7 +128,6 @@ class Trainer:
         loss.backward()
         self._optimizer.step(schedules.learning_rate_factor(progress))
         result.step += 1
-        result.progress = progress
         self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
         return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
 
@@ -142,7 +139,9 @@ class Trainer:
         batch = self._held_out_bank.draw_each(n_pixels, torch.Generator().manual_seed(0))
         white = None if batch.masks is None else torch.ones_like(batch.colors)
         parts = []
-        for index, pixels in zip(batch.image_indices.split(1 << 13), batch.pixels.split(1 << 13), strict=True):
+        for index, pixels in zip(
+            batch.image_indices.split(1 << 13), batch.pixels.split(1 << 13), strict=True
+        ):
             parts.append(self.result.render_rays(roi_rays(self._cameras, index, pixels)).colors)
         errors = (torch.cat(parts).clamp(0, 1) - _over(batch, white)).square()
         per_view = errors.view(len(self._held_out), -1).mean(1)
@@ -158,15 +157,14 @@ class Trainer:
         return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
 
     def _draw(self) -> tuple[PixelBatch, Rays]:
-        """Random training pixels and their rays, few of them past the region of interest."""
+        """Random training pixels and their rays; half of those that miss the region of interest are left out."""
         batch = self._bank.draw(self._n_rays, self._generator)
         rays = roi_rays(self._cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
         lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
         index = torch.nonzero(meets | lenient if useful else meets)[:, 0]
-        chosen = (None if part is None else part[index] for part in batch)
-        return PixelBatch(*chosen), Rays(*(part[index] for part in rays))
+        return batch.select(index), Rays(*(part[index] for part in rays))
 
     def _regularise(self, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """UNISURF's normal pairs and a light pull of |∇l| to 1, at surface points and at random ones."""
@@ -178,7 +176,9 @@ class Trainer:
         reach = max(0.01, field.finest_cell())
         beside = points + reach * (2 * torch.rand(points.shape, generator=self._generator) - 1)
         anywhere = 2 * torch.rand(len(points), 3, generator=self._generator) - 1
-        gradients = field.gradients(torch.cat([points, beside, anywhere]), max(0.5 * field.finest_cell(), 0.002))
+        gradients = field.gradients(
+            torch.cat([points, beside, anywhere]), max(0.5 * field.finest_cell(), 0.002)
+        )
         at_surface, neighbours, _ = gradients.split(len(points))
         smoothness = losses.normal_smoothness(at_surface, neighbours)
         return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)

@@ -9,7 +9,9 @@ from quicksurf.backends import Backend
 from quicksurf.backends.modules import EncodedNetwork
 
 BETAS = (0.9, 0.99)
-EPSILON = 1e-15  # gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022)
+EPSILON = (
+    1e-15  # gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022)
+)
 
 
 class Group(NamedTuple):
@@ -23,7 +25,9 @@ class Group(NamedTuple):
     """Entries without gradient stay as they are: most of a hash table in most steps."""
 
 
-def network_groups(name: str, network: EncodedNetwork, weights_rate: float, tables_rate: float) -> list[Group]:
+def network_groups(
+    name: str, network: EncodedNetwork, weights_rate: float, tables_rate: float
+) -> list[Group]:
     """Weights and tables of a network as two groups; an empty one is left out."""
     n = network.layout.n_network_params
     groups = [Group(name, network.params, slice(0, n), weights_rate, False)]

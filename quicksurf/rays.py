@@ -60,7 +60,9 @@ def unit_ball_span(
     |o + t d|² = 1 has roots −b ± √(b² − c) with b = o·d, c = |o|² − 1.
     """
     b = (origins * directions).sum(-1)
-    closest = origins - b[:, None] * directions  # b² − c loses digits for far cameras: 1 − |closest|² does not
+    closest = (
+        origins - b[:, None] * directions
+    )  # b² − c loses digits for far cameras: 1 − |closest|² does not
     root = (1 - (closest * closest).sum(-1)).clamp_min(0).sqrt()
     near, far = (-b - root).clamp_min(0), (-b + root).clamp_min(0)
     return near, far

@@ -101,6 +101,12 @@ class Reconstruction:
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
         return mesh.to_world(self.roi.center, self.roi.radius), report
 
+    def advance(self, progress: float) -> None:
+        """Take up the state of the schedules at `progress`."""
+        self.progress = progress
+        first = self.config.train.first_levels
+        self.field.geometry.n_active_levels = schedules.active_levels(progress, self.field.n_levels, first)
+
     def settings(self) -> RenderSettings:
         """How views are rendered at the state of the fit."""
         return settings_at(self.progress, self.config, self.renderer.grid.cell)
@@ -121,7 +127,9 @@ class Reconstruction:
             opacity.view(height, width),
         )
 
-    def _render_pixels(self, camera: Cameras, pixels: Float[Tensor, "n 2"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _render_pixels(
+        self, camera: Cameras, pixels: Float[Tensor, "n 2"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long), pixels)
         rendering = self.render_rays(rays)
         hits = rendering.surface.hits
@@ -203,10 +211,13 @@ class Reconstruction:
             _with_prefix(tensors, "optimizer."),
         )
         if not len(cameras) == len(names) == len(result.held_out):
-            raise ValueError(f"{len(cameras)} cameras, {len(names)} names, {len(result.held_out)} held-out marks")
+            raise ValueError(
+                f"{len(cameras)} cameras, {len(names)} names, {len(result.held_out)} held-out marks"
+            )
+        result.advance(result.progress)
         result._modules().load_state_dict(_with_prefix(tensors, "model."))
-        renderer.grid.estimator.occs.copy_(tensors["grid.occs"])
-        renderer.grid.estimator.binaries.copy_(tensors["grid.binaries"])
+        renderer.grid.estimator.get_buffer("occs").copy_(tensors["grid.occs"])
+        renderer.grid.estimator.get_buffer("binaries").copy_(tensors["grid.binaries"])
         return result
 
     def _modules(self) -> torch.nn.ModuleDict:

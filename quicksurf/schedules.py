@@ -22,7 +22,10 @@ def active_levels(progress: float, n_levels: int, first: int) -> int:
 
 
 def query_noise(progress: float, start: float) -> float:
-    """Standard deviation of the noise on query points: start · (1 − 2p)², 0 after half time (stochastic preconditioning)."""
+    """Standard deviation of the noise on query points: start · (1 − 2p)², 0 after half time.
+
+    Stochastic preconditioning (SIGGRAPH 2025): the field is fitted blurred first.
+    """
     return start * max(0.0, 1 - 2 * progress) ** 2
 
 

@@ -13,7 +13,9 @@ from quicksurf.model.background import BackgroundField, contract
 from quicksurf.model.field import INITIAL_RADIUS, SurfaceField
 from quicksurf.rays import Rays, unit_ball_span
 
-SMALL = dataclasses.replace(ModelConfig(), n_levels=4, log2_hashmap_size=12, finest_resolution=64, n_neurons=16)
+SMALL = dataclasses.replace(
+    ModelConfig(), n_levels=4, log2_hashmap_size=12, finest_resolution=64, n_neurons=16
+)
 
 
 def points_in_ball(n, seed=0):
@@ -28,7 +30,7 @@ def test_a_fresh_field_is_about_the_initial_ball(backend):
     points = points_in_ball(500)
     assert (field.logits(points) - (INITIAL_RADIUS - points.norm(dim=-1))).abs().max() < 0.5
     centre, rim = field.logits(torch.zeros(1, 3)), field.logits(torch.eye(3))
-    assert float(centre) > 0 > float(rim.max())
+    assert bool(centre > 0) and bool((rim < 0).all())
 
 
 def test_gradients_by_taps_approach_autograd(backend):
@@ -48,7 +50,9 @@ def test_taps_are_exact_for_linear_fields():
         def logits(self, points):
             return points @ torch.tensor([1.0, -2.0, 3.0]) + 0.5
 
-    assert torch.allclose(Linear().gradients(points_in_ball(9), 0.1), torch.tensor([1.0, -2.0, 3.0]).expand(9, 3), atol=1e-5)
+    assert torch.allclose(
+        Linear().gradients(points_in_ball(9), 0.1), torch.tensor([1.0, -2.0, 3.0]).expand(9, 3), atol=1e-5
+    )
 
 
 def test_back_ends_give_the_same_logits_colours_and_gradients():
@@ -59,7 +63,9 @@ def test_back_ends_give_the_same_logits_colours_and_gradients():
         logits, features = field.query(points)
         colors = field.colors_of(points, features, directions)
         (logits.square().sum() + colors.square().sum()).backward()
-        results.append((logits.detach(), colors.detach(), field.geometry.params.grad, field.color.params.grad))
+        results.append(
+            (logits.detach(), colors.detach(), field.geometry.params.grad, field.color.params.grad)
+        )
     for found, expected in zip(*results, strict=True):
         assert relative(found, expected) < 1e-4
 
@@ -67,7 +73,9 @@ def test_back_ends_give_the_same_logits_colours_and_gradients():
 def test_contraction_is_the_identity_inside_and_ends_at_two():
     inside = points_in_ball(100)
     assert torch.allclose(contract(inside), inside)
-    far = 1e6 * torch.nn.functional.normalize(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    far = 1e6 * torch.nn.functional.normalize(
+        torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     assert torch.allclose(contract(far).norm(dim=-1), torch.full((9,), 2.0), atol=1e-4)
     edge = torch.nn.functional.normalize(far, dim=-1)
     assert torch.allclose(contract(edge * 1.0001), edge, atol=1e-3)

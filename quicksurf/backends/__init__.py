@@ -61,7 +61,8 @@ def _cpu(reason: str) -> Backend:
         from quicksurf.backends import cpu_networks, cpu_rays
     except ImportError as error:
         raise BackendError(
-            f"the native kernels cannot be loaded ({error}): install again with `pip install --force-reinstall quicksurf`"
+            f"the native kernels cannot be loaded ({error}): "
+            "install again with `pip install --force-reinstall quicksurf`"
         ) from error
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.

@@ -26,13 +26,24 @@ def traverse_grids(
     cone_angle: float = 0.0,
 ) -> Steps:
     """See `torch_rays.traverse_grids`."""
-    geometry = (rays_o.contiguous(), rays_d.contiguous(), binaries, aabbs, near_planes, far_planes, step_size, cone_angle)
+    geometry = (
+        rays_o.contiguous(),
+        rays_d.contiguous(),
+        binaries,
+        aabbs,
+        near_planes,
+        far_planes,
+        step_size,
+        cone_angle,
+    )
     counts = torch.empty(rays_o.shape[0], dtype=torch.long)
     _native.traverse_count(*geometry, counts)
     packed_info = pack_counts(counts)
     offsets = offsets_of(packed_info)
     n_steps = int(offsets[-1])
-    steps = Steps(torch.empty(n_steps), torch.empty(n_steps), torch.empty(n_steps, dtype=torch.long), packed_info)
+    steps = Steps(
+        torch.empty(n_steps), torch.empty(n_steps), torch.empty(n_steps, dtype=torch.long), packed_info
+    )
     _native.traverse_fill(*geometry, offsets, steps.t_starts, steps.t_ends, steps.ray_indices)
     return steps
 
@@ -41,15 +52,32 @@ def first_crossing(steps: Steps, logits: Tensor) -> tuple[Tensor, Tensor]:
     """See `torch_rays.first_crossing`."""
     n_rays = steps.packed_info.shape[0]
     hits, brackets = torch.empty(n_rays, dtype=torch.bool), torch.empty(4, n_rays)
-    _native.first_crossing(offsets_of(steps.packed_info), steps.t_starts, steps.t_ends, logits, hits, brackets)
+    _native.first_crossing(
+        offsets_of(steps.packed_info), steps.t_starts, steps.t_ends, logits, hits, brackets
+    )
     return hits, brackets
 
 
 def interval_samples(
-    steps: Steps, hits: Tensor, t_surface: Tensor, half_width: float, n_interval: int, n_front: int, jitter: Tensor
+    steps: Steps,
+    hits: Tensor,
+    t_surface: Tensor,
+    half_width: float,
+    n_interval: int,
+    n_front: int,
+    jitter: Tensor,
 ) -> Samples:
     """See `torch_rays.interval_samples`."""
-    spec = (offsets_of(steps.packed_info), steps.t_starts, steps.t_ends, hits, t_surface, half_width, n_interval, n_front)
+    spec = (
+        offsets_of(steps.packed_info),
+        steps.t_starts,
+        steps.t_ends,
+        hits,
+        t_surface,
+        half_width,
+        n_interval,
+        n_front,
+    )
     counts = torch.empty(hits.shape[0], dtype=torch.long)
     _native.interval_count(*spec, counts)
     packed_info = pack_counts(counts)
@@ -121,5 +149,7 @@ class _Accumulate(torch.autograd.Function):
         weights, values, offsets = ctx.saved_tensors
         grad_weights = torch.empty_like(weights)
         grad_values = torch.empty_like(values) if values is not None and ctx.needs_input_grad[1] else None
-        _native.accumulate_backward(offsets, weights, values, grad_out.contiguous(), grad_weights, grad_values)
+        _native.accumulate_backward(
+            offsets, weights, values, grad_out.contiguous(), grad_weights, grad_values
+        )
         return grad_weights, grad_values, None

@@ -6,6 +6,7 @@ min(points³ rounded up to 8, 2^log2_hashmap_size) entries: dense if all points 
 allocates nothing and computes no values.
 """
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ class NetworkLayout(NamedTuple):
         if self.n_hidden_layers == 0:
             return []
         widths = [_padded(self.n_encoded)] + [self.width] * self.n_hidden_layers + [_padded(self.n_output)]
-        return [(outputs, inputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)]
+        return [(outputs, inputs) for inputs, outputs in itertools.pairwise(widths)]
 
     @property
     def n_network_params(self) -> int:
@@ -83,7 +84,9 @@ def encoding_layout(n_input: int, encoding: dict[str, Any]) -> NetworkLayout:
     return NetworkLayout(n_input, parts, 0, 0, sum(part.n_rows for part in parts), "None", "None")
 
 
-def network_layout(n_input: int, n_output: int, encoding: dict[str, Any], network: dict[str, Any]) -> NetworkLayout:
+def network_layout(
+    n_input: int, n_output: int, encoding: dict[str, Any], network: dict[str, Any]
+) -> NetworkLayout:
     """Layout of an encoding followed by a fully fused network.
 
     Raises:
@@ -118,7 +121,9 @@ def _options(config: dict[str, Any], defaults: dict[str, Any], types: tuple[str,
     if config.get("otype", types[0]) not in types:
         raise ConfigError(f"otype '{config.get('otype')}' is unknown here: choose {' or '.join(types)}")
     if unknown:
-        raise ConfigError(f"{types[0]} has no option '{min(unknown)}': it takes {', '.join(sorted(defaults))}")
+        raise ConfigError(
+            f"{types[0]} has no option '{min(unknown)}': it takes {', '.join(sorted(defaults))}"
+        )
     return {**defaults, **{key: value for key, value in config.items() if key in defaults}}
 
 
@@ -147,7 +152,9 @@ def _composite(config: dict[str, Any], begin: int, n_dims: int) -> tuple[PartLay
         rest = begin + n_dims - at
         take = child.get("n_dims_to_encode", rest if index == len(nested) - 1 else None)
         if take is None or not 0 < take <= rest:
-            raise ConfigError(f"Composite: part {index} needs n_dims_to_encode between 1 and {rest}, found {take}")
+            raise ConfigError(
+                f"Composite: part {index} needs n_dims_to_encode between 1 and {rest}, found {take}"
+            )
         parts += _parts(child, at, take)
         at += take
     if at != begin + n_dims:
@@ -175,12 +182,16 @@ def _grid(config: dict[str, Any], begin: int) -> PartLayout:
     return PartLayout("Grid", begin, 3, features * len(levels), n_features=features, levels=tuple(levels))
 
 
-def _level(hashed: bool, options: dict[str, Any], index: int, before: list[GridLevelLayout]) -> GridLevelLayout:
+def _level(
+    hashed: bool, options: dict[str, Any], index: int, before: list[GridLevelLayout]
+) -> GridLevelLayout:
     scale = options["base_resolution"] * options["per_level_scale"] ** index - 1
     resolution = math.ceil(scale - 1e-9) + 1
     points = (resolution**3 + 7) // 8 * 8
     limit = 1 << options["log2_hashmap_size"] if hashed else 1 << 28
     if not hashed and points > limit:
-        raise ConfigError(f"DenseGrid: level {index} has {resolution}³ points, at most 2^28 are held; lower the resolution")
+        raise ConfigError(
+            f"DenseGrid: level {index} has {resolution}³ points, at most 2^28 are held; lower the resolution"
+        )
     offset = before[-1].offset + before[-1].size if before else 0
     return GridLevelLayout(scale, resolution, min(points, limit), points > limit, offset)

@@ -20,7 +20,9 @@ from quicksurf.backends.layout import NetworkLayout, encoding_layout, network_la
 Run = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
 """(layout, params [n_params], x [n, n_input], number of active grid levels) → [n, n_output], differentiable."""
 
-TABLE_RANGE = 1e-4  # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
+TABLE_RANGE = (
+    1e-4  # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
+)
 ALL_LEVELS = 1 << 16
 
 
@@ -67,7 +69,9 @@ class Modules:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def Encoding(self, n_input_dims: int, encoding_config: dict[str, Any], seed: int = 1337) -> EncodedNetwork:
+    def Encoding(
+        self, n_input_dims: int, encoding_config: dict[str, Any], seed: int = 1337
+    ) -> EncodedNetwork:
         """An encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
         return EncodedNetwork(encoding_layout(n_input_dims, encoding_config), self._run, seed)
 
@@ -75,7 +79,9 @@ class Modules:
         self, n_input_dims: int, n_output_dims: int, network_config: dict[str, Any], seed: int = 1337
     ) -> EncodedNetwork:
         """A fully fused MLP without biases on its raw inputs."""
-        return self.NetworkWithInputEncoding(n_input_dims, n_output_dims, {"otype": "Identity"}, network_config, seed)
+        return self.NetworkWithInputEncoding(
+            n_input_dims, n_output_dims, {"otype": "Identity"}, network_config, seed
+        )
 
     def NetworkWithInputEncoding(
         self,

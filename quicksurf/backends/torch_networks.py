@@ -20,7 +20,9 @@ def run_network(
     values, table_begin = [], layout.n_network_params
     for part in layout.parts:
         table = params[table_begin : table_begin + part.n_params]
-        values.append(encode(part, table, x[:, part.input_begin : part.input_begin + part.n_dims], n_active_levels))
+        values.append(
+            encode(part, table, x[:, part.input_begin : part.input_begin + part.n_dims], n_active_levels)
+        )
         table_begin += part.n_params
     hidden = torch.cat(values, -1)
     at, matrices = 0, layout.matrices()
@@ -42,7 +44,9 @@ def activate(name: str, x: Tensor) -> Tensor:
     return torch.sigmoid(x) if name == "Sigmoid" else x
 
 
-def encode(part: PartLayout, table: Tensor, x: Float[Tensor, "n d"], n_active_levels: int) -> Float[Tensor, "n r"]:
+def encode(
+    part: PartLayout, table: Tensor, x: Float[Tensor, "n d"], n_active_levels: int
+) -> Float[Tensor, "n r"]:
     """One part of an encoding; grid levels from `n_active_levels` on give zeros."""
     if part.kind == "Identity":
         return x
@@ -58,7 +62,9 @@ def encode(part: PartLayout, table: Tensor, x: Float[Tensor, "n d"], n_active_le
     return torch.cat(rows, -1)
 
 
-def grid_level(level: GridLevelLayout, entries: Float[Tensor, "s f"], x: Float[Tensor, "n 3"]) -> Float[Tensor, "n f"]:
+def grid_level(
+    level: GridLevelLayout, entries: Float[Tensor, "s f"], x: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n f"]:
     """Trilinear interpolation of the table's entries at x · scale + 0.5; NaN counts as 0."""
     position = torch.nan_to_num(x, nan=0.0).clamp(0, 1) * level.scale + 0.5
     cell = position.detach().floor()

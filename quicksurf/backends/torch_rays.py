@@ -55,7 +55,9 @@ def traverse_grids(
     return Steps(torch.tensor(starts).float(), torch.tensor(ends).float(), ray_indices, pack_counts(counts))
 
 
-def first_crossing(steps: Steps, logits: Float[Tensor, "m"]) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
+def first_crossing(
+    steps: Steps, logits: Float[Tensor, "m"]
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
     """First outside-to-inside change of sign at the steps' middles.
 
     Returns:
@@ -71,7 +73,9 @@ def first_crossing(steps: Steps, logits: Float[Tensor, "m"]) -> tuple[Bool[Tenso
             length = steps.t_ends[i] - steps.t_starts[i]
             joined = i > begin and bool(steps.t_starts[i] - steps.t_ends[i - 1] < 0.5 * length)
             start = steps.t_starts[i]
-            bracket = (mids[i - 1], mids[i], logits[i - 1], logits[i]) if joined else (start, start, 0.0, logits[i])
+            bracket = (
+                (mids[i - 1], mids[i], logits[i - 1], logits[i]) if joined else (start, start, 0.0, logits[i])
+            )
             hits[ray], brackets[:, ray] = True, torch.tensor(bracket)
             break
     return hits, brackets
@@ -151,7 +155,10 @@ def adam_step(
     step: int,
     skip_zero: bool,
 ) -> None:
-    """One step of Adam (Kingma and Ba 2015, algorithm 1) in place; `skip_zero` leaves entries without gradient alone."""
+    """One step of Adam in place (Kingma and Ba 2015, algorithm 1).
+
+    `skip_zero` leaves value and moments of entries without gradient alone.
+    """
     moved = grad != 0 if skip_zero else torch.ones_like(grad, dtype=torch.bool)
     m = betas[0] * first + (1 - betas[0]) * grad
     v = betas[1] * second + (1 - betas[1]) * grad * grad

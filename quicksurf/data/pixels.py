@@ -24,6 +24,11 @@ class PixelBatch(NamedTuple):
     masks: Float[Tensor, "n"] | None
     """1 on the object."""
 
+    def select(self, index: Int[Tensor, "k"]) -> "PixelBatch":
+        """The pixels at `index`."""
+        masks = None if self.masks is None else self.masks[index]
+        return PixelBatch(self.image_indices[index], self.pixels[index], self.colors[index], masks)
+
 
 @dataclass(frozen=True)
 class PixelBank:
@@ -45,7 +50,9 @@ class PixelBank:
         sizes = torch.tensor([len(image) for image in images])
         return cls(
             torch.cat(images),
-            torch.cat([torch.from_numpy(m.reshape(-1)) for m in masks if m is not None]) if use_masks else None,
+            torch.cat([torch.from_numpy(m.reshape(-1)) for m in masks if m is not None])
+            if use_masks
+            else None,
             torch.tensor(image_indices),
             sizes.cumsum(0) - sizes,
             torch.tensor([scene.images[i].shape[1] for i in image_indices]),

@@ -1,7 +1,8 @@
 """What lies outside the region of interest: one solid colour, or a small density field in contracted space.
 
-The contraction is mip-NeRF 360's (Barron et al. 2022, eq. 10): c(x) = x inside the unit ball, (2 − 1/|x|) x/|x| outside,
-so that all of space is a ball of radius 2. Density σ is per unit of contracted length: α = 1 − e^(−σ |c_{i+1} − c_i|).
+The contraction is mip-NeRF 360's (Barron et al. 2022, eq. 10): c(x) = x inside the unit ball, (2 − 1/|x|) x/|x|
+outside, so that all of space is a ball of radius 2. Density σ is per unit of contracted length:
+α = 1 − e^(−σ |c_{i+1} − c_i|).
 """
 
 import torch
@@ -12,7 +13,9 @@ from quicksurf.backends import Backend
 from quicksurf.rays import Rays
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
-_EXPLORE = 0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
+_EXPLORE = (
+    0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
+)
 
 
 def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
@@ -60,7 +63,9 @@ class BackgroundField(nn.Module):
         weights, colors = self._march(rays, ways)
         return (weights[..., None] * colors).sum(1)
 
-    def _march(self, rays: Rays, ways: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
+    def _march(
+        self, rays: Rays, ways: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
         """Weights and colours at fractions `ways` of the way behind the region."""
         begin = rays.far.clamp_min(0.05)[:, None]
         ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
@@ -76,7 +81,7 @@ class BackgroundField(nn.Module):
 def _draw(
     edges: Float[Tensor, "n b1"], weights: Float[Tensor, "n b"], jitter: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n k"]:
-    """Stratified draws from the piecewise constant density `weights` over bins with `edges`, by inverting its integral."""
+    """Stratified draws from the density `weights`, constant in each bin of `edges`, by inverting its integral."""
     n_samples = jitter.shape[1]
     integral = torch.nn.functional.pad(weights.cumsum(1), (1, 0))
     integral = integral / integral[:, -1:]

@@ -3,8 +3,8 @@
     l(x) = r₀ − |x| − s · g(x)_0        r₀ = s = 0.5
     c(x, d) = sigmoid(h(g(x)_{1..15}, x, Y(d)))
 
-with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half the
-region, and l stays near a distance, so that sharpness and steps have a length. Occupancy is sigmoid(κ l), with κ
+with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half
+the region, and l stays near a distance, so that sharpness and steps have a length. Occupancy is sigmoid(κ l), with κ
 given by the schedule. The colour does not see the normal: normals would need a second derivative to train.
 """
 
@@ -45,7 +45,12 @@ class SurfaceField(nn.Module):
             6,
             1 + N_GEOMETRY_FEATURES,
             {"otype": "Composite", "nested": [position, grid]},
-            {"otype": "FullyFusedMLP", "n_neurons": model.n_neurons, "n_hidden_layers": 1, "activation": "ReLU"},
+            {
+                "otype": "FullyFusedMLP",
+                "n_neurons": model.n_neurons,
+                "n_hidden_layers": 1,
+                "activation": "ReLU",
+            },
             seed=seed,
         )
         inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 3}

@@ -1,4 +1,4 @@
-"""Which parts of the region of interest can hold the surface: nerfacc's occupancy grid over the box around the unit ball.
+"""Which parts of the region of interest can hold the surface: nerfacc's occupancy grid around the unit ball.
 
 The value of a cell is the largest occupancy that the field can have in it, o = sigmoid(κ (l + m)) with m half a cell's
 diagonal: l is close to a distance, so a surface anywhere in a cell is not missed by a random probe of it.
@@ -34,32 +34,41 @@ class OccupancyGrid:
     @property
     def occupied(self) -> Bool[Tensor, "r r r"]:
         """Cells that may hold the surface or lie inside it."""
-        return self.estimator.binaries[0]
+        binaries = self.estimator.get_buffer("binaries")
+        return binaries[0]
 
     @property
     def aabb(self) -> Float[Tensor, "6"]:
         """The box of the grid."""
-        return self.estimator.aabbs[0]
+        return self.estimator.get_buffer("aabbs")[0]
 
-    def update(self, step: int, logits: Logits, sharpness: float) -> None:
-        """Probe the field every sixteenth step."""
+    def update(self, step: int, logits: Logits, sharpness: float, seed: int = 0) -> None:
+        """Probe the field every sixteenth step, at places that `seed` and `step` decide."""
         margin = math.sqrt(3) / 2 * self.cell
 
         def occupancy(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
             inside = (points.square().sum(-1) < (1 + margin) ** 2).float()
             return (torch.sigmoid(sharpness * (logits(points) + margin)) * inside)[:, None]
 
-        self.estimator.update_every_n_steps(
-            step,
-            occupancy,
-            occ_thre=self.threshold,
-            ema_decay=_DECAY,
-            warmup_steps=_EVERY_CELL_STEPS,
-            n=_UPDATE_EVERY,
-        )
+        with torch.random.fork_rng(devices=[]):  # the estimator draws from torch's global generator
+            torch.manual_seed(seed + step)
+            self.estimator.update_every_n_steps(
+                step,
+                occupancy,
+                occ_thre=self.threshold,
+                ema_decay=_DECAY,
+                warmup_steps=_EVERY_CELL_STEPS,
+                n=_UPDATE_EVERY,
+            )
 
     def march(self, backend: Backend, rays: Rays, step_size: float) -> Steps:
         """Steps of `step_size` inside occupied cells between each ray's near and far."""
         return backend.rays.traverse_grids(
-            rays.origins, rays.directions, self.estimator.binaries, self.estimator.aabbs, rays.near, rays.far, step_size
+            rays.origins,
+            rays.directions,
+            self.estimator.binaries,
+            self.estimator.aabbs,
+            rays.near,
+            rays.far,
+            step_size,
         )

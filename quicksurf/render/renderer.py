@@ -104,7 +104,11 @@ class Renderer:
         return colors, opacities, depths / opacities.detach().clamp_min(1e-6)
 
     def _behind(
-        self, rays: Rays, opacities: Float[Tensor, "n"], settings: RenderSettings, generator: torch.Generator | None
+        self,
+        rays: Rays,
+        opacities: Float[Tensor, "n"],
+        settings: RenderSettings,
+        generator: torch.Generator | None,
     ) -> Float[Tensor, "n 3"]:
         """Colours behind the region; black where the surface hides them."""
         if isinstance(self.background, Tensor):

@@ -63,7 +63,13 @@ def _ranges(begins: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> Int[Tensor, "
 
 
 def _secant(
-    logits: Logits, rays: Rays, index: Int[Tensor, "k"], low: Tensor, high: Tensor, logit_low: Tensor, logit_high: Tensor
+    logits: Logits,
+    rays: Rays,
+    index: Int[Tensor, "k"],
+    low: Tensor,
+    high: Tensor,
+    logit_low: Tensor,
+    logit_high: Tensor,
 ) -> Float[Tensor, "k"]:
     """Root of the logit in [low, high] by regula falsi with the Illinois rule: a bracket is never lost."""
     side = torch.zeros_like(low)

@@ -5,10 +5,10 @@ With z_i = κ l(x_i) and o_i = sigmoid(z_i) along a ray, two readings of opacity
     occupancy      α_i = o_i                                       (UNISURF, eq. 6)
     transmittance  α_i = max(0, (o_i − o_{i−1}) / (1 − o_{i−1})),  o_{−1} = 0
 
-The first depends on how many samples fall in soft matter, so the same field renders differently when pruning changes
-their number, and its level set lies behind where light stops. The second reads 1 − o as what passes: over a rise the
-weights sum to the o it reaches, whatever the sampling, and falling o absorbs nothing. In logits it is α_i = 1 − exp(−max(0, s_i − s_{i−1})) with
-s = softplus(z), which has no cancellation.
+The first depends on how many samples fall in soft matter, so the same field renders differently when pruning
+changes their number, and its level set lies behind where light stops. The second reads 1 − o as what passes: over a
+rise the weights sum to the o it reaches, whatever the sampling, and falling o absorbs nothing. In logits it is
+α_i = 1 − exp(−max(0, s_i − s_{i−1})) with s = softplus(z), which has no cancellation.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,12 @@ class Interval(NamedTuple):
 
 
 def place_samples(
-    backend: Backend, rays: Rays, steps: Steps, surface: Surface, interval: Interval, generator: torch.Generator | None
+    backend: Backend,
+    rays: Rays,
+    steps: Steps,
+    surface: Surface,
+    interval: Interval,
+    generator: torch.Generator | None,
 ) -> Samples:
     """UNISURF's samples on the occupied steps; in the middle of their strata without a generator."""
     shape = len(rays.near), interval.n_interval + interval.n_front

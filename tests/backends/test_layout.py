@@ -5,7 +5,13 @@ import pytest
 from quicksurf.backends.layout import encoding_layout, network_layout
 from quicksurf.errors import ConfigError
 
-GRID = {"otype": "HashGrid", "n_levels": 4, "log2_hashmap_size": 12, "base_resolution": 8, "per_level_scale": 2.0}
+GRID = {
+    "otype": "HashGrid",
+    "n_levels": 4,
+    "log2_hashmap_size": 12,
+    "base_resolution": 8,
+    "per_level_scale": 2.0,
+}
 NETWORK = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 2}
 
 
@@ -44,7 +50,10 @@ def test_composite_takes_dimensions_in_order():
         (GRID | {"n_level": 3}, "n_level"),
         (GRID | {"n_levels": 64}, "n_levels is 64"),
         ({"otype": "SphericalHarmonics", "degree": 9}, "degree is 9"),
-        ({"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 5}]}, "n_dims_to_encode"),
+        (
+            {"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 5}]},
+            "n_dims_to_encode",
+        ),
         ({"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 2}]}, "2 of 3"),
     ],
 )

@@ -17,7 +17,11 @@ GRID = {
     "base_resolution": 4,
     "per_level_scale": 1.7,
 }
-NESTED = [{"n_dims_to_encode": 2, "otype": "Identity"}, {"n_dims_to_encode": 3, "otype": "SphericalHarmonics"}, GRID]
+NESTED = [
+    {"n_dims_to_encode": 2, "otype": "Identity"},
+    {"n_dims_to_encode": 3, "otype": "SphericalHarmonics"},
+    GRID,
+]
 ENCODING = {"otype": "Composite", "nested": NESTED}  # 2 + 3 + 3 inputs
 N_INPUT = 8
 
@@ -48,11 +52,17 @@ def run(engine, layout, params, x, levels=99):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("activation", "output"), [("ReLU", "None"), ("ReLU", "Sigmoid"), ("Softplus", "Softplus"), ("Sigmoid", "ReLU")]
+    ("activation", "output"),
+    [("ReLU", "None"), ("ReLU", "Sigmoid"), ("Softplus", "Softplus"), ("Sigmoid", "ReLU")],
 )
 @pytest.mark.parametrize("width", [16, 32, 64, 128])
 def test_values_and_gradients_equal_the_twin(instruction_set, dtype, activation, output, width):
-    network = {"n_neurons": width, "n_hidden_layers": 2, "activation": activation, "output_activation": output}
+    network = {
+        "n_neurons": width,
+        "n_hidden_layers": 2,
+        "activation": activation,
+        "output_activation": output,
+    }
     layout, params, x = problem(333, dtype, network)
     native, twin = (run(e, layout, params, x) for e in (cpu_networks.run_network, torch_networks.run_network))
     bounds = (FORWARD32, GRADIENT32, INPUT_GRADIENT32) if dtype == torch.float32 else (EXACT64,) * 3
@@ -75,10 +85,14 @@ def test_any_number_of_points(n, hidden):
 def test_inactive_levels_are_silent_and_get_no_gradient(instruction_set, features, levels):
     encoding = {"otype": "Composite", "nested": [*NESTED[:2], GRID | {"n_features_per_level": features}]}
     layout, params, x = problem(100, torch.float32, {}, encoding=encoding)
-    native, twin = (run(e, layout, params, x, levels) for e in (cpu_networks.run_network, torch_networks.run_network))
+    native, twin = (
+        run(e, layout, params, x, levels) for e in (cpu_networks.run_network, torch_networks.run_network)
+    )
     assert relative(native[0], twin[0]) < FORWARD32
     assert relative(native[1], twin[1]) < GRADIENT32
-    first_silent = layout.n_network_params + features * layout.parts[2].levels[levels].offset if levels < 6 else None
+    first_silent = (
+        layout.n_network_params + features * layout.parts[2].levels[levels].offset if levels < 6 else None
+    )
     if first_silent is not None:
         assert not native[1][first_silent:].any()
 
@@ -92,11 +106,15 @@ def test_points_on_and_beyond_the_faces_and_nan_do_not_crash(instruction_set):
 
 
 def test_gradcheck_in_double():
-    layout, params, x = problem(3, torch.float64, {"n_neurons": 16, "n_hidden_layers": 1, "activation": "Softplus"})
+    layout, params, x = problem(
+        3, torch.float64, {"n_neurons": 16, "n_hidden_layers": 1, "activation": "Softplus"}
+    )
     grid_free = params[: layout.n_network_params].clone().requires_grad_()
 
     def network(weights, points):
-        return cpu_networks.run_network(layout, torch.cat([weights, params[layout.n_network_params :]]), points, 99)
+        return cpu_networks.run_network(
+            layout, torch.cat([weights, params[layout.n_network_params :]]), points, 99
+        )
 
     assert torch.autograd.gradcheck(network, (grid_free, x.requires_grad_()))
 
@@ -153,7 +171,13 @@ def test_the_other_two_constructors(backend, name):
 def test_wrong_arguments_are_refused(bad):
     layout, params, x = problem(4, torch.float32, {})
     network = cpu_networks.native_network(layout)
-    good = {"params": params, "n_active_levels": 9, "x": x, "output": torch.zeros(5, 4), "saved": torch.zeros(12, 4)}
+    good = {
+        "params": params,
+        "n_active_levels": 9,
+        "x": x,
+        "output": torch.zeros(5, 4),
+        "saved": torch.zeros(12, 4),
+    }
     network.forward(**good)
     with pytest.raises((TypeError, ValueError)):
         network.forward(**(good | bad))

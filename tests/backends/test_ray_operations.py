@@ -20,7 +20,14 @@ def rays(n, seed=0):
 def march(ops, origins, directions, occupied, step=0.05, cone=0.0, near=0.0, far=10.0):
     n = len(origins)
     return ops.traverse_grids(
-        origins, directions, occupied, BOX[: len(occupied)], torch.full((n,), near), torch.full((n,), far), step, cone
+        origins,
+        directions,
+        occupied,
+        BOX[: len(occupied)],
+        torch.full((n,), near),
+        torch.full((n,), far),
+        step,
+        cone,
     )
 
 
@@ -75,7 +82,9 @@ def test_axis_aligned_rays_in_the_plane_of_a_face_do_not_hang():
 
 def test_steps_stay_between_near_and_far(backend):
     origins, directions = rays(9)
-    steps = march(backend.rays, origins, directions, torch.ones(1, 4, 4, 4, dtype=torch.bool), near=2.7, far=3.2)
+    steps = march(
+        backend.rays, origins, directions, torch.ones(1, 4, 4, 4, dtype=torch.bool), near=2.7, far=3.2
+    )
     assert len(steps.t_starts) and steps.t_starts.min() >= 2.7 - 1e-6 and steps.t_ends.max() <= 3.2 + 1e-6
 
 
@@ -88,7 +97,9 @@ def stretches(counts, seed=0):
         starts.append(0.1 * slots.float() + 1)
     t_starts = torch.cat(starts)
     packed = pack_counts(torch.tensor(counts))
-    return Steps(t_starts, t_starts + 0.1, torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), packed)
+    return Steps(
+        t_starts, t_starts + 0.1, torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), packed
+    )
 
 
 def test_first_crossing_finds_the_first_change_of_sign(backend):
@@ -117,8 +128,12 @@ def test_sampling_and_crossing_equal_their_twins(seed):
     native, twin = (
         ops.interval_samples(steps, hits, bracket[0], 0.25, 8, 4, jitter) for ops in (cpu_rays, torch_rays)
     )
-    assert torch.equal(native.packed_info, twin.packed_info) and torch.equal(native.ray_indices, twin.ray_indices)
-    assert torch.allclose(native.ts, twin.ts, atol=BOUNDARY) and torch.allclose(native.lengths, twin.lengths, atol=BOUNDARY)
+    assert torch.equal(native.packed_info, twin.packed_info) and torch.equal(
+        native.ray_indices, twin.ray_indices
+    )
+    assert torch.allclose(native.ts, twin.ts, atol=BOUNDARY) and torch.allclose(
+        native.lengths, twin.lengths, atol=BOUNDARY
+    )
 
 
 def test_samples_are_sorted_inside_steps_and_inside_the_interval(backend):
@@ -146,7 +161,10 @@ def test_weights_sum_to_opacity(backend):
     for ray, (begin, count) in enumerate(packed.tolist()):
         clear = 1.0
         for i in range(begin, begin + count):
-            assert abs(float(transmittance[i]) - clear) < SCAN32 and abs(float(weights[i] - alphas[i] * clear)) < SCAN32
+            assert (
+                abs(float(transmittance[i]) - clear) < SCAN32
+                and abs(float(weights[i] - alphas[i] * clear)) < SCAN32
+            )
             clear *= 1 - float(alphas[i])
         assert abs(float(opacity[ray]) - (1 - clear)) < SCAN32
 
@@ -163,7 +181,9 @@ def test_gradients_of_scans_also_at_alpha_one(backend):
         return ops.accumulate_along_rays(weights + transmittance, values, packed)
 
     inputs = alphas.requires_grad_(), values.requires_grad_()
-    if ops is torch_rays:  # cumprod's own gradient at an exact zero is right only inside autograd, not by differences
+    if (
+        ops is torch_rays
+    ):  # cumprod's own gradient at an exact zero is right only inside autograd, not by differences
         inputs[0].data.clamp_(0.01, 0.99)
     assert torch.autograd.gradcheck(colors, inputs)
 
@@ -191,7 +211,12 @@ def test_adam_equals_torch_and_leaves_untouched_entries(backend):
 def test_bad_arguments_of_ray_kernels_are_refused():
     offsets = torch.tensor([0, 2, 4])
     values = torch.rand(4)
-    for bad in (torch.tensor([0, 5, 4]), torch.tensor([0, 2, 5]), torch.tensor([1, 4]), torch.zeros(0, dtype=torch.long)):
+    for bad in (
+        torch.tensor([0, 5, 4]),
+        torch.tensor([0, 2, 5]),
+        torch.tensor([1, 4]),
+        torch.zeros(0, dtype=torch.long),
+    ):
         with pytest.raises(ValueError):
             _native.weights_forward(bad, values, torch.empty(4), torch.empty(4))
     with pytest.raises(ValueError):

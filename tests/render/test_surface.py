@@ -62,7 +62,12 @@ def test_the_first_of_two_surfaces_is_found(backend):
     def two_balls(points):
         return torch.maximum(ball(points * 2 + 0.9) / 2, ball(points * 2 - 0.9) / 2)
 
-    rays = Rays(torch.tensor([[-3.0, -0.45, -0.45]]), torch.tensor([[1.0, 0, 0]]), torch.tensor([2.0]), torch.tensor([4.0]))
+    rays = Rays(
+        torch.tensor([[-3.0, -0.45, -0.45]]),
+        torch.tensor([[1.0, 0, 0]]),
+        torch.tensor([2.0]),
+        torch.tensor([4.0]),
+    )
     grid = OccupancyGrid(32, 0.01, torch.device("cpu"))
     surface = find_surface(backend, two_balls, rays, grid.march(backend, rays, 0.02))
     assert abs(float(surface.ts[0]) - (3 - 0.45 - 0.2)) < 1e-3
@@ -70,7 +75,9 @@ def test_the_first_of_two_surfaces_is_found(backend):
 
 def test_grid_keeps_every_cell_the_surface_passes():
     grid = shell_grid(ball, resolution=24)
-    directions = torch.nn.functional.normalize(torch.randn(2000, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    directions = torch.nn.functional.normalize(
+        torch.randn(2000, 3, generator=torch.Generator().manual_seed(1)), dim=-1
+    )
     cells = ((RADIUS * directions + 1) / 2 * 24).long()
     assert bool(grid.occupied[cells[:, 0], cells[:, 1], cells[:, 2]].all())
     assert float(grid.occupied.float().mean()) < 0.2  # and not the empty ones

@@ -32,15 +32,17 @@ def test_transmittance_does_not_depend_on_the_number_of_samples(factor):
     found = {}
     for kind in ("transmittance", "occupancy"):
         for n in (20, 20 * factor):
-            ts = torch.linspace(-0.1, 0.02, n)
+            ts = torch.linspace(-0.1, -0.03, n)  # ends half-way in: neither reading is saturated
             found[kind, n] = opacity(alphas_from_logits(ts, samples_of([n], ts), 40.0, kind))
     assert found["transmittance", 20] == pytest.approx(found["transmittance", 20 * factor], abs=1e-4)
-    assert abs(found["occupancy", 20] - found["occupancy", 20 * factor]) > 0.01
+    assert abs(found["occupancy", 20] - found["occupancy", 20 * factor]) > 0.1
 
 
 def test_the_papers_formula_is_the_occupancy():
     logits = torch.tensor([-0.1, 0.0, 0.1])
-    assert torch.allclose(alphas_from_logits(logits, samples_of([3]), 10.0, "occupancy"), torch.sigmoid(10 * logits))
+    assert torch.allclose(
+        alphas_from_logits(logits, samples_of([3]), 10.0, "occupancy"), torch.sigmoid(10 * logits)
+    )
 
 
 @pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
