@@ -7,7 +7,7 @@ Samples of all rays lie one ray after another; `packed_info[r]` = (first sample,
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -47,6 +47,15 @@ class Samples(NamedTuple):
     packed_info: Int[Tensor, "n 2"]
 
 
+class Surface(NamedTuple):
+    """Where rays meet the surface; `ts` is 0 where `hits` is false."""
+
+    hits: Bool[Tensor, "n"]
+    ts: Float[Tensor, "n"]
+    n_evaluations: int
+    """Evaluations of the field that the search took."""
+
+
 def pack_counts(counts: Int[Tensor, "n"]) -> Int[Tensor, "n 2"]:
     """`packed_info` of rays with the given numbers of samples."""
     return torch.stack([counts.cumsum(0) - counts, counts], -1)
@@ -55,14 +64,13 @@ def pack_counts(counts: Int[Tensor, "n"]) -> Int[Tensor, "n 2"]:
 def unit_ball_span(
     origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Where unit-direction rays enter and leave the unit ball at 0, not before t = 0; (0, 0) for a miss.
+    """Where unit-direction rays enter and leave the unit ball at 0, not before t = 0.
 
-    |o + t d|² = 1 has roots −b ± √(b² − c) with b = o·d, c = |o|² − 1.
+    A ray that misses it has near = far, its closest approach. |o + t d|² = 1 has roots −b ± √(b² − c) with
+    b = o·d and c = |o|² − 1.
     """
     b = (origins * directions).sum(-1)
-    closest = (
-        origins - b[:, None] * directions
-    )  # b² − c loses digits for far cameras: 1 − |closest|² does not
+    closest = origins - b[:, None] * directions  # 1 − |closest|² keeps the digits that b² − c loses far away
     root = (1 - (closest * closest).sum(-1)).clamp_min(0).sqrt()
     near, far = (-b - root).clamp_min(0), (-b + root).clamp_min(0)
     return near, far

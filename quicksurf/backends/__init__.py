@@ -25,7 +25,7 @@ class Backend:
     """Why this one was chosen, for the user."""
     modules: Modules
     rays: ModuleType
-    """traverse_grids, first_crossing, interval_samples, render_weight_from_alpha, accumulate_along_rays, adam_step."""
+    """find_surface, traverse_grids, interval_samples, render_weight_from_alpha, accumulate_along_rays, adam_step."""
 
 
 NAMES = ("auto", "cpu", "torch")

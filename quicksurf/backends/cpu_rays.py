@@ -7,7 +7,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quicksurf import _native
-from quicksurf.rays import Samples, Steps, pack_counts
+from quicksurf.backends.cpu_networks import native_network
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.torch_rays import N_SECANT
+from quicksurf.rays import Rays, Samples, Steps, Surface, pack_counts
 
 
 def offsets_of(packed_info: Tensor) -> Tensor:
@@ -48,14 +51,29 @@ def traverse_grids(
     return steps
 
 
-def first_crossing(steps: Steps, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """See `torch_rays.first_crossing`."""
-    n_rays = steps.packed_info.shape[0]
-    hits, brackets = torch.empty(n_rays, dtype=torch.bool), torch.empty(4, n_rays)
-    _native.first_crossing(
-        offsets_of(steps.packed_info), steps.t_starts, steps.t_ends, logits, hits, brackets
+def find_surface(
+    surface: LogitNetwork, rays: Rays, binaries: Tensor, aabbs: Tensor, step_size: float
+) -> Surface:
+    """See `torch_rays.find_surface`: one call that leaves a ray at its crossing."""
+    network = surface.network
+    hits, ts = torch.empty(len(rays.near), dtype=torch.bool), torch.empty(len(rays.near))
+    n_evaluations = native_network(network.layout).search(
+        network.params.detach(),
+        network.n_active_levels,
+        rays.origins.contiguous(),
+        rays.directions.contiguous(),
+        binaries,
+        aabbs,
+        rays.near,
+        rays.far,
+        step_size,
+        surface.radius,
+        surface.scale,
+        N_SECANT,
+        hits,
+        ts,
     )
-    return hits, brackets
+    return Surface(hits, ts, n_evaluations)
 
 
 def interval_samples(

@@ -9,7 +9,7 @@ one point a lane, and a slice of features is then contiguous.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -44,10 +44,22 @@ class EncodedNetwork(nn.Module):
         """Evaluate at x; grids and spherical harmonics expect coordinates in [0, 1]."""
         return self._run(self.layout, self.params, x, self.n_active_levels)
 
-    def split_params(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Views of a vector shaped like `params`: the network's weights and the encoding's tables."""
-        n = self.layout.n_network_params
-        return values[:n], values[n:]
+
+class LogitNetwork(NamedTuple):
+    """A surface given by the first output of a network: l(x) = radius − |x| − scale · net([x, (x + 1) / 2])_0.
+
+    Inside > 0. This much a back end knows of the model, so that it can search for the surface in one call.
+    """
+
+    network: EncodedNetwork
+    radius: float
+    scale: float
+
+    def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
+        """Logits, and the network's other outputs; differentiable in parameters and points."""
+        rows = points.T  # the networks keep one value of all points together
+        output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T)
+        return self.radius - points.norm(dim=-1) - self.scale * output[:, 0], output[:, 1:]
 
 
 def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:

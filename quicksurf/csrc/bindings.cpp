@@ -261,17 +261,20 @@ void bind_traverse_fill(Points origins, Points directions, Binaries binaries, Ma
     traverse_fill(grids, rays, step_size, cone_angle, offsets.data(), t_starts.data(), t_ends.data(), ray_indices.data());
 }
 
-void bind_first_crossing(Vector<const int64_t> offsets, Vector<const float> t_starts, Vector<const float> t_ends,
-                         Vector<const float> logits, Vector<bool> hits, Matrix<float> brackets) {
-    const size_t n = check_offsets(offsets, t_starts.size(), "t_starts");
-    expect_size(t_ends.size(), t_starts.size(), "t_ends");
-    expect_size(logits.size(), t_starts.size(), "logits");
-    expect_size(hits.size(), n, "hits");
-    expect_shape(brackets, 4, n, "brackets");
-    float* b = brackets.data();
+int64_t bind_search(const NetworkSpec& spec, Vector<const float> params, int n_active_levels, Points origins,
+                    Points directions, Binaries binaries, Matrix<const float> aabbs, Vector<const float> near,
+                    Vector<const float> far, float step_size, float radius, float scale, int n_secant, Vector<bool> hits,
+                    Vector<float> ts) {
+    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius,
+                               scale, n_secant};
+    expect_size(params.size(), spec.n_params, "params");
+    expect(spec.n_input == 6 && spec.has_network(), "search needs a network on 6 inputs: x and (x + 1) / 2");
+    expect_size(hits.size(), search.rays.n, "hits");
+    expect_size(ts.size(), search.rays.n, "ts");
+    expect(step_size > 0 && std::isfinite(step_size), "step_size must be positive");
+    expect(n_secant >= 1 && n_secant <= 64, "n_secant must be 1 to 64");
     nb::gil_scoped_release release;
-    first_crossing(n, offsets.data(), t_starts.data(), t_ends.data(), logits.data(), reinterpret_cast<uint8_t*>(hits.data()), b,
-                   b + n, b + 2 * n, b + 3 * n);
+    return kernels().search(spec, params.data(), n_active_levels, search, reinterpret_cast<uint8_t*>(hits.data()), ts.data());
 }
 
 IntervalSpec make_interval(float half_width, int n_interval, int n_front) {
@@ -445,6 +448,10 @@ NB_MODULE(_native, m) {
     network.def_ro("n_network_params", &NetworkSpec::n_network_params);
     network.def_ro("n_saved", &NetworkSpec::n_saved);
     network.def_ro("n_output", &NetworkSpec::n_output);
+    network.def("search", &bind_search, "params"_a.noconvert(), "n_active_levels"_a, "origins"_a.noconvert(),
+                "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(), "near_planes"_a.noconvert(),
+                "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "n_secant"_a, "hits"_a.noconvert(),
+                "ts"_a.noconvert());
     bind_templates<float>(m, network);
     bind_templates<double>(m, network);
 
@@ -457,8 +464,6 @@ NB_MODULE(_native, m) {
     m.def("traverse_fill", &bind_traverse_fill, "origins"_a.noconvert(), "directions"_a.noconvert(), "binaries"_a.noconvert(),
           "aabbs"_a.noconvert(), "near_planes"_a.noconvert(), "far_planes"_a.noconvert(), "step_size"_a, "cone_angle"_a,
           "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(), "ray_indices"_a.noconvert());
-    m.def("first_crossing", &bind_first_crossing, "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(),
-          "logits"_a.noconvert(), "hits"_a.noconvert(), "brackets"_a.noconvert());
     m.def("interval_count", &bind_interval, "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(),
           "hits"_a.noconvert(), "t_surface"_a.noconvert(), "half_width"_a, "n_interval"_a, "n_front"_a, "counts"_a.noconvert());
     m.def("interval_fill", &bind_interval_fill, "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(),

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "network.h"
+#include "search.h"
 
 namespace quicksurf {
 namespace QS_ISA {
@@ -46,7 +47,7 @@ void adam(const AdamStep& s, size_t n, float* param, const float* grad, float* f
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {{forward<float>, backward<float>}, {forward<double>, backward<double>}, adam};
+const Kernels table = {{forward<float>, backward<float>}, {forward<double>, backward<double>}, search_surface, adam};
 
 }  // namespace QS_ISA
 }  // namespace quicksurf

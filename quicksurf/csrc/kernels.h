@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "network_spec.h"
+#include "rays.h"
 
 namespace quicksurf {
 
@@ -23,9 +24,20 @@ struct AdamStep {
     bool skip_zero;                  // entries whose gradient is exactly zero keep value and moments
 };
 
+// A surface to search for: l(x) = radius - |x| - scale * net([x, (x + 1) / 2])_0, inside > 0.
+struct SurfaceSearch {
+    Grids grids;
+    RayBatch rays;
+    float step_size, radius, scale;
+    int n_secant;
+};
+
 struct Kernels {
     NetworkKernels<float> network32;
     NetworkKernels<double> network64;
+    // First outside-to-inside crossing of each ray within occupied cells: see search.h. Returns the evaluations it took.
+    int64_t (*search)(const NetworkSpec&, const float* params, int n_active_levels, const SurfaceSearch&, uint8_t* hits,
+                      float* ts);
     // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.
     void (*adam)(const AdamStep&, size_t n, float* param, const float* grad, float* first, float* second);
 };

@@ -101,24 +101,11 @@ class FusedNetwork {
     void forward(Strided<const T> x, size_t n, T* output, T* saved) const {
         const Chunks chunks(n);
         parallel_for(chunks.count(), [&](size_t chunk) {
-            Scratch<T> scratch(spec_.n_input + spec_.n_encoded_padded + 2 * spec_.width + spec_.n_output_padded);
-            T* input = scratch.rows(spec_.n_input);
-            T* encoded = scratch.rows(spec_.n_encoded_padded);
-            T* hidden[2] = {scratch.rows(spec_.width), scratch.rows(spec_.width)};
-            T* last = scratch.rows(spec_.n_output_padded);
+            TileScratch tile(spec_);
             for_tiles(chunks, chunk, [&](size_t first, int count) {
-                load_tile(x, first, count, spec_.n_input, input);
-                encode(input, encoded, nullptr, 0, 0);
-                if (saved) store_saved(encoded, saved, n, first, count);
-                const T* y = encoded;
-                for (int layer = 0; layer < spec_.n_hidden_layers; ++layer) {
-                    hidden_layer(layer, y, hidden[layer & 1]);
-                    y = hidden[layer & 1];
-                }
-                if (spec_.has_network()) {
-                    output_layer(y, last);
-                    y = last;
-                }
+                load_tile(x, first, count, spec_.n_input, tile.input);
+                const T* y = forward_tile(tile, spec_.n_output);
+                if (saved) store_saved(tile.encoded, saved, n, first, count);
                 for (int j = 0; j < spec_.n_output; ++j)
                     std::memcpy(output + j * n + first, y + j * TILE, count * sizeof(T));
             });
@@ -158,6 +145,30 @@ class FusedNetwork {
             }
         });
         scatter_levels(x, n, grad_saved, grad_params);
+    }
+
+    struct TileScratch {
+        Scratch<T> scratch;
+        T *input, *encoded, *hidden[2], *output;
+        explicit TileScratch(const NetworkSpec& s)
+            : scratch(s.n_input + s.n_encoded_padded + 2 * s.width + s.n_output_padded),
+              input(scratch.rows(s.n_input)),
+              encoded(scratch.rows(s.n_encoded_padded)),
+              hidden{scratch.rows(s.width), scratch.rows(s.width)},
+              output(scratch.rows(s.n_output_padded)) {}
+    };
+
+    // The first n_rows outputs of the tile in `tile.input`; returns where they are.
+    const T* forward_tile(TileScratch& tile, int n_rows) const {
+        encode(tile.input, tile.encoded, nullptr, 0, 0);
+        const T* y = tile.encoded;
+        for (int layer = 0; layer < spec_.n_hidden_layers; ++layer) {
+            hidden_layer(layer, y, tile.hidden[layer & 1]);
+            y = tile.hidden[layer & 1];
+        }
+        if (!spec_.has_network()) return y;
+        output_layer(y, tile.output, n_rows);
+        return tile.output;
     }
 
    private:
@@ -242,10 +253,10 @@ class FusedNetwork {
         }
     }
 
-    void output_layer(const T* in, T* out) const {
+    void output_layer(const T* in, T* out, int n_rows) const {
         const int layer = spec_.n_hidden_layers, k = spec_.layer_inputs(layer);
-        gemm<T, Epilogue::store>(spec_.n_output, TILE, k, weights(layer), k, 1, in, TILE, out, TILE);
-        activate(spec_.output_activation, out, spec_.n_output);
+        gemm<T, Epilogue::store>(n_rows, TILE, k, weights(layer), k, 1, in, TILE, out, TILE);
+        activate(spec_.output_activation, out, n_rows);
     }
 
     // Returns the gradient by the encoding's rows; adds to grad_weights unless it is null.
@@ -255,7 +266,7 @@ class FusedNetwork {
         for (int layer = 0; layer < n_hidden; ++layer)
             hidden_layer(layer, layer == 0 ? tile.encoded : tile.hidden[layer - 1], tile.hidden[layer]);
         if (spec_.output_activation != Activation::none) {
-            output_layer(tile.hidden[n_hidden - 1], tile.output);
+            output_layer(tile.hidden[n_hidden - 1], tile.output, spec_.n_output);
             activate_backward(spec_.output_activation, tile.output, tile.grad_output, spec_.n_output);
         }
         T* grad = tile.grad_output;

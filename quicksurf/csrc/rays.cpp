@@ -1,3 +1,4 @@
+#define QS_ISA portable
 #include "rays.h"
 
 #include <algorithm>
@@ -5,13 +6,17 @@
 #include <cmath>
 #include <limits>
 
+#include "march.h"
 #include "thread_pool.h"
 
 namespace quicksurf {
+
+using portable::March;
+using portable::Span;
+
 namespace {
 
 constexpr size_t RAYS_PER_TASK = 256;
-constexpr int64_t MAX_STEPS = 1 << 20;
 
 template <class Fn>
 void for_rays(size_t n_rays, Fn&& fn) {
@@ -19,84 +24,6 @@ void for_rays(size_t n_rays, Fn&& fn) {
         const size_t end = std::min(n_rays, (task + 1) * RAYS_PER_TASK);
         for (size_t r = task * RAYS_PER_TASK; r < end; ++r) fn(r);
     });
-}
-
-struct Span {
-    float begin, end;
-};
-
-// The part of [near, far] inside a box (slab method); empty when begin >= end. NaN gives an empty span.
-Span clip(const float* aabb, const float* origin, const float* inverse, float near, float far) {
-    for (int d = 0; d < 3; ++d) {
-        const float a = (aabb[d] - origin[d]) * inverse[d], b = (aabb[d + 3] - origin[d]) * inverse[d];
-        if (std::isnan(a) || std::isnan(b)) continue;  // the ray lies in the slab's plane
-        near = std::max(near, std::min(a, b));
-        far = std::min(far, std::max(a, b));
-    }
-    return near < far ? Span{near, far} : Span{0, 0};
-}
-
-struct Cell {
-    bool occupied;
-    float exit;  // t at which the ray leaves the cell
-};
-
-Cell cell_at(const Grids& grids, const float* o, const float* d, const float* inverse, float t) {
-    const float p[3] = {o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]};
-    int level = 0;
-    const float* box = grids.aabbs;
-    for (; level < grids.n_levels - 1; ++level, box += 6)
-        if (p[0] > box[0] && p[0] < box[3] && p[1] > box[1] && p[1] < box[4] && p[2] > box[2] && p[2] < box[5]) break;
-    float exit = std::numeric_limits<float>::infinity();
-    size_t index = level;
-    for (int k = 0; k < 3; ++k) {
-        const int n = grids.resolution[k];
-        const float size = (box[k + 3] - box[k]) / n;
-        const int i = std::clamp(static_cast<int>((p[k] - box[k]) / size), 0, n - 1);
-        index = index * n + i;
-        const float face = (box[k] + (d[k] > 0 ? i + 1 : i) * size - o[k]) * inverse[k];
-        if (face == face) exit = std::min(exit, face);
-    }
-    if (level > 0) {  // a coarser cell may reach into the finer box, where that one decides
-        const Span finer = clip(box - 6, o, inverse, t, exit);
-        if (finer.begin < finer.end) exit = std::min(exit, std::max(finer.begin, t));
-    }
-    return {grids.binaries[index] != 0, exit};
-}
-
-// Calls emit(t_start, t_end) for each kept step; false if there were too many steps.
-template <class Emit>
-bool march(const Grids& grids, const RayBatch& rays, size_t r, float step_size, float cone_angle, Emit&& emit) {
-    const float *o = rays.origins + 3 * r, *d = rays.directions + 3 * r;
-    const float inverse[3] = {1 / d[0], 1 / d[1], 1 / d[2]};
-    const float* outermost = grids.aabbs + 6 * (grids.n_levels - 1);
-    const Span box = clip(outermost, o, inverse, rays.near[r], rays.far[r]);
-    if (!(box.begin < box.end) || !std::isfinite(box.begin) || !std::isfinite(box.end)) return true;
-    // The lattice starts at `near`, wherever the box begins.
-    float t = rays.near[r];
-    if (cone_angle == 0 && std::isfinite(t)) t += std::max(0.0f, std::ceil((box.begin - t) / step_size - 0.5f)) * step_size;
-    if (!std::isfinite(t)) t = box.begin;
-    Cell cell{false, -std::numeric_limits<float>::infinity()};
-    for (int64_t steps = 0; t < box.end; ++steps) {
-        if (steps > MAX_STEPS) return false;
-        const float dt = std::max(step_size, t * cone_angle), mid = t + 0.5f * dt;
-        if (mid >= box.end) break;
-        if (mid < box.begin) {
-            t += dt;
-            continue;
-        }
-        if (mid >= cell.exit) cell = cell_at(grids, o, d, inverse, mid);  // several steps may lie in one cell
-        if (cell.occupied) {
-            emit(t, std::min(t + dt, box.end));
-            t += dt;
-        } else if (cone_angle == 0) {
-            t += std::max(1.0f, std::ceil((cell.exit - mid) / step_size)) * step_size;
-        } else {
-            do t += std::max(step_size, t * cone_angle);
-            while (t + 0.5f * std::max(step_size, t * cone_angle) < cell.exit && t < box.end);
-        }
-    }
-    return true;
 }
 
 // The stretches of one ray within [low, high]: walk them, measure them, find a quantile.
@@ -154,8 +81,10 @@ struct RayParts {
 bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, int64_t* counts) {
     std::atomic<bool> bounded{true};
     for_rays(rays.n, [&](size_t r) {
-        counts[r] = 0;
-        if (!march(grids, rays, r, step_size, cone_angle, [&](float, float) { ++counts[r]; })) bounded = false;
+        March march(grids, rays, r, step_size, cone_angle);
+        float start, end;
+        for (counts[r] = 0; march.next(start, end);) ++counts[r];
+        if (!march.bounded()) bounded = false;
     });
     return bounded;
 }
@@ -163,32 +92,9 @@ bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, f
 void traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices) {
     for_rays(rays.n, [&](size_t r) {
-        int64_t i = offsets[r];
-        march(grids, rays, r, step_size, cone_angle, [&](float start, float end) {
-            if (i == offsets[r + 1]) return;
-            t_starts[i] = start;
-            t_ends[i] = end;
-            ray_indices[i++] = static_cast<int64_t>(r);
-        });
-    });
-}
-
-void first_crossing(size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends, const float* logits,
-                    uint8_t* hits, float* t_low, float* t_high, float* logit_low, float* logit_high) {
-    for_rays(n_rays, [&](size_t r) {
-        hits[r] = 0;
-        t_low[r] = t_high[r] = logit_low[r] = logit_high[r] = 0;
-        for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
-            if (!(logits[i] > 0)) continue;
-            const float step = t_ends[i] - t_starts[i];
-            const bool joined = i > offsets[r] && t_starts[i] - t_ends[i - 1] < 0.5f * step;
-            hits[r] = 1;
-            t_high[r] = joined ? 0.5f * (t_starts[i] + t_ends[i]) : t_starts[i];
-            t_low[r] = joined ? 0.5f * (t_starts[i - 1] + t_ends[i - 1]) : t_starts[i];
-            logit_high[r] = logits[i];
-            logit_low[r] = joined ? logits[i - 1] : 0;
-            return;
-        }
+        March march(grids, rays, r, step_size, cone_angle);
+        for (int64_t i = offsets[r]; i < offsets[r + 1] && march.next(t_starts[i], t_ends[i]); ++i)
+            ray_indices[i] = static_cast<int64_t>(r);
     });
 }
 

@@ -29,12 +29,6 @@ bool traverse_count(const Grids&, const RayBatch&, float step_size, float cone_a
 void traverse_fill(const Grids&, const RayBatch&, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices);
 
-// First outside-to-inside change of sign of a ray's logits at t_mids (inside > 0). Per ray: bracket [t_low, t_high] and the
-// logits at its ends. A stretch that starts inside (its predecessor was cut away as empty, or the ray enters the box in
-// matter) has its surface at the stretch's start: t_low = t_high. hits[r] = 0: none.
-void first_crossing(size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends, const float* logits,
-                    uint8_t* hits, float* t_low, float* t_high, float* logit_low, float* logit_high);
-
 struct IntervalSpec {
     float half_width;
     int n_interval, n_front;

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quicksurf.backends import Backend
+from quicksurf.backends.modules import LogitNetwork
 from quicksurf.config import ModelConfig
 
 INITIAL_RADIUS = 0.5
@@ -79,11 +80,14 @@ class SurfaceField(nn.Module):
         level = min(self.geometry.n_active_levels, self.n_levels) - 1
         return 2 / (self._model.base_resolution * per_level_scale(self._model) ** level)
 
+    @property
+    def surface(self) -> LogitNetwork:
+        """The logit, as a back end can search it."""
+        return LogitNetwork(self.geometry, INITIAL_RADIUS, _SCALE)
+
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
         """Logits and geometry features; differentiable in parameters and points."""
-        rows = points.T  # the networks keep one value of all points together
-        output = self.geometry(torch.cat([rows, 0.5 * rows + 0.5]).T)
-        return INITIAL_RADIUS - points.norm(dim=-1) - _SCALE * output[:, 0], output[:, 1:]
+        return self.surface.query(points)
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Logits l(x), close to the distance to the surface, inside > 0."""

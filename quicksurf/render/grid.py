@@ -13,7 +13,8 @@ from nerfacc import OccGridEstimator
 from torch import Tensor
 
 from quicksurf.backends import Backend
-from quicksurf.rays import Rays, Steps
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.rays import Rays, Steps, Surface
 
 Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
@@ -60,6 +61,11 @@ class OccupancyGrid:
                 warmup_steps=_EVERY_CELL_STEPS,
                 n=_UPDATE_EVERY,
             )
+
+    def find_surface(self, backend: Backend, surface: LogitNetwork, rays: Rays, step_size: float) -> Surface:
+        """Where rays first enter the surface, looking at occupied cells only."""
+        estimator = self.estimator
+        return backend.rays.find_surface(surface, rays, estimator.binaries, estimator.aabbs, step_size)
 
     def march(self, backend: Backend, rays: Rays, step_size: float) -> Steps:
         """Steps of `step_size` inside occupied cells between each ray's near and far."""

@@ -16,9 +16,8 @@ from torch import Tensor
 from quicksurf.backends import Backend
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
-from quicksurf.rays import Rays, Samples
+from quicksurf.rays import Rays, Samples, Surface
 from quicksurf.render.grid import OccupancyGrid
-from quicksurf.render.surface import Surface, find_surface
 from quicksurf.render.unisurf import Interval, alphas_from_logits, place_samples
 
 _VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
@@ -72,8 +71,12 @@ class Renderer:
         Args:
             behind: colours behind the surface that replace the background (masked captures).
         """
-        steps = self.grid.march(self.backend, rays, settings.march_step)
-        surface = find_surface(self.backend, self.field.logits, rays, steps)
+        surface = self.grid.find_surface(self.backend, self.field.surface, rays, settings.march_step)
+        # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
+        behind_interval = surface.ts + settings.interval.half_width + settings.march_step
+        far = torch.where(surface.hits, behind_interval, rays.far)
+        seen = rays._replace(far=torch.minimum(far, rays.far))
+        steps = self.grid.march(self.backend, seen, settings.march_step)
         samples = place_samples(self.backend, rays, steps, surface, settings.interval, generator)
         colors, opacities, depths = self._composite(rays, samples, settings, generator)
         if behind is None:

@@ -18,8 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf.backends import Backend
-from quicksurf.rays import Rays, Samples, Steps
-from quicksurf.render.surface import Surface
+from quicksurf.rays import Rays, Samples, Steps, Surface
 
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 

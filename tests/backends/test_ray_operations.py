@@ -53,8 +53,7 @@ def test_zero_steps_are_legal(backend, n):
     origins, directions = rays(n)
     steps = march(backend.rays, origins, directions, torch.zeros(1, 4, 4, 4, dtype=torch.bool))
     assert len(steps.t_starts) == 0 and steps.packed_info.shape == (n, 2)
-    hits, _ = backend.rays.first_crossing(steps, steps.t_starts)
-    assert not hits.any()
+    hits = torch.zeros(n, dtype=torch.bool)
     samples = backend.rays.interval_samples(steps, hits, torch.zeros(n), 0.1, 4, 2, torch.rand(n, 6))
     weights, _ = backend.rays.render_weight_from_alpha(samples.ts, samples.packed_info)
     assert backend.rays.accumulate_along_rays(weights, None, samples.packed_info).shape == (n, 1)
@@ -102,31 +101,28 @@ def stretches(counts, seed=0):
     )
 
 
-def test_first_crossing_finds_the_first_change_of_sign(backend):
+def test_first_crossing_finds_the_first_change_of_sign():
     steps = Steps(
         torch.tensor([1.0, 1.1, 1.2, 1.0, 1.1, 2.0]),
         torch.tensor([1.1, 1.2, 1.3, 1.1, 1.2, 2.1]),
         torch.tensor([0, 0, 0, 1, 1, 1]),
         pack_counts(torch.tensor([3, 3])),
     )
-    hits, bracket = backend.rays.first_crossing(steps, torch.tensor([-2.0, -1.0, 3.0, -1.0, -1.0, 1.0]))
+    hits, bracket = torch_rays.first_crossing(steps, torch.tensor([-2.0, -1.0, 3.0, -1.0, -1.0, 1.0]))
     assert hits.tolist() == [True, True]
     assert torch.allclose(bracket[:, 0], torch.tensor([1.15, 1.25, -1.0, 3.0]))
     assert torch.allclose(bracket[:2, 1], torch.tensor([2.0, 2.0]))  # behind a gap: the stretch's start
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sampling_and_crossing_equal_their_twins(seed):
+def test_sampling_equals_its_twin(seed):
     steps = stretches([5, 0, 1, 40, 3, 17], seed)
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(len(steps.t_starts), generator=generator) - 0.7
-    (hits, bracket), (twin_hits, twin_bracket) = (
-        ops.first_crossing(steps, logits) for ops in (cpu_rays, torch_rays)
-    )
-    assert torch.equal(hits, twin_hits) and torch.allclose(bracket, twin_bracket, atol=BOUNDARY)
+    hits = torch.rand(6, generator=generator) < 0.7
+    surface = 1 + 3 * torch.rand(6, generator=generator)
     jitter = torch.rand(6, 12, generator=generator)
     native, twin = (
-        ops.interval_samples(steps, hits, bracket[0], 0.25, 8, 4, jitter) for ops in (cpu_rays, torch_rays)
+        ops.interval_samples(steps, hits, surface, 0.25, 8, 4, jitter) for ops in (cpu_rays, torch_rays)
     )
     assert torch.equal(native.packed_info, twin.packed_info) and torch.equal(
         native.ray_indices, twin.ray_indices

@@ -1,0 +1,115 @@
+// Marching a ray through occupancy grids, one occupied step at a time.
+//
+// Included inside one namespace per instruction set (see simd.h): the surface search marches and evaluates in one loop.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "rays.h"
+
+namespace quicksurf {
+namespace QS_ISA {
+
+constexpr int64_t MAX_STEPS = 1 << 20;
+
+struct Span {
+    float begin, end;
+};
+
+// The part of [near, far] inside a box (slab method); empty when begin >= end. NaN gives an empty span.
+inline Span clip(const float* aabb, const float* origin, const float* inverse, float near, float far) {
+    for (int d = 0; d < 3; ++d) {
+        const float a = (aabb[d] - origin[d]) * inverse[d], b = (aabb[d + 3] - origin[d]) * inverse[d];
+        if (std::isnan(a) || std::isnan(b)) continue;  // the ray lies in the slab's plane
+        near = std::max(near, std::min(a, b));
+        far = std::min(far, std::max(a, b));
+    }
+    return near < far ? Span{near, far} : Span{0, 0};
+}
+
+struct Cell {
+    bool occupied;
+    float exit;  // t at which the ray leaves the cell
+};
+
+inline Cell cell_at(const Grids& grids, const float* o, const float* d, const float* inverse, float t) {
+    const float p[3] = {o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]};
+    int level = 0;
+    const float* box = grids.aabbs;
+    for (; level < grids.n_levels - 1; ++level, box += 6)
+        if (p[0] > box[0] && p[0] < box[3] && p[1] > box[1] && p[1] < box[4] && p[2] > box[2] && p[2] < box[5]) break;
+    float exit = std::numeric_limits<float>::infinity();
+    size_t index = level;
+    for (int k = 0; k < 3; ++k) {
+        const int n = grids.resolution[k];
+        const float size = (box[k + 3] - box[k]) / n;
+        const int i = std::clamp(static_cast<int>((p[k] - box[k]) / size), 0, n - 1);
+        index = index * n + i;
+        const float face = (box[k] + (d[k] > 0 ? i + 1 : i) * size - o[k]) * inverse[k];
+        if (face == face) exit = std::min(exit, face);
+    }
+    if (level > 0) {  // a coarser cell may reach into the finer box, where that one decides
+        const Span finer = clip(box - 6, o, inverse, t, exit);
+        if (finer.begin < finer.end) exit = std::min(exit, std::max(finer.begin, t));
+    }
+    return {grids.binaries[index] != 0, exit};
+}
+
+// The steps of one ray that lie in occupied cells; see traverse_count in rays.h.
+class March {
+   public:
+    March() = default;
+    March(const Grids& grids, const RayBatch& rays, size_t r, float step_size, float cone_angle)
+        : grids_(&grids), o_(rays.origins + 3 * r), d_(rays.directions + 3 * r), step_size_(step_size), cone_(cone_angle) {
+        for (int k = 0; k < 3; ++k) inverse_[k] = 1 / d_[k];
+        box_ = clip(grids.aabbs + 6 * (grids.n_levels - 1), o_, inverse_, rays.near[r], rays.far[r]);
+        if (!(box_.begin < box_.end) || !std::isfinite(box_.begin) || !std::isfinite(box_.end)) box_ = {0, 0};
+        // The lattice starts at `near`, wherever the box begins.
+        t_ = rays.near[r];
+        if (!std::isfinite(t_)) t_ = box_.begin;
+        if (cone_ == 0) t_ += std::max(0.0f, std::ceil((box_.begin - t_) / step_size - 0.5f)) * step_size;
+    }
+
+    // The next occupied step; false at the end of the ray, or after MAX_STEPS.
+    bool next(float& start, float& end) {
+        while (t_ < box_.end && ++n_steps_ <= MAX_STEPS) {
+            const float dt = length(t_), mid = t_ + 0.5f * dt;
+            if (mid >= box_.end) break;
+            if (mid < box_.begin) {
+                t_ += dt;
+                continue;
+            }
+            if (mid >= cell_.exit) cell_ = cell_at(*grids_, o_, d_, inverse_, mid);  // several steps lie in one cell
+            if (cell_.occupied) {
+                start = t_;
+                end = std::min(t_ + dt, box_.end);
+                t_ += dt;
+                return true;
+            }
+            if (cone_ == 0) {
+                t_ += std::max(1.0f, std::ceil((cell_.exit - mid) / step_size_)) * step_size_;
+            } else {
+                do t_ += length(t_);
+                while (t_ + 0.5f * length(t_) < cell_.exit && t_ < box_.end);
+            }
+        }
+        return false;
+    }
+
+    bool bounded() const { return n_steps_ <= MAX_STEPS; }
+
+   private:
+    float length(float t) const { return std::max(step_size_, t * cone_); }
+
+    const Grids* grids_ = nullptr;
+    const float *o_ = nullptr, *d_ = nullptr;
+    float inverse_[3] = {}, step_size_ = 1, cone_ = 0, t_ = 0;
+    Span box_{0, 0};
+    Cell cell_{false, -std::numeric_limits<float>::infinity()};
+    int64_t n_steps_ = 0;
+};
+
+}  // namespace QS_ISA
+}  // namespace quicksurf

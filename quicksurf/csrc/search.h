@@ -1,0 +1,165 @@
+// Surface search: march, evaluate, bracket and refine in one loop that leaves a ray at its crossing.
+//
+// TILE rays are under way at a time, one a lane. Each turn evaluates one point of every lane in one pass of the fused
+// network; a lane whose ray is finished takes the next ray of its task. A ray's result does not depend on its
+// neighbours in the tile, so the bits do not depend on the number of threads.
+//
+//   march    the middles of the occupied steps, until the logit is above 0
+//   bracket  between that step's middle and the one before; if the step before is not adjacent (its cell is empty, or
+//            the ray enters the box in matter), the surface is the step's start
+//   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
+//            stays twice running has its logit halved, so that it moves too
+#pragma once
+
+#include "kernels.h"
+#include "march.h"
+#include "network.h"
+
+namespace quicksurf {
+namespace QS_ISA {
+
+constexpr size_t SEARCH_RAYS_PER_TASK = 512;
+
+// One ray under way.
+struct SearchLane {
+    bool active = false;
+    size_t ray = 0;
+    March march;
+    float start = 0, end = 0;           // the step being evaluated
+    float last_mid = 0, last_end = 0, last_logit = 0;
+    bool has_last = false;
+    int secants_left = -1;              // -1: marching
+    float low = 0, high = 0, logit_low = 0, logit_high = 0;
+    int side = 0;                       // which end moved last: +1 the inside one
+
+    float false_position() const {
+        const float fraction = -logit_low / std::max(logit_high - logit_low, 1e-12f);
+        return low + std::min(std::max(fraction, 0.0f), 1.0f) * (high - low);
+    }
+    float t() const { return secants_left < 0 ? 0.5f * (start + end) : false_position(); }
+
+    void narrow(float t, float logit) {
+        const bool inside = logit > 0;
+        if (inside) {
+            high = t;
+            logit_high = logit;
+            if (side > 0) logit_low *= 0.5f;
+        } else {
+            low = t;
+            logit_low = logit;
+            if (side < 0) logit_high *= 0.5f;
+        }
+        side = inside ? 1 : -1;
+    }
+};
+
+class SearchTask {
+   public:
+    SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search, uint8_t* hits,
+               float* ts)
+        : network_(network), search_(search), hits_(hits), ts_(ts), tile_(spec), lanes_(TILE) {}
+
+    int64_t run(size_t first, size_t end) {
+        next_ray_ = first;
+        end_ray_ = end;
+        int64_t n_evaluations = 0;
+        for (SearchLane& lane : lanes_) refill(lane);
+        for (;;) {
+            int n_active = 0;
+            for (int i = 0; i < TILE; ++i) n_active += place(lanes_[i], i);
+            if (n_active == 0) return n_evaluations;
+            n_evaluations += n_active;
+            const float* output = network_.forward_tile(tile_, 1);
+            for (int i = 0; i < TILE; ++i)
+                if (lanes_[i].active) advance(lanes_[i], depth_[i], radial_[i] - search_.scale * output[i]);
+        }
+    }
+
+   private:
+    // The lane's next ray that has an occupied step; rays without one are misses.
+    void refill(SearchLane& lane) {
+        lane = SearchLane{};
+        for (; next_ray_ < end_ray_; ++next_ray_) {
+            hits_[next_ray_] = 0;
+            ts_[next_ray_] = 0;
+            lane.march = March(search_.grids, search_.rays, next_ray_, search_.step_size, 0);
+            if (lane.march.next(lane.start, lane.end)) {
+                lane.active = true;
+                lane.ray = next_ray_++;
+                return;
+            }
+        }
+    }
+
+    // Writes the lane's point into the tile; idle lanes evaluate the origin.
+    int place(const SearchLane& lane, int i) {
+        const float t = depth_[i] = lane.active ? lane.t() : 0;
+        float square = 0;
+        for (int d = 0; d < 3; ++d) {
+            const float x = lane.active ? search_.rays.origins[3 * lane.ray + d] + t * search_.rays.directions[3 * lane.ray + d] : 0;
+            tile_.input[d * TILE + i] = x;
+            tile_.input[(d + 3) * TILE + i] = 0.5f * x + 0.5f;
+            square += x * x;
+        }
+        radial_[i] = search_.radius - std::sqrt(square);
+        return lane.active;
+    }
+
+    void advance(SearchLane& lane, float t, float logit) {
+        if (lane.secants_left >= 0) {
+            lane.narrow(t, logit);
+            if (--lane.secants_left == 0) finish(lane, lane.false_position());
+            return;
+        }
+        if (!(logit > 0)) {
+            lane.last_mid = t;
+            lane.last_end = lane.end;
+            lane.last_logit = logit;
+            lane.has_last = true;
+            if (!lane.march.next(lane.start, lane.end)) refill(lane);
+            return;
+        }
+        if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) {
+            finish(lane, lane.start);
+            return;
+        }
+        lane.low = lane.last_mid;
+        lane.logit_low = lane.last_logit;
+        lane.high = t;
+        lane.logit_high = logit;
+        lane.secants_left = search_.n_secant;
+    }
+
+    void finish(SearchLane& lane, float t) {
+        hits_[lane.ray] = 1;
+        ts_[lane.ray] = t;
+        refill(lane);
+    }
+
+    const FusedNetwork<float>& network_;
+    const SurfaceSearch& search_;
+    uint8_t* hits_;
+    float* ts_;
+    typename FusedNetwork<float>::TileScratch tile_;
+    std::vector<SearchLane> lanes_;
+    float depth_[TILE], radial_[TILE];
+    size_t next_ray_ = 0, end_ray_ = 0;
+};
+
+inline int64_t search_surface(const NetworkSpec& spec, const float* params, int n_active_levels, const SurfaceSearch& search,
+                              uint8_t* hits, float* ts) {
+    const FusedNetwork<float> network(spec, params, n_active_levels);
+    const size_t n = search.rays.n, n_tasks = (n + SEARCH_RAYS_PER_TASK - 1) / SEARCH_RAYS_PER_TASK;
+    std::vector<int64_t> evaluations(n_tasks);
+    parallel_for(n_tasks, [&](size_t task) {
+        const size_t first = task * SEARCH_RAYS_PER_TASK;
+        evaluations[task] =
+            SearchTask(network, spec, search, hits, ts).run(first, std::min(n, first + SEARCH_RAYS_PER_TASK));
+    });
+    int64_t sum = 0;
+    for (const int64_t count : evaluations) sum += count;
+    return sum;
+}
+
+}  // namespace QS_ISA
+}  // namespace quicksurf
