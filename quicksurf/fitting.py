@@ -16,6 +16,7 @@ from quicksurf.backends import Backend
 from quicksurf.config import Config
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
+from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
 from quicksurf.optimizer import Adam, Group, network_groups
@@ -26,8 +27,9 @@ from quicksurf.render.renderer import Rendering, RenderSettings
 _STATUS_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 60.0
 _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
-_HELD_OUT_PIXELS = 1024  # per view: the mean over a dozen views is known to 0.1 dB
-_FINAL_HELD_OUT_PIXELS = 4096
+_HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
+_FINAL_HELD_OUT_PIXELS = 48_000
+_MAX_LOST_STEPS = 50
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 
@@ -61,6 +63,7 @@ def fit_scene(
     backend: Backend,
     *,
     seconds: float,
+    seconds_left: Callable[[], float] | None = None,
     resume: Reconstruction | None = None,
     on_status: Callable[[FitStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -69,28 +72,32 @@ def fit_scene(
     """Fit the scene for `seconds`, or until `should_stop`; go on where `resume` ended.
 
     A resumed fit keeps its parameters and moments; its progress restarts at the share of the whole time that is spent.
+
+    Args:
+        seconds_left: what is left now, where the end may still move; schedules follow it.
+
+    Raises:
+        SurfaceError: if the loss is not a number in step after step.
     """
     trainer = Trainer(scene, config, backend, resume)
-    clock = _Clock(trainer.result.seconds_fitted, seconds)
-    window = _Window()
-    checkpoint_at = held_out_at = 0.0
+    clock = _Clock(trainer.result.seconds_fitted, seconds, seconds_left)
+    window = last_window = _Window()
+    checkpoint_at, held_out_at = 0.0, clock.progress() + _HELD_OUT_SHARE
     while not clock.over() and not should_stop():
         progress = clock.progress()
-        rendering, loss, error = trainer.step(progress)
+        window.add(*trainer.step(progress))
         trainer.result.seconds_fitted = clock.fitted()
-        window.add(rendering, loss, error)
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
             trainer.measure_held_out(_HELD_OUT_PIXELS)
         if window.seconds() > _STATUS_SECONDS:
-            on_status(window.status(trainer, clock))
-            window = _Window()
+            on_status(window.status(trainer.result, clock))
+            window, last_window = _Window(), window
         if on_checkpoint and clock.elapsed() > checkpoint_at + _CHECKPOINT_SECONDS:
             checkpoint_at = clock.elapsed()
             on_checkpoint(trainer.snapshot())
-    trainer.measure_held_out(_FINAL_HELD_OUT_PIXELS)
-    if window.n_steps:
-        on_status(window.status(trainer, clock))
+    trainer.finish()
+    on_status((window if window.n_steps else last_window).status(trainer.result, clock))
     return trainer.snapshot()
 
 
@@ -98,7 +105,7 @@ class Trainer:
     """One fit at work: the reconstruction it changes, the pixels it draws and the optimiser."""
 
     def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
-        masked = all(mask is not None for mask in scene.masks)
+        masked = all(mask is not None for mask in scene.masks) if resume is None else resume.masked
         self._train = np.flatnonzero(~scene.held_out).tolist()
         self._held_out = np.flatnonzero(scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
@@ -111,6 +118,7 @@ class Trainer:
         if self.result.optimizer_state:
             self._optimizer.load(self.result.optimizer_state)
         self._n_rays = config.train.n_samples // 32
+        self._n_lost_steps = 0
 
     def step(self, progress: float) -> tuple[Rendering, float, float]:
         """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
@@ -125,18 +133,27 @@ class Trainer:
         colors = result.appearance(rendering.colors, batch.image_indices)
         targets = _over(batch, behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rays, rendering)
-        loss.backward()
-        self._optimizer.step(schedules.learning_rate_factor(progress))
+        if self._is_number(loss):
+            loss.backward()
+            self._optimizer.step(schedules.learning_rate_factor(progress))
         result.step += 1
         self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
         return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
 
     @torch.no_grad()
+    def finish(self) -> None:
+        """Probe every cell of the grid once more, for the mesh, and measure the held-out views well."""
+        result = self.result
+        result.renderer.grid.update(0, result.field.logits, result.settings().sharpness)
+        self.measure_held_out(_FINAL_HELD_OUT_PIXELS)
+
+    @torch.no_grad()
     def measure_held_out(self, n_pixels: int) -> None:
-        """Mean over the held-out views of the PSNR on random pixels of each, always the same ones."""
+        """Mean over the held-out views of the PSNR on `n_pixels` random pixels of all, always the same ones."""
         if self._held_out_bank is None:
             return
-        batch = self._held_out_bank.draw_each(n_pixels, torch.Generator().manual_seed(0))
+        per_view = max(n_pixels // len(self._held_out), 64)
+        batch = self._held_out_bank.draw_each(per_view, torch.Generator().manual_seed(0))
         white = None if batch.masks is None else torch.ones_like(batch.colors)
         parts = []
         for index, pixels in zip(
@@ -151,6 +168,16 @@ class Trainer:
         """The reconstruction with the optimiser's state, ready to be saved."""
         self.result.optimizer_state = self._optimizer.state()
         return self.result
+
+    def _is_number(self, loss: Tensor) -> bool:
+        """Whether to step; a step without rays, or with a loss that overflowed, is left out and counted."""
+        self._n_lost_steps = 0 if torch.isfinite(loss) else self._n_lost_steps + 1
+        if self._n_lost_steps >= _MAX_LOST_STEPS:
+            raise SurfaceError(
+                f"the loss was not a number in {_MAX_LOST_STEPS} steps: no pixel sees the ROI, or the fit diverged; "
+                "set --roi cx,cy,cz,r around the object, or lower train.learning_rate_tables in a preset"
+            )
+        return self._n_lost_steps == 0
 
     def _settings(self, progress: float) -> RenderSettings:
         settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
@@ -226,9 +253,11 @@ class _Clock:
     before: float
     """Seconds fitted by earlier runs."""
     seconds: float
+    seconds_left: Callable[[], float] | None = None
 
     def __post_init__(self) -> None:
         self._start = time.monotonic()
+        self._progress = 0.0
 
     def elapsed(self) -> float:
         return time.monotonic() - self._start
@@ -236,11 +265,17 @@ class _Clock:
     def fitted(self) -> float:
         return self.before + self.elapsed()
 
+    def left(self) -> float:
+        left = self.seconds - self.elapsed()
+        return max(0.0, left if self.seconds_left is None else min(left, self.seconds_left()))
+
     def progress(self) -> float:
-        return min(1.0, self.fitted() / max(self.before + self.seconds, 1e-9))
+        """Share of the whole time that is spent; it never falls, even if the end moves away."""
+        self._progress = max(self._progress, self.fitted() / max(self.fitted() + self.left(), 1e-9))
+        return self._progress
 
     def over(self) -> bool:
-        return self.elapsed() >= self.seconds
+        return self.left() <= 0
 
 
 class _Window:
@@ -248,33 +283,34 @@ class _Window:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self.n_steps = 0
+        self.n_steps = self._n_measured = 0
         self._loss = self._error = 0.0
         self._n_rays = self._n_samples = self._n_evaluations = self._n_hits = 0
 
     def add(self, rendering: Rendering, loss: float, error: float) -> None:
         self.n_steps += 1
-        self._loss += loss
-        self._error += error
-        self._n_rays += len(rendering.depths)
+        self._n_rays += len(rendering.colors)
         self._n_samples += rendering.n_samples
         self._n_evaluations += rendering.n_evaluations
         self._n_hits += int(rendering.surface.hits.sum())
+        if math.isfinite(loss):
+            self._n_measured += 1
+            self._loss += loss
+            self._error += error
 
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    def status(self, trainer: Trainer, clock: _Clock) -> FitStatus:
-        result, n_rays = trainer.result, max(self._n_rays, 1)
+    def status(self, result: Reconstruction, clock: _Clock) -> FitStatus:
+        n_rays, n_measured = max(self._n_rays, 1), max(self._n_measured, 1)
         settings = result.settings()
-        loss = self._loss / self.n_steps
         return FitStatus(
             result.step,
             result.progress,
             clock.elapsed(),
-            max(0.0, clock.seconds - clock.elapsed()),
-            loss if math.isfinite(loss) else 0.0,
-            losses.psnr_of(self._error / self.n_steps),
+            clock.left(),
+            self._loss / n_measured,
+            losses.psnr_of(self._error / n_measured),
             result.psnr_held_out,
             self._n_hits / n_rays,
             settings.interval.half_width,

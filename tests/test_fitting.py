@@ -1,6 +1,7 @@
 """The training step on a tiny capture: it learns, is reproducible, equal on both back ends, and survives saving."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
+from quicksurf.errors import SurfaceError
 from quicksurf.fitting import Trainer, fit_scene
 from quicksurf.reconstruction import Reconstruction
 
@@ -107,6 +109,29 @@ def test_going_on_keeps_the_time_already_spent(capture):
     second = fit_scene(scene, CONFIG, backend, seconds=0.5, resume=first, on_status=statuses.append)
     assert second.seconds_fitted > spent + 0.4 and second.step > step
     assert statuses[0].progress > 0.45  # schedules do not start again
+
+
+def test_schedules_end_when_the_end_moves_nearer(capture):
+    """The pipeline keeps more time for the mesh as it learns how slow the machine is."""
+    start = time.monotonic()
+    statuses = []
+    fit_scene(
+        scene_of(capture, True),
+        CONFIG,
+        backends.load("cpu"),
+        seconds=60,
+        seconds_left=lambda: start + 1.5 - time.monotonic(),
+        on_status=statuses.append,
+    )
+    assert statuses[-1].progress > 0.9 and statuses[-1].seconds < 10
+
+
+def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):
+    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer.result.appearance.offsets.data.fill_(torch.inf)
+    with pytest.raises(SurfaceError, match="not a number"):
+        for _ in range(60):
+            trainer.step(0.1)
 
 
 def test_pixels_are_those_of_their_image(capture):

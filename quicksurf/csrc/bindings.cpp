@@ -219,7 +219,8 @@ Grids make_grids(const Binaries& binaries, const Matrix<const float>& aabbs) {
     }
     expect(grids.n_levels >= 1, "binaries: at least one level");
     for (size_t i = 0; i < binaries.shape(0) * 6; ++i)
-        expect(i % 6 >= 3 ? aabbs.data()[i] > aabbs.data()[i - 3] : std::isfinite(aabbs.data()[i]), "aabbs: min must be below max");
+        expect(std::isfinite(aabbs.data()[i]) && (i % 6 < 3 || aabbs.data()[i] > aabbs.data()[i - 3]),
+               "aabbs: finite, and min below max");
     return grids;
 }
 
@@ -257,8 +258,14 @@ void bind_traverse_fill(Points origins, Points directions, Binaries binaries, Ma
     expect_size(t_ends.size(), t_starts.size(), "t_ends");
     expect_size(ray_indices.size(), t_starts.size(), "ray_indices");
     expect(step_size > 0 && std::isfinite(step_size), "step_size must be positive");
-    nb::gil_scoped_release release;
-    traverse_fill(grids, rays, step_size, cone_angle, offsets.data(), t_starts.data(), t_ends.data(), ray_indices.data());
+    expect(cone_angle >= 0 && cone_angle < 1, "cone_angle must be in [0, 1)");
+    bool agrees;
+    {
+        nb::gil_scoped_release release;
+        agrees = traverse_fill(grids, rays, step_size, cone_angle, offsets.data(), t_starts.data(), t_ends.data(),
+                               ray_indices.data());
+    }
+    expect(agrees, "offsets are not those that traverse_count gives for these rays");
 }
 
 int64_t bind_search(const NetworkSpec& spec, Vector<const float> params, int n_active_levels, Points origins,

@@ -18,7 +18,7 @@ struct Span {
     float begin, end;
 };
 
-// The part of [near, far] inside a box (slab method); empty when begin >= end. NaN gives an empty span.
+// The part of [near, far] inside a box (slab method); empty when begin >= end.
 inline Span clip(const float* aabb, const float* origin, const float* inverse, float near, float far) {
     for (int d = 0; d < 3; ++d) {
         const float a = (aabb[d] - origin[d]) * inverse[d], b = (aabb[d + 3] - origin[d]) * inverse[d];
@@ -65,7 +65,9 @@ class March {
         : grids_(&grids), o_(rays.origins + 3 * r), d_(rays.directions + 3 * r), step_size_(step_size), cone_(cone_angle) {
         for (int k = 0; k < 3; ++k) inverse_[k] = 1 / d_[k];
         box_ = clip(grids.aabbs + 6 * (grids.n_levels - 1), o_, inverse_, rays.near[r], rays.far[r]);
-        if (!(box_.begin < box_.end) || !std::isfinite(box_.begin) || !std::isfinite(box_.end)) box_ = {0, 0};
+        float sum = 0;
+        for (int k = 0; k < 3; ++k) sum += std::fabs(o_[k]) + std::fabs(d_[k]);
+        if (!std::isfinite(sum) || !(box_.begin < box_.end) || !std::isfinite(box_.begin) || !std::isfinite(box_.end)) box_ = {0, 0};
         // The lattice starts at `near`, wherever the box begins.
         t_ = rays.near[r];
         if (!std::isfinite(t_)) t_ = box_.begin;
@@ -92,7 +94,7 @@ class March {
                 t_ += std::max(1.0f, std::ceil((cell_.exit - mid) / step_size_)) * step_size_;
             } else {
                 do t_ += length(t_);
-                while (t_ + 0.5f * length(t_) < cell_.exit && t_ < box_.end);
+                while (t_ + 0.5f * length(t_) < cell_.exit && t_ < box_.end && ++n_steps_ <= MAX_STEPS);
             }
         }
         return false;

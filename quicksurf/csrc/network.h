@@ -60,6 +60,7 @@ void load_tile(Strided<const T> from, size_t first, int count, int n_dims, T* ti
     }
 }
 
+// Comparisons decide, so a NaN becomes 0 (ReLU) or a bound (the others) instead of spreading as in the torch twin.
 template <class T>
 void activate(Activation kind, T* rows, int n_rows) {
     if (kind == Activation::none) return;

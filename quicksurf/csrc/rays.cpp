@@ -89,13 +89,17 @@ bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, f
     return bounded;
 }
 
-void traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, const int64_t* offsets,
+bool traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices) {
+    std::atomic<bool> agrees{true};
     for_rays(rays.n, [&](size_t r) {
         March march(grids, rays, r, step_size, cone_angle);
-        for (int64_t i = offsets[r]; i < offsets[r + 1] && march.next(t_starts[i], t_ends[i]); ++i)
-            ray_indices[i] = static_cast<int64_t>(r);
+        int64_t i = offsets[r];
+        while (i < offsets[r + 1] && march.next(t_starts[i], t_ends[i])) ray_indices[i++] = static_cast<int64_t>(r);
+        float start, end;
+        if (i < offsets[r + 1] || march.next(start, end)) agrees = false;
     });
+    return agrees;
 }
 
 void interval_count(const IntervalSpec& spec, size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends,

@@ -25,8 +25,8 @@ struct RayBatch {
 // the smallest grid that holds it; empty cells are crossed in one jump that stays on the steps' lattice.
 // First pass: counts[r]. Returns false if a ray would take more than 2^20 steps.
 bool traverse_count(const Grids&, const RayBatch&, float step_size, float cone_angle, int64_t* counts);
-// Second pass: t_starts, t_ends, ray_indices [offsets[n]].
-void traverse_fill(const Grids&, const RayBatch&, float step_size, float cone_angle, const int64_t* offsets,
+// Second pass: t_starts, t_ends, ray_indices [offsets[n]]. Returns false if the offsets are not those of the first pass.
+bool traverse_fill(const Grids&, const RayBatch&, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices);
 
 struct IntervalSpec {

@@ -1,12 +1,13 @@
 #include "thread_pool.h"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <condition_variable>
+#include <exception>
 #include <fstream>
 #include <mutex>
 #include <string>
@@ -22,6 +23,7 @@ struct Job {
     const std::function<void(size_t)>* fn;
     size_t n_tasks;
     std::atomic<size_t> next{0};
+    std::exception_ptr error;  // guarded by Pool::mutex_
 };
 
 class Pool {
@@ -41,26 +43,28 @@ class Pool {
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [&] { return busy_ == 0; });
         job_ = nullptr;
+        if (job.error) std::rethrow_exception(job.error);
     }
 
     int size() const { return wanted_; }
     void want(int n) { wanted_ = n; }
 
    private:
-    static void work(Job& job) {
+    void work(Job& job) {
         inside_task = true;
-        for (size_t i = job.next++; i < job.n_tasks; i = job.next++) (*job.fn)(i);
+        try {
+            for (size_t i = job.next++; i < job.n_tasks; i = job.next++) (*job.fn)(i);
+        } catch (...) {
+            job.next = job.n_tasks;
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (!job.error) job.error = std::current_exception();
+        }
         inside_task = false;
     }
 
     void resize() {
         const size_t n = static_cast<size_t>(wanted_ - 1);
-        if (workers_.size() == n && owner_ == getpid()) return;
-        if (owner_ != getpid()) {
-            // After fork() only the calling thread exists: the handles of the parent's workers are abandoned.
-            new std::vector<std::thread>(std::move(workers_));
-            workers_.clear();
-        }
+        if (workers_.size() == n) return;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             stop_ = true;
@@ -70,7 +74,6 @@ class Pool {
         for (auto& worker : workers_) worker.join();
         workers_.clear();
         stop_ = false;
-        owner_ = getpid();
         for (size_t i = 0; i < n; ++i) workers_.emplace_back([this, seen = generation_] { loop(seen); });
     }
 
@@ -97,12 +100,24 @@ class Pool {
     size_t busy_ = 0, generation_ = 0;
     bool stop_ = false;
     std::atomic<int> wanted_{usable_cpus()};
-    pid_t owner_ = getpid();
 };
 
-// Never destroyed: workers may outlive static destruction at interpreter exit.
+Pool* instance = nullptr;
+
+// Never destroyed: workers may outlive static destruction at interpreter exit. After fork() only the calling thread
+// exists and the parent's locks are in any state: the child abandons the pool and starts its own.
 Pool& pool() {
-    static Pool* instance = new Pool;
+    static const bool once = [] {
+        instance = new Pool;
+        pthread_atfork(nullptr, nullptr, [] {
+            const int n = instance->size();
+            instance = new Pool;
+            instance->want(n);
+            inside_task = false;
+        });
+        return true;
+    }();
+    (void)once;
     return *instance;
 }
 

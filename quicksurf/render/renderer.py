@@ -37,12 +37,11 @@ class RenderSettings(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """What rays see; depths are distances along the ray in units of the region's radius."""
+    """What rays see."""
 
     colors: Float[Tensor, "n 3"]
     opacities: Float[Tensor, "n"]
     """Of the surface alone."""
-    depths: Float[Tensor, "n"]
     surface: Surface
     n_samples: int
     n_evaluations: int
@@ -78,17 +77,17 @@ class Renderer:
         seen = rays._replace(far=torch.minimum(far, rays.far))
         steps = self.grid.march(self.backend, seen, settings.march_step)
         samples = place_samples(self.backend, rays, steps, surface, settings.interval, generator)
-        colors, opacities, depths = self._composite(rays, samples, settings, generator)
+        colors, opacities = self._composite(rays, samples, settings, generator)
         if behind is None:
             behind = self._behind(rays, opacities.detach(), settings, generator)
         colors = colors + (1 - opacities)[:, None] * behind
         n_samples = len(samples.ts)
-        return Rendering(colors, opacities, depths, surface, n_samples, n_samples + surface.n_evaluations)
+        return Rendering(colors, opacities, surface, n_samples, n_samples + surface.n_evaluations)
 
     def _composite(
         self, rays: Rays, samples: Samples, settings: RenderSettings, generator: torch.Generator | None
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Colour, opacity and depth of the surface along each ray; only visible samples are shaded."""
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        """Colour and opacity of the surface along each ray; only visible samples are shaded."""
         accumulate = self.backend.rays.accumulate_along_rays
         points = rays.at(samples.ray_indices, samples.ts)
         if settings.noise > 0 and generator is not None:
@@ -97,14 +96,12 @@ class Renderer:
         alphas = alphas_from_logits(logits, samples, settings.sharpness, settings.opacity)
         weights, _ = self.backend.rays.render_weight_from_alpha(alphas, samples.packed_info)
         opacities = accumulate(weights, None, samples.packed_info)[:, 0]
-        depths = accumulate(weights.detach(), samples.ts[:, None], samples.packed_info)[:, 0]
         visible = weights.detach() > _VISIBLE_WEIGHT
         index = torch.nonzero(visible)[:, 0]
         seen = samples.ray_indices[index]
         shades = self.field.colors_of(points[index], features.T[:, index].T, rays.directions[seen])
         packed = _packed_where(visible, samples)
-        colors = accumulate(weights[index], shades, packed)
-        return colors, opacities, depths / opacities.detach().clamp_min(1e-6)
+        return accumulate(weights[index], shades, packed), opacities
 
     def _behind(
         self,

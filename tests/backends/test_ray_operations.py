@@ -229,3 +229,21 @@ def test_bad_arguments_of_ray_kernels_are_refused():
 def test_back_ends_are_named_when_unknown():
     with pytest.raises(backends.BackendError, match="choose auto, cpu"):
         backends.load("cudnn")
+
+
+def test_rays_that_are_not_finite_take_no_steps():
+    origins, directions = rays(3)
+    origins[0, 0], directions[1, 2], origins[2, 1] = torch.nan, torch.inf, -torch.inf
+    steps = march(cpu_rays, origins, directions, torch.ones(1, 4, 4, 4, dtype=torch.bool))
+    assert len(steps.t_starts) == 0
+
+
+def test_offsets_of_other_rays_are_refused():
+    origins, directions = rays(2)
+    occupied = torch.ones(1, 4, 4, 4, dtype=torch.bool)
+    planes = torch.zeros(2), torch.full((2,), 10.0)
+    with pytest.raises(ValueError, match="traverse_count"):
+        _native.traverse_fill(
+            *(origins, directions, occupied, BOX[:1], *planes, 0.05, 0.0, torch.tensor([0, 1, 2])),
+            *(torch.empty(2), torch.empty(2), torch.empty(2, dtype=torch.long)),
+        )
