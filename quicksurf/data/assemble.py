@@ -173,6 +173,8 @@ def _masks(
             found.append(masks.read_mask(path, item, turned))
         else:
             found.append(None if item.alpha is None else masks.binary(item.alpha))
+    files = [path for path in mask_paths if path is not None]
+    masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
 

@@ -114,6 +114,28 @@ def test_alpha_is_the_mask_where_there_are_no_files(saved, capture, options):
         np.testing.assert_array_equal(found, mask)
 
 
+def test_black_masks_are_refused_a_few_are_said(saved, capture, options):
+    paths = capture.save_masks(saved / "masks")
+    black = Image.new("L", Image.open(paths[0]).size)
+    for path in paths[:3]:
+        black.save(path)
+    assert any(
+        "masks without any object: 000.png" in text for text in read_scene(saved, options).report.warnings
+    )
+    for path in paths:
+        black.save(path)
+    with pytest.raises(CaptureError, match=rf"all 10 masks in {saved}/masks are black"):
+        read_scene(saved, options)
+
+
+def test_alpha_that_hides_everything_is_refused(saved, capture, options):
+    for index in range(10):
+        rgba = np.dstack([capture.images[index], np.zeros_like(capture.masks[index])])
+        Image.fromarray(rgba).save(saved / f"images/{index:03d}.png")
+    with pytest.raises(CaptureError, match="all 10 masks in the alpha channels of"):
+        read_scene(saved, options)
+
+
 def test_a_split_that_leaves_nothing_to_fit_is_dropped_and_said(saved, options):
     content = json.loads((saved / "transforms.json").read_text())
     content |= {"train_filenames": [], "test_filenames": [f["file_path"] for f in content["frames"]]}
