@@ -15,6 +15,7 @@ from jaxtyping import Bool, UInt8
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
+from quicksurf.data.camera_checks import check_lenses, check_parallax
 from quicksurf.data.roi import automatic_roi, check_roi
 from quicksurf.data.scene import ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
@@ -70,9 +71,12 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
 
     Raises:
         ImageError: if fewer than three images can be read.
-        CaptureError: if an image or mask has another aspect than its camera says.
+        CaptureError: if an image or mask has another aspect than its camera says, all masks are black, the
+            cameras stand at one place, or a lens cannot be undistorted.
         RoiError: if no camera sees the region of interest.
     """
+    check_lenses(views.cameras, [path.name for path in views.paths])
+    check_parallax(views.cameras, views.points)
     upright = [_upright(views, index) for index in range(len(views.paths))]
     pixels = images.each_or_error(
         range(len(upright)), lambda i: images.read_pixels(views.paths[i], options.max_pixels, upright[i])
