@@ -67,7 +67,7 @@ def every_eighth(n_images: int) -> Bool[np.ndarray, "n"]:
 
 
 def assemble(views: Views, source: Path, options: ReadOptions, report: ReadReport) -> Scene:
-    """Read the pixels of `views` and complete the scene; unreadable files are noted in `report.lost`.
+    """Read the pixels of `views` and complete the scene; unreadable files are noted in the report.
 
     Raises:
         ImageError: if fewer than three images can be read.
@@ -90,7 +90,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     cameras = fit_cameras(views.cameras, read, views.paths)
     found = _masks(views, read, [upright[index] for index in kept], options, report)
     roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
-    report.warnings += check_roi(roi, cameras)
+    report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
         source=source,

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,6 +189,21 @@ def require_images(n_left: int, lost: dict[str, str], where: Path) -> None:
     raise ImageError(f"{found}: at least {MIN_IMAGES} are needed, 20 or more are better{reasons}")
 
 
+def lost_warnings(lost: Mapping[str, str]) -> list[str]:
+    """One line that names up to five files that are not used, each with its reason in short; none if there are none."""
+    if not lost:
+        return []
+    named = [f"{name} ({_in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
+    rest = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    files = "1 file was" if len(lost) == 1 else f"{len(lost)} files were"
+    return [f"{files} not used: {', '.join(named)}{rest}"]
+
+
+def _in_short(name: str, reason: str) -> str:
+    """`reason` without the path before it, and without the details and the advice after it."""
+    return re.split(r"; | \(|, ", reason.split(f"{name}: ")[-1])[0]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open lazily with the size bounded; turn whatever the decoder raises into an `ImageError`."""
@@ -204,7 +219,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: {error}; at most {MAX_MEGAPIXELS} megapixels are read, shrink it"
+            f"{path}: larger than the {MAX_MEGAPIXELS} megapixels that are read: shrink it"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(

@@ -136,6 +136,14 @@ def test_alpha_that_hides_everything_is_refused(saved, capture, options):
         read_scene(saved, options)
 
 
+def test_damaged_photos_are_warned_of(saved, options):
+    (saved / "images/003.png").write_bytes(b"")
+    (saved / "images/007.png").write_text("not a photo")
+    report = read_scene(saved, options).report
+    assert set(report.lost) == {"003.png", "007.png"}
+    assert "2 files were not used: 003.png (the file is empty), 007.png (not an image)" in report.warnings
+
+
 def test_a_split_that_leaves_nothing_to_fit_is_dropped_and_said(saved, options):
     content = json.loads((saved / "transforms.json").read_text())
     content |= {"train_filenames": [], "test_filenames": [f["file_path"] for f in content["frames"]]}
