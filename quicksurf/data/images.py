@@ -77,14 +77,12 @@ def list_images(folder: Path) -> list[Path]:
     """Image files directly inside `folder`, in natural order; hidden files and other kinds are passed over.
 
     Raises:
-        ImageError: if there is none, or if two share a name but for case or suffix (masks and cameras are
-            matched by that name).
+        ImageError: if there is none, naming sub-folders that have some; or if two share a name but for case or
+            suffix (masks and cameras are matched by that name).
     """
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    files = sorted((p for p in files if p.is_file()), key=lambda path: natural_key(path.name))
+    files = sorted(_image_files(folder), key=lambda path: natural_key(path.name))
     if not files:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
+        raise _no_images(folder)
     seen: dict[str, Path] = {}
     for path in files:
         twin = seen.setdefault(path.stem.casefold(), path)
@@ -93,6 +91,35 @@ def list_images(folder: Path) -> list[Path]:
                 f"{folder} holds two photos of one name, {twin.name} and {path.name}: rename or remove one"
             )
     return files
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    return [path for path in files if path.is_file()]
+
+
+def _no_images(folder: Path) -> ImageError:
+    counts = {}
+    for below in sorted((*folder.glob("*/"), *folder.glob("*/*/")), key=lambda path: natural_key(str(path))):
+        if below.is_dir() and not below.name.startswith(".") and (n_images := _n_images(below)):
+            counts[below] = n_images
+    if not counts:
+        kinds = ", ".join(sorted(SUFFIXES))
+        return ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
+    named = [f"{n_images} in {below}" for below, n_images in list(counts.items())[:5]]
+    named += [f"more in {len(counts) - 5} other folders"] if len(counts) > 5 else []
+    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    return ImageError(
+        f"no images in {folder}; {listed}: give {'that' if len(counts) == 1 else 'one of these'}"
+    )
+
+
+def _n_images(folder: Path) -> int:
+    """How many images lie in a folder; none in one that must not be read."""
+    try:
+        return len(_image_files(folder))
+    except OSError:
+        return 0
 
 
 def read_header(path: Path) -> ImageFile:

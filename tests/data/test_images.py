@@ -294,3 +294,30 @@ def test_many_files_that_are_not_used_are_counted():
     assert line.startswith("42 files were not used: 0.jpg (blurred)") and line.endswith(
         "4.jpg (blurred) and 37 more"
     )
+
+
+def fill(folder: Path, n_images: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(n_images):
+        (folder / f"{index}.jpg").write_bytes(b"x")
+
+
+def test_images_in_subfolders_are_counted(tmp_path):
+    fill(tmp_path / "a", 24)
+    with pytest.raises(ImageError) as caught:
+        images.list_images(tmp_path)
+    assert str(caught.value) == f"no images in {tmp_path}; 24 in {tmp_path}/a: give that"
+    fill(tmp_path / "b/left", 31)
+    fill(tmp_path / ".trash", 2)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ImageError) as caught:
+        images.list_images(tmp_path)
+    found = f"24 in {tmp_path}/a and 31 in {tmp_path}/b/left"
+    assert str(caught.value) == f"no images in {tmp_path}; {found}: give one of these"
+
+
+def test_many_subfolders_are_cut_to_five(tmp_path):
+    for index in range(8):
+        fill(tmp_path / f"s{index}", 1)
+    with pytest.raises(ImageError, match=r"1 in \S+/s4 and more in 3 other folders: give one of these"):
+        images.list_images(tmp_path)

@@ -144,6 +144,15 @@ def test_damaged_photos_are_warned_of(saved, options):
     assert "2 files were not used: 003.png (the file is empty), 007.png (not an image)" in report.warnings
 
 
+def test_a_folder_of_folders_is_told_where_the_photos_are(tmp_path, capture, options):
+    for name in ("front", "back"):
+        capture.save_images(tmp_path / name)
+    with pytest.raises(
+        ImageError, match=r"no images in .*; 10 in \S+/back and 10 in \S+/front: give one of these"
+    ):
+        read_scene(tmp_path, options)
+
+
 def test_a_split_that_leaves_nothing_to_fit_is_dropped_and_said(saved, options):
     content = json.loads((saved / "transforms.json").read_text())
     content |= {"train_filenames": [], "test_filenames": [f["file_path"] for f in content["frames"]]}
