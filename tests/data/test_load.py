@@ -90,6 +90,17 @@ def test_roi_that_holds_a_camera_is_a_warning(saved):
     assert any("holds 10 of 10 cameras" in text for text in read_scene(saved, options).report.warnings)
 
 
+def test_reading_goes_on_with_a_roi_around_one_camera(saved, capture):
+    """The ball is kept as given and everything is read; the warning counts the camera and says what to do."""
+    x, y, z = capture.cameras.centers()[4].tolist()
+    options = ReadOptions(max_pixels=10**6, roi=Roi((x, y, z), 0.3), say=lambda line: None)
+    scene = read_scene(saved, options)
+    assert scene.roi == options.roi
+    assert len(scene.images) == len(scene.cameras) == 10
+    (warning,) = [text for text in scene.report.warnings if "region of interest" in text and "holds" in text]
+    assert "holds 1 of 10 cameras: their rays start inside it; a smaller radius" in warning
+
+
 def test_roi_out_of_sight_is_an_error(saved):
     options = ReadOptions(max_pixels=10**6, roi=Roi((0.0, 0.0, 90.0), 1.0), say=lambda line: None)
     with pytest.raises(RoiError, match="no camera sees"):
