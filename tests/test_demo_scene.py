@@ -9,14 +9,16 @@ import torch
 import trimesh
 
 from quicksurf import _native
-from quicksurf.cameras import Cameras, project
+from quicksurf.cameras import Cameras, pixel_rays, project
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.demo_scene.light import irradiance, make_lights
 from quicksurf.demo_scene.paint import Noise
+from quicksurf.demo_scene.render import _pinhole_rays
 from quicksurf.demo_scene.solid import distance
 from quicksurf.mesh.export import read_mesh
 
 N_VIEWS, SIZE = 8, 96
+ROUNDING = 1e-6  # the renderer counts pixels in float32
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,16 @@ def test_the_whole_object_is_in_every_photo(truth, cameras):
     for index in range(N_VIEWS):
         pixels, depths = project(cameras, index, torch.from_numpy(truth.vertices))
         assert (depths > 0).all() and pixels.min() > 0 and pixels.max() < SIZE
+
+
+def test_the_demo_rays_are_those_of_the_lens_model(cameras):
+    """The short way for pinholes against the general one."""
+    columns, rows = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="xy")
+    pixels = torch.stack([columns, rows], -1).reshape(-1, 2).double()
+    origins, expected = pixel_rays(cameras, torch.full((len(pixels),), 3), pixels)
+    center, directions = _pinhole_rays(cameras, 3)
+    assert torch.equal(center, origins[0])
+    assert (directions - expected).abs().max() < ROUNDING
 
 
 def test_cameras_are_above_the_table_and_outside_the_ball(capture, cameras):

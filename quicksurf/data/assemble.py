@@ -15,6 +15,7 @@ from jaxtyping import Bool, UInt8
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
+from quicksurf.data.camera_checks import check_lenses, check_parallax
 from quicksurf.data.roi import automatic_roi, check_roi
 from quicksurf.data.scene import ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
@@ -66,13 +67,16 @@ def every_eighth(n_images: int) -> Bool[np.ndarray, "n"]:
 
 
 def assemble(views: Views, source: Path, options: ReadOptions, report: ReadReport) -> Scene:
-    """Read the pixels of `views` and complete the scene; unreadable files are noted in `report.lost`.
+    """Read the pixels of `views` and complete the scene; unreadable files are noted in the report.
 
     Raises:
         ImageError: if fewer than three images can be read.
-        CaptureError: if an image or mask has another aspect than its camera says.
+        CaptureError: if an image or mask has another aspect than its camera says, all masks are black, the
+            cameras stand at one place, or a lens cannot be undistorted.
         RoiError: if no camera sees the region of interest.
     """
+    check_lenses(views.cameras, [path.name for path in views.paths])
+    check_parallax(views.cameras, views.points)
     upright = [_upright(views, index) for index in range(len(views.paths))]
     pixels = images.each_or_error(
         range(len(upright)), lambda i: images.read_pixels(views.paths[i], options.max_pixels, upright[i])
@@ -86,7 +90,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     cameras = fit_cameras(views.cameras, read, views.paths)
     found = _masks(views, read, [upright[index] for index in kept], options, report)
     roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
-    report.warnings += check_roi(roi, cameras)
+    report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
         source=source,
@@ -173,6 +177,8 @@ def _masks(
             found.append(masks.read_mask(path, item, turned))
         else:
             found.append(None if item.alpha is None else masks.binary(item.alpha))
+    files = [path for path in mask_paths if path is not None]
+    masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
 

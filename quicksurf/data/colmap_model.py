@@ -2,14 +2,19 @@
 
 COLMAP's cameras look along +z with y down and count pixel centres at +0.5, as ours do, so only [R | t] is
 inverted. All its polynomial lenses are special cases of ours; the table says which parameter goes where.
+
+pycolmap is imported when there is a model to read: see `_load_pycolmap`.
 """
 
+import signal
 import struct
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pycolmap
 import torch
 
 from quicksurf.cameras import Cameras
@@ -17,6 +22,9 @@ from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
 from quicksurf.data.images import natural_key, require_images
 from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.errors import CaptureError
+
+if TYPE_CHECKING:
+    import pycolmap
 
 _PLACES = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "")
 _FILES = ("cameras", "images", "points3D")
@@ -60,7 +68,7 @@ def read_colmap(source: Path, options: ReadOptions) -> Scene:
         )
     try:
         _check_lengths(model)
-        reconstruction = pycolmap.Reconstruction(str(model))
+        reconstruction = _load_pycolmap().Reconstruction(str(model))
     except (struct.error, RuntimeError, ValueError, IndexError, MemoryError, OSError) as error:
         raise CaptureError(f"the COLMAP model in {model} is damaged ({error}); export it again") from error
     folder = _image_folder(source, model)
@@ -73,7 +81,7 @@ def read_colmap(source: Path, options: ReadOptions) -> Scene:
 
 
 def scene_from_reconstruction(
-    reconstruction: pycolmap.Reconstruction,
+    reconstruction: "pycolmap.Reconstruction",
     images: Mapping[str, Path],
     root: Path,
     source: Path,
@@ -123,7 +131,7 @@ def scene_from_reconstruction(
     return assemble(views, source, options, report)
 
 
-def sparse_points(reconstruction: pycolmap.Reconstruction, image_ids: list[int]) -> SparsePoints:
+def sparse_points(reconstruction: "pycolmap.Reconstruction", image_ids: list[int]) -> SparsePoints:
     """Reliable points and the images that see them; image i of the result is `image_ids[i]`."""
     number = {image_id: index for index, image_id in enumerate(image_ids)}
     positions, colors, observations = [], [], []
@@ -139,6 +147,22 @@ def sparse_points(reconstruction: pycolmap.Reconstruction, image_ids: list[int])
         colors=torch.from_numpy(np.array(colors, dtype=np.uint8).reshape(-1, 3)),
         observations=torch.tensor(observations, dtype=torch.int64).reshape(-1, 2),
     )
+
+
+def _load_pycolmap() -> ModuleType:
+    """Import pycolmap, and keep the signal handlers that were there.
+
+    Its logging library takes SIGTERM over without Python's knowledge when it is loaded, and would end a fit with
+    a stack trace where the fit's own handler stops it and keeps the result.
+    """
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    import pycolmap
+
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        for signum, handler in handlers.items():
+            if handler is not None:  # None: set by no Python code, nor can it be set again from here
+                signal.signal(signum, handler)
+    return pycolmap
 
 
 def _check_lengths(model: Path) -> None:
@@ -174,7 +198,7 @@ def _length(body: bytes, offset: int, item_bytes: int) -> int:
     return count
 
 
-def _cameras(reconstruction: pycolmap.Reconstruction, images: list[pycolmap.Image]) -> Cameras:
+def _cameras(reconstruction: "pycolmap.Reconstruction", images: list["pycolmap.Image"]) -> Cameras:
     cameras = [reconstruction.cameras[image.camera_id] for image in images]
     lenses = [_lens(camera, image.name) for camera, image in zip(cameras, images, strict=True)]
     worlds = [image.cam_from_world().matrix() for image in images]
@@ -188,7 +212,7 @@ def _cameras(reconstruction: pycolmap.Reconstruction, images: list[pycolmap.Imag
     )
 
 
-def _lens(camera: pycolmap.Camera, name: str) -> tuple[list[float], list[float], bool]:
+def _lens(camera: "pycolmap.Camera", name: str) -> tuple[list[float], list[float], bool]:
     """Intrinsics, distortion and whether it is a fisheye; `name` is an image that has this camera."""
     model = camera.model.name
     if model not in _MODELS:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,14 +77,12 @@ def list_images(folder: Path) -> list[Path]:
     """Image files directly inside `folder`, in natural order; hidden files and other kinds are passed over.
 
     Raises:
-        ImageError: if there is none, or if two share a name but for case or suffix (masks and cameras are
-            matched by that name).
+        ImageError: if there is none, naming sub-folders that have some; or if two share a name but for case or
+            suffix (masks and cameras are matched by that name).
     """
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    files = sorted((p for p in files if p.is_file()), key=lambda path: natural_key(path.name))
+    files = sorted(_image_files(folder), key=lambda path: natural_key(path.name))
     if not files:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
+        raise _no_images(folder)
     seen: dict[str, Path] = {}
     for path in files:
         twin = seen.setdefault(path.stem.casefold(), path)
@@ -93,6 +91,35 @@ def list_images(folder: Path) -> list[Path]:
                 f"{folder} holds two photos of one name, {twin.name} and {path.name}: rename or remove one"
             )
     return files
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    return [path for path in files if path.is_file()]
+
+
+def _no_images(folder: Path) -> ImageError:
+    counts = {}
+    for below in sorted((*folder.glob("*/"), *folder.glob("*/*/")), key=lambda path: natural_key(str(path))):
+        if below.is_dir() and not below.name.startswith(".") and (n_images := _n_images(below)):
+            counts[below] = n_images
+    if not counts:
+        kinds = ", ".join(sorted(SUFFIXES))
+        return ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
+    named = [f"{n_images} in {below}" for below, n_images in list(counts.items())[:5]]
+    named += [f"more in {len(counts) - 5} other folders"] if len(counts) > 5 else []
+    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    return ImageError(
+        f"no images in {folder}; {listed}: give {'that' if len(counts) == 1 else 'one of these'}"
+    )
+
+
+def _n_images(folder: Path) -> int:
+    """How many images lie in a folder; none in one that must not be read."""
+    try:
+        return len(_image_files(folder))
+    except OSError:
+        return 0
 
 
 def read_header(path: Path) -> ImageFile:
@@ -189,6 +216,21 @@ def require_images(n_left: int, lost: dict[str, str], where: Path) -> None:
     raise ImageError(f"{found}: at least {MIN_IMAGES} are needed, 20 or more are better{reasons}")
 
 
+def lost_warnings(lost: Mapping[str, str]) -> list[str]:
+    """One line that names up to five files that are not used, each with its reason in short; none if there are none."""
+    if not lost:
+        return []
+    named = [f"{name} ({_in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
+    rest = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    files = "1 file was" if len(lost) == 1 else f"{len(lost)} files were"
+    return [f"{files} not used: {', '.join(named)}{rest}"]
+
+
+def _in_short(name: str, reason: str) -> str:
+    """`reason` without the path before it, and without the details and the advice after it."""
+    return re.split(r"; | \(|, ", reason.split(f"{name}: ")[-1])[0]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open lazily with the size bounded; turn whatever the decoder raises into an `ImageError`."""
@@ -204,7 +246,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: {error}; at most {MAX_MEGAPIXELS} megapixels are read, shrink it"
+            f"{path}: larger than the {MAX_MEGAPIXELS} megapixels that are read: shrink it"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(

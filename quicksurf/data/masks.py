@@ -71,6 +71,20 @@ def binary(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     return np.where(values > (0 if dim_label else 127), np.uint8(255), np.uint8(0))
 
 
+def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:
+    """Refuse masks of which none holds anything: every photo would be background.
+
+    Raises:
+        CaptureError: if there are masks and all are empty, naming `where` they come from.
+    """
+    given = [mask for mask in masks if mask is not None]
+    if given and not any(mask.any() for mask in given):
+        raise CaptureError(
+            f"all {len(given)} masks in {where} are black: white (255) must be the object; make them again, "
+            "or fit without them by --no-masks"
+        )
+
+
 def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> list[str]:
     """What looks wrong with a set of masks: empty ones, and ones whose white is the surroundings."""
     given = [(name, mask) for name, mask in zip(names, masks, strict=True) if mask is not None]

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from quicksurf import _native
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
 from quicksurf.data.images import (
     ImageFile,
@@ -22,7 +23,7 @@ from quicksurf.data.images import (
 )
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.data.sfm import Photos, Poses, find_poses
-from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry, usable_cpus
+from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry
 from quicksurf.errors import BudgetError, ImageError, PosesError
 from quicksurf.io import write_atomic
 
@@ -92,7 +93,7 @@ def _pose(
 ) -> tuple[Poses, list[ImageFile]]:
     """Poses of the photos that could be copied, and those photos; a second try if too few were found."""
     megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
-    cpus = usable_cpus()
+    cpus = _native.usable_cpus()
     plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
     found, error = _attempt(files, root, options, plan, report, deadline)
     if found is not None and len(found[0].registered) >= _ENOUGH * len(files):

@@ -27,6 +27,7 @@ _PARALLEL = 0.01  # smallest eigenvalue of mean(I - ddᵀ): axes within 6° of o
 _GRID = 48  # cells across the searched ball: the hull's size is known to 2 % of it
 _HULL_IMAGES = 60  # more views than this refine nothing that matters to a ball
 _HULL_AGREE = 0.95  # of the masks that see a cell must hold it: one bad mask in twenty is forgiven
+_LEAST_RADIUS, _GREATEST_RADIUS = 1e-6, 1e4  # of the cameras' median distance: what float32 can resolve
 _HULL_SEEN = 1 / 3  # of the masks must see the cell at all: objects may be cut by the frame
 
 
@@ -69,7 +70,7 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
     """Warnings about a region of interest that holds cameras or that few of them see.
 
     Raises:
-        RoiError: if it is not a ball, or no camera sees any of it.
+        RoiError: if it is not a ball, beyond all proportion to the cameras, or seen by none of them.
     """
     if not all(map(math.isfinite, (*roi.center, roi.radius))) or roi.radius <= 0:
         raise RoiError(
@@ -77,7 +78,14 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
         )
     cameras = cameras.to(torch.float64)
     center = torch.tensor(roi.center, dtype=torch.float64)
-    inside = (cameras.centers() - center).norm(dim=1) < roi.radius
+    distances = (cameras.centers() - center).norm(dim=1)
+    distance = float(distances.median())
+    if not _LEAST_RADIUS * distance <= roi.radius <= _GREATEST_RADIUS * distance:
+        raise RoiError(
+            f"region of interest {_described(roi)}: its radius is out of proportion, the cameras are "
+            f"{distance:.4g} from its centre; they look at {_described(automatic_roi(cameras, [], None))}"
+        )
+    inside = distances < roi.radius
     seeing = int((_sees(cameras, center, roi.radius) | inside).sum())
     if seeing == 0:
         raise RoiError(

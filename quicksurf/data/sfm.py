@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from quicksurf import _native
 from quicksurf import cameras as lens
 from quicksurf.cameras import N_DISTORTION, Cameras
 from quicksurf.data.scene import SparsePoints
-from quicksurf.data.sfm_plan import Plan, usable_cpus
+from quicksurf.data.sfm_plan import Plan
 from quicksurf.errors import BudgetError, PosesError
 
 _GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
@@ -140,7 +141,7 @@ def _run_worker(
             for key in ("n_features", "upsample", "n_partners", "n_neighbors", "use_global")
         },
         "seconds": seconds,
-        "n_threads": usable_cpus(),
+        "n_threads": _native.usable_cpus(),
     }
     with open(folder / "sfm.log", "wb") as log:
         process = _start(log)

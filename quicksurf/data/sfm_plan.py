@@ -7,7 +7,6 @@ Mapping: 0.2 s per photo. They choose and refuse; what keeps the time is the clo
 `quicksurf.data.sfm_worker`.
 """
 
-import os
 from typing import NamedTuple
 
 from quicksurf.errors import BudgetError
@@ -66,11 +65,6 @@ class Plan(NamedTuple):
             f"{self.feature_pixels / 1e6:.1f} MP, {pairs} matched, {mapper} mapping, "
             f"about {self.seconds:.0f} s"
         )
-
-
-def usable_cpus() -> int:
-    """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool) -> Plan:

@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-_N_BATCH = 16
-
 
 class Noise:
     """Value noise: linear interpolation of random values on a periodic lattice."""
@@ -32,18 +30,11 @@ class Noise:
 
 
 def look_up(texture: Float[Tensor, "1 c *size"], at: Float[Tensor, "n k"]) -> Float[Tensor, "n c"]:
-    """Linear interpolation in an image or a volume; `at` is (x, y) or (x, y, z) in [-1, 1] over its outer edges.
-
-    grid_sample shares work between cores by batch entry only, so the points are dealt out as a batch.
-    """
+    """Linear interpolation in an image or a volume; `at` is (x, y) or (x, y, z) in [-1, 1] over its outer edges."""
     n, n_axes = at.shape
-    per_entry = -(-n // _N_BATCH)
-    grid = pad(at, (0, 0, 0, per_entry * _N_BATCH - n)).reshape(
-        _N_BATCH, *[1] * (n_axes - 1), per_entry, n_axes
-    )
-    entries = texture.expand(_N_BATCH, *texture.shape[1:])
-    found = grid_sample(entries, grid, padding_mode="border", align_corners=False)
-    return found.movedim(1, -1).reshape(-1, texture.shape[1])[:n]
+    grid = at.reshape(1, *[1] * (n_axes - 1), n, n_axes)
+    found = grid_sample(texture, grid, padding_mode="border", align_corners=False)
+    return found.reshape(texture.shape[1], n).T
 
 
 def rgb(red: float, green: float, blue: float) -> Float[Tensor, "3"]:

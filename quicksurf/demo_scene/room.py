@@ -18,52 +18,61 @@ from quicksurf.demo_scene.paint import Noise, look_up, mix, rgb, step
 TABLE_RADIUS = 2.7
 _FLOOR_Z, _DOME_RADIUS = -5.0, 11.0  # of a table 70 cm high, the pot being 22 cm
 _FLOOR_RADIUS = math.sqrt(_DOME_RADIUS**2 - _FLOOR_Z**2)  # where the dome meets it
-_TABLE_SIDE, _FLOOR_SIDE, _WALL_SIZE = 1280, 1024, (512, 2048)
+_TABLE_SIDE, _FLOOR_SIDE, _WALL_SIZE = 1024, 768, (448, 1792)
 _LIGHT_SIDE = 256  # shadows are soft: their texture may be coarser
 
 
 class Room(NamedTuple):
-    """Radiance textures, as grid_sample takes them."""
+    """Textures, albedo or radiance, as grid_sample takes them."""
 
     table: Float[Tensor, "1 3 a a"]
     floor: Float[Tensor, "1 3 b b"]
     wall: Float[Tensor, "1 3 h w"]
 
 
-def make_room(lights: Lights, seed: int) -> Room:
-    """Paint and light the table, the floor and the wall."""
+def paint_room(seed: int) -> Room:
+    """The albedo of the table, the floor and the wall."""
     noise = Noise(seed + 1)
+    return Room(
+        _image(_table_albedo(_grid(_TABLE_SIDE, TABLE_RADIUS), noise), (_TABLE_SIDE, _TABLE_SIDE)),
+        _image(_floor_albedo(_grid(_FLOOR_SIDE, _FLOOR_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE)),
+        _image(_wall_albedo(noise), _WALL_SIZE),
+    )
+
+
+def light_room(lights: Lights, paint: Room) -> Room:
+    """The radiance of a painted room: the object's shadows fall on the table, the rest is lit evenly."""
     place = _grid(_LIGHT_SIDE, TABLE_RADIUS)
     sun, sky = irradiance(lights, place, torch.tensor([0.0, 0.0, 1.0]).expand_as(place))
     light = _image(sun + sky, (_LIGHT_SIDE, _LIGHT_SIDE))
-    table = _image(_table_albedo(_grid(_TABLE_SIDE, TABLE_RADIUS), noise), (_TABLE_SIDE, _TABLE_SIDE))
-    light = interpolate(light, size=table.shape[2:], mode="bilinear", align_corners=False)
-    floor = 0.55 * _image(_floor_albedo(_grid(_FLOOR_SIDE, _FLOOR_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE))
-    return Room(table * light, floor, 0.75 * _image(_wall_albedo(noise), _WALL_SIZE))
+    light = interpolate(light, size=paint.table.shape[2:], mode="bilinear", align_corners=False)
+    return Room(paint.table * light, 0.55 * paint.floor, 0.75 * paint.wall)
 
 
 def room_radiance(
-    room: Room, origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    room: Room, origin: Float[Tensor, "3"], directions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3"]:
     """What rays from inside the dome, above the table, see of the room."""
     radiance = torch.empty_like(directions)
     left = torch.arange(len(directions))
     for texture, z, radius in ((room.table, 0.0, TABLE_RADIUS), (room.floor, _FLOOR_Z, _FLOOR_RADIUS)):
-        distance = (z - origins[left, 2]) / directions[left, 2].clamp_max(-1e-6)
-        at = (origins[left, :2] + distance[:, None] * directions[left, :2]) / radius
-        hit = (directions[left, 2] < -1e-6) & (at.square().sum(1) < 1)
-        radiance[left[hit]] = look_up(texture, at[hit])
+        ahead = directions[left]
+        distance = (z - origin[2]) / ahead[:, 2].clamp_max(-1e-6)
+        at = (origin[:2] + distance[:, None] * ahead[:, :2]) / radius
+        hit = (ahead[:, 2] < -1e-6) & (at[:, 0].square() + at[:, 1].square() < 1)
+        found = torch.nonzero(hit)[:, 0]
+        radiance[left[found]] = look_up(texture, at[found])
         left = left[~hit]
-    on_dome = _on_dome(origins[left], directions[left])
+    on_dome = _on_dome(origin, directions[left])
     azimuth, height = torch.atan2(on_dome[:, 1], on_dome[:, 0]) / math.pi, on_dome[:, 2] / _DOME_RADIUS
     radiance[left] = look_up(room.wall, torch.stack([azimuth, height], 1))
     return radiance
 
 
-def _on_dome(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    toward = (origins * directions).sum(1)
-    reach = -toward + (toward**2 + _DOME_RADIUS**2 - origins.square().sum(1)).clamp_min(0).sqrt()
-    return origins + reach[:, None] * directions
+def _on_dome(origin: Float[Tensor, "3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    toward = directions @ origin
+    reach = -toward + (toward**2 + _DOME_RADIUS**2 - origin.square().sum()).clamp_min(0).sqrt()
+    return origin + reach[:, None] * directions
 
 
 def _table_albedo(points: Float[Tensor, "n 3"], noise: Noise) -> Float[Tensor, "n 3"]:

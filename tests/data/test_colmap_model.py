@@ -1,5 +1,8 @@
 """COLMAP models: every lens, both forms, sparse points, and what is wrong with a damaged one."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from quicksurf.cameras import project
 from quicksurf.data.colmap_model import find_model, read_colmap, sparse_points
 from quicksurf.errors import CaptureError, ImageError
 
+ROOT = Path(__file__).parents[2]
 POSE64 = 1e-9
 MODELS = {
     "SIMPLE_PINHOLE": [60.0, 24.5, 19.5],
@@ -169,3 +173,40 @@ def test_damaged_models_are_explained(saved, capture, options, name, text, damag
     path.write_bytes(body[: len(body) // 2] if damage == "truncated" else b"\xff\xfe garbage \n" * 20)
     with pytest.raises((CaptureError, ImageError), match=r"sparse/0|usable images|COLMAP"):
         read_colmap(saved, options)
+
+
+READ_THEN_TERMINATE = """
+import os, signal, sys
+from pathlib import Path
+from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.load import read_scene
+
+def stop(signum, frame):
+    print("stopped in order", flush=True)
+    sys.exit(7)
+
+signal.signal(signal.SIGTERM, stop)
+read_scene(Path(sys.argv[1]), ReadOptions(max_pixels=10**6, say=lambda line: None))
+assert "pycolmap" in sys.modules
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
+
+
+def run_python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+def test_sigterm_still_reaches_our_handler_after_reading_a_model(saved, capture):
+    write(model_of(capture), saved / "sparse/0")
+    ended = run_python(READ_THEN_TERMINATE, str(saved))
+    assert (ended.returncode, ended.stdout) == (7, "stopped in order\n"), ended.stderr
+
+
+def test_photos_and_videos_leave_pycolmap_to_the_worker():
+    modules = ", ".join(f"quicksurf.data.{name}" for name in ("load", "photos", "video", "sfm"))
+    ended = run_python(f"import sys, {modules}; assert 'pycolmap' not in sys.modules")
+    assert ended.returncode == 0, ended.stderr

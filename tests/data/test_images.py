@@ -225,8 +225,12 @@ def test_damaged_files_are_named(tmp_path, damage, says):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_oversized_image_is_refused_by_its_header(tmp_path):
     huge_png(tmp_path / "huge.png")
-    with pytest.raises(ImageError, match="megapixels"):
-        images.read_header(tmp_path / "huge.png")
+    with pytest.raises(
+        ImageError, match=r"huge\.png: larger than the 120 megapixels that are read: shrink it$"
+    ):
+        images.read_header(
+            tmp_path / "huge.png"
+        )  # Pillow refuses it, by a limit that is not to be named as well
     huge_png(tmp_path / "large.png", 11_000)  # within Pillow's own bound of 179 megapixels, above ours
     with pytest.raises(ImageError, match=r"large.png: 11000 x 11000 is 121 megapixels"):
         images.read_header(tmp_path / "large.png")
@@ -266,3 +270,54 @@ def test_too_few_images_are_refused_with_reasons(tmp_path):
     images.require_images(3, {}, tmp_path)
     with pytest.raises(ImageError, match=r"(?s)2 usable images.*bad.jpg: it is empty"):
         images.require_images(2, {"bad.jpg": "it is empty"}, tmp_path)
+
+
+def test_files_that_are_not_used_are_named_in_one_line(tmp_path):
+    truncated_jpeg(tmp_path / "a.jpg")
+    text_as_jpeg(tmp_path / "b.jpg")
+    lost = {}
+    for name in ("a.jpg", "b.jpg"):
+        with pytest.raises(ImageError) as caught:
+            images.read_pixels(tmp_path / name, 10**6)
+        lost[name] = str(caught.value)
+    lost["c.jpg"] = "too few matches: 20 with its best partner"
+    expected = "a.jpg (truncated or corrupt), b.jpg (not an image), c.jpg (too few matches: 20 with its best partner)"
+    assert images.lost_warnings(lost) == [f"3 files were not used: {expected}"]
+    assert images.lost_warnings({"a.jpg": lost["a.jpg"]}) == [
+        "1 file was not used: a.jpg (truncated or corrupt)"
+    ]
+    assert images.lost_warnings({}) == []
+
+
+def test_many_files_that_are_not_used_are_counted():
+    (line,) = images.lost_warnings({f"{index}.jpg": "blurred" for index in range(42)})
+    assert line.startswith("42 files were not used: 0.jpg (blurred)") and line.endswith(
+        "4.jpg (blurred) and 37 more"
+    )
+
+
+def fill(folder: Path, n_images: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(n_images):
+        (folder / f"{index}.jpg").write_bytes(b"x")
+
+
+def test_images_in_subfolders_are_counted(tmp_path):
+    fill(tmp_path / "a", 24)
+    with pytest.raises(ImageError) as caught:
+        images.list_images(tmp_path)
+    assert str(caught.value) == f"no images in {tmp_path}; 24 in {tmp_path}/a: give that"
+    fill(tmp_path / "b/left", 31)
+    fill(tmp_path / ".trash", 2)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ImageError) as caught:
+        images.list_images(tmp_path)
+    found = f"24 in {tmp_path}/a and 31 in {tmp_path}/b/left"
+    assert str(caught.value) == f"no images in {tmp_path}; {found}: give one of these"
+
+
+def test_many_subfolders_are_cut_to_five(tmp_path):
+    for index in range(8):
+        fill(tmp_path / f"s{index}", 1)
+    with pytest.raises(ImageError, match=r"1 in \S+/s4 and more in 3 other folders: give one of these"):
+        images.list_images(tmp_path)

@@ -90,6 +90,17 @@ def test_roi_that_holds_a_camera_is_a_warning(saved):
     assert any("holds 10 of 10 cameras" in text for text in read_scene(saved, options).report.warnings)
 
 
+def test_reading_goes_on_with_a_roi_around_one_camera(saved, capture):
+    """The ball is kept as given and everything is read; the warning counts the camera and says what to do."""
+    x, y, z = capture.cameras.centers()[4].tolist()
+    options = ReadOptions(max_pixels=10**6, roi=Roi((x, y, z), 0.3), say=lambda line: None)
+    scene = read_scene(saved, options)
+    assert scene.roi == options.roi
+    assert len(scene.images) == len(scene.cameras) == 10
+    (warning,) = [text for text in scene.report.warnings if "region of interest" in text and "holds" in text]
+    assert "holds 1 of 10 cameras: their rays start inside it; a smaller radius" in warning
+
+
 def test_roi_out_of_sight_is_an_error(saved):
     options = ReadOptions(max_pixels=10**6, roi=Roi((0.0, 0.0, 90.0), 1.0), say=lambda line: None)
     with pytest.raises(RoiError, match="no camera sees"):
@@ -112,6 +123,45 @@ def test_alpha_is_the_mask_where_there_are_no_files(saved, capture, options):
     scene = read_scene(saved, options)
     for found, mask in zip(scene.masks, capture.masks, strict=True):
         np.testing.assert_array_equal(found, mask)
+
+
+def test_black_masks_are_refused_a_few_are_said(saved, capture, options):
+    paths = capture.save_masks(saved / "masks")
+    black = Image.new("L", Image.open(paths[0]).size)
+    for path in paths[:3]:
+        black.save(path)
+    assert any(
+        "masks without any object: 000.png" in text for text in read_scene(saved, options).report.warnings
+    )
+    for path in paths:
+        black.save(path)
+    with pytest.raises(CaptureError, match=rf"all 10 masks in {saved}/masks are black"):
+        read_scene(saved, options)
+
+
+def test_alpha_that_hides_everything_is_refused(saved, capture, options):
+    for index in range(10):
+        rgba = np.dstack([capture.images[index], np.zeros_like(capture.masks[index])])
+        Image.fromarray(rgba).save(saved / f"images/{index:03d}.png")
+    with pytest.raises(CaptureError, match="all 10 masks in the alpha channels of"):
+        read_scene(saved, options)
+
+
+def test_damaged_photos_are_warned_of(saved, options):
+    (saved / "images/003.png").write_bytes(b"")
+    (saved / "images/007.png").write_text("not a photo")
+    report = read_scene(saved, options).report
+    assert set(report.lost) == {"003.png", "007.png"}
+    assert "2 files were not used: 003.png (the file is empty), 007.png (not an image)" in report.warnings
+
+
+def test_a_folder_of_folders_is_told_where_the_photos_are(tmp_path, capture, options):
+    for name in ("front", "back"):
+        capture.save_images(tmp_path / name)
+    with pytest.raises(
+        ImageError, match=r"no images in .*; 10 in \S+/back and 10 in \S+/front: give one of these"
+    ):
+        read_scene(tmp_path, options)
 
 
 def test_a_split_that_leaves_nothing_to_fit_is_dropped_and_said(saved, options):

@@ -141,3 +141,11 @@ def test_empty_and_inverted_masks_are_said():
     assert "without any object: b;" in masks.mask_warnings([disc, np.zeros_like(disc), disc], names)[0]
     assert "3 of 3 masks look inverted" in masks.mask_warnings([255 - disc] * 3, names)[0]
     assert masks.mask_warnings([np.full_like(disc, 255)] * 3, names) == []
+
+
+def test_masks_that_are_all_black_are_refused_with_their_place():
+    black, disc = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
+    with pytest.raises(CaptureError, match=r"all 2 masks in capture/masks are black.*--no-masks"):
+        masks.require_object([black, None, black], "capture/masks")
+    for given in ([black, disc], [None, None], []):
+        masks.require_object(given, "capture/masks")

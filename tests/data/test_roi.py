@@ -193,6 +193,17 @@ def test_malformed_roi_is_refused(numbers):
         check_roi(Roi(numbers[:3], numbers[3]), ring(CENTER))
 
 
+@pytest.mark.parametrize("radius", [1e-300, 1e-7, 1e5, 1e300])
+def test_roi_out_of_proportion_is_refused_with_a_suggestion(radius):
+    with pytest.raises(RoiError, match=r"out of proportion.*cameras are 3 from.*they look at 0\.\d"):
+        check_roi(Roi(CENTER, radius), ring(CENTER))
+
+
+def test_roi_infinitely_far_away_is_refused():
+    with pytest.raises(RoiError):
+        check_roi(Roi((1e300, 0.0, 0.0), 1.0), ring(CENTER))
+
+
 OBJECTS = {  # the true bounding ball of each development scene (its roi.json), for scoring alone
     "dev-a": ((0.0, 0.0, 0.0), 1.0),
     "dev-b": ((0.800, -1.300, 0.766), 0.370),

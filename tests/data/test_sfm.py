@@ -220,3 +220,22 @@ def _tilted_capture() -> tuple[lens.Cameras, SparsePoints]:
     return moved, SparsePoints(
         points, torch.zeros(50, 3, dtype=torch.uint8), torch.zeros(0, 2, dtype=torch.long)
     )
+
+
+def test_the_worker_gets_the_cpus_that_the_kernels_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One count for all: that of the kernels also knows a container's quota."""
+    jobs: list[dict] = []
+
+    def listen(process: subprocess.Popen, *_: object) -> dict:
+        process.kill()
+        raise PosesError("stop here")
+
+    monkeypatch.setattr(sfm._native, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(sfm.json, "dumps", lambda job: jobs.append(job) or "{}")
+    monkeypatch.setattr(sfm, "_listen", listen)
+    plan = plan_poses(3, 1.0, 300, 2, ordered=False)
+    with pytest.raises(PosesError, match="stop here"):
+        sfm.find_poses(sfm.Photos(["a", "b", "c"], []), tmp_path, plan, 1, lambda _: None)
+    assert jobs[0]["n_threads"] == 3
