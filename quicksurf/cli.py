@@ -12,146 +12,17 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING
 
 from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import QuicksurfError
 
-DESCRIPTION = "A folder of photos to a surface mesh in minutes."
+if TYPE_CHECKING:
+    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
+
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
-
-MeshFormat = Literal["ply", "obj", "glb", "stl"]
-BackendName = Literal["auto", "cpu", "torch"]
-Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-
-
-def _option(metavar: str, default: str) -> Any:
-    """How an option with a default that is found out later shows in the help."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fit a surface to photos and write its mesh."""
-
-    source: tyro.conf.Positional[Path]
-    """Folder of photos, video, transforms.json, COLMAP model, IDR/DTU folder; or a run, to go on with it."""
-    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
-    """Wall-clock for everything, from reading to the last file. On a finished run: minutes to add."""
-    output: Annotated[Path | None, _option("RUN", "(default: runs/NAME-TIME)")] = None
-    """Run folder."""
-    resume: Flag = False
-    """Go on with a run that was cut short."""
-    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
-    """Ball to reconstruct, in the cameras' frame."""
-    masks: Flag = True
-    """Do not use the masks that the capture has."""
-    format: tuple[MeshFormat, ...] = ("ply",)
-    """Mesh files to write."""
-    resolution: Annotated[int | None, _option("N", "(default: the preset's)")] = None
-    """Grid cells along the ROI's diameter when the mesh is extracted."""
-    faces: Annotated[int | None, _option("N", "(default: all)")] = None
-    """Simplify the mesh to at most this many faces."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
-    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
-    device: Literal["auto", "cpu"] = "auto"
-    """Where to compute."""
-    backend: BackendName = "auto"
-    """How to compute: native kernels (cpu) or their slow specification (torch)."""
-    seed: Annotated[int | None, _option("N", "(default: 0)")] = None
-    """Seed of everything random."""
-    quiet: Flag = False
-    """Print errors only."""
-    json: Flag = False
-    """Print summary.json on standard output at the end; progress goes to standard error."""
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Extract the mesh of a finished run again."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    format: tuple[MeshFormat, ...] = ("ply",)
-    """Mesh files to write."""
-    resolution: Annotated[int | None, _option("N", "(default: the run's)")] = None
-    """Grid cells along the ROI's diameter."""
-    faces: Annotated[int | None, _option("N", "(default: the run's)")] = None
-    """Simplify the mesh to at most this many faces; 0 keeps all."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
-    """Folder for the files."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """Render a run along a camera path: PNG and MP4 of colour, depth and normals."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    path: str = "orbit"
-    """orbit, input (the photos' cameras) or a cameras.json."""
-    frames: int = 60
-    """Number of frames of an orbit."""
-    size: int = 480
-    """Longest side in pixels."""
-    rate: int = 30
-    """Frames per second of the MP4."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
-    """Folder for the images."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Measure a run or a mesh: distances to a true surface, PSNR and SSIM on held-out views."""
-
-    target: tyro.conf.Positional[Path]
-    """Run folder or mesh file."""
-    truth: Annotated[Path | None, _option("FILE", "(default: views alone)")] = None
-    """True surface: a mesh or a point cloud in the same frame."""
-    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: everything counts)")] = None
-    """Ball outside which nothing of either surface counts."""
-    views: int = 8
-    """Held-out views of a run to render and compare; 0 for none."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Make a scene with a known surface, fit it, and print how far off the mesh is."""
-
-    minutes: float = 2.0
-    """Wall-clock for the fit and its mesh."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: runs/demo-TIME)")] = None
-    """Folder for the capture and the run."""
-    backend: BackendName = "auto"
-    """How to compute."""
-    quiet: Flag = False
-    """Print the result only."""
-
-
-@dataclass(frozen=True)
-class Doctor:
-    """Look at the machine and the installation; say what is missing and the line that mends it."""
-
-
-Command = (
-    Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
 
 
 def entry_point() -> None:
@@ -172,19 +43,15 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
         started: moment of time.monotonic that `--minutes` count from; the call's if None.
     """
     started = time.monotonic() if started is None else started
-    try:
-        command = tyro.cli(
-            Command,
-            args=list(arguments),
-            prog="quicksurf",
-            description=DESCRIPTION,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 2
+    command = None
     try:
         with signals_noted(StopRequest()) as stop:
+            from quicksurf.commands import parse  # a quarter of a second, in which Ctrl-C may fall
+
+            command = parse(arguments)
             return _dispatch(command, started, stop)
+    except SystemExit as leaving:  # after help or a usage error, both printed
+        return leaving.code if isinstance(leaving.code, int) else 2
     except QuicksurfError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -196,9 +63,9 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
         return _say(_describe_crash(error, command), 1)
 
 
-def _dispatch(
-    command: "Fit | Mesh | Render | Eval | Demo | Doctor", started: float, stop: StopRequest
-) -> int:
+def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
+    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render
+
     if isinstance(command, Fit):
         return _fit(command, started, stop)
     if isinstance(command, Mesh):
@@ -212,7 +79,7 @@ def _dispatch(
     return _doctor()
 
 
-def _fit(command: Fit, started: float, stop: StopRequest) -> int:
+def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
 
     request = pipeline.FitRequest(
@@ -243,7 +110,7 @@ def _fit(command: Fit, started: float, stop: StopRequest) -> int:
     return 0
 
 
-def _mesh(command: Mesh) -> int:
+def _mesh(command: "Mesh") -> int:
     from quicksurf import surfaces
 
     files = surfaces.run_mesh(
@@ -258,7 +125,7 @@ def _mesh(command: Mesh) -> int:
     return 0
 
 
-def _render(command: Render) -> int:
+def _render(command: "Render") -> int:
     from quicksurf import views
 
     request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
@@ -266,7 +133,7 @@ def _render(command: Render) -> int:
     return 0
 
 
-def _eval(command: Eval) -> int:
+def _eval(command: "Eval") -> int:
     from quicksurf import evaluation, pipeline
 
     roi = pipeline.parse_roi(command.roi) if command.roi is not None else None
@@ -274,7 +141,7 @@ def _eval(command: Eval) -> int:
     return 0
 
 
-def _demo(command: Demo, stop: StopRequest) -> int:
+def _demo(command: "Demo", stop: StopRequest) -> int:
     from quicksurf import evaluation
 
     _print_lines(

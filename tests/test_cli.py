@@ -164,6 +164,22 @@ def test_interrupt_before_the_fit_leaves_with_130(
     assert capsys.readouterr().err == "quicksurf: interrupted\n"
 
 
+def test_interrupt_while_the_parser_is_imported_leaves_with_130() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tyro': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from quicksurf.cli import entry_point\n"
+        "entry_point()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=30, cwd=_root()
+    )
+    assert (done.returncode, done.stderr) == (130, "quicksurf: interrupted\n")
+
+
 @pytest.mark.slow
 def test_doctor_finds_this_installation_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0

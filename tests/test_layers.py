@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "quicksurf"
 LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"__init__", "api", "evaluation", "doctor"},
     {"pipeline", "views"},
     {"surfaces", "resume"},
