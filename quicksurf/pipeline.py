@@ -111,6 +111,8 @@ def run_fit(
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
+    stop = stop or StopRequest()
+    stop.listen_again()  # the imports are done
     check_formats(request.formats)
     run = _claim(request)
     with run.locked():
@@ -119,7 +121,7 @@ def run_fit(
             budget = _budget(request, run, started)
             backend = backends.load(request.backend)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
-                session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
+                session = _Session(request, run, config, backend, budget, reporter, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -253,6 +255,7 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     run, budget = session.run, session.budget
     resumed = run.load_checkpoint(session.backend) if run.checkpoint_folder() is not None else None
     session.reporter.stage("fit")
+    session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
     reconstruction = fit(
         scene,
