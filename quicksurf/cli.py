@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quicksurf.budget import StopRequest, process_start, signals_noted
-from quicksurf.errors import QuicksurfError
+from quicksurf.errors import OutputError, QuicksurfError
 
 if TYPE_CHECKING:
     from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
@@ -46,21 +47,28 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
     command = None
     try:
         with signals_noted(StopRequest()) as stop:
-            from quicksurf.commands import parse  # a quarter of a second, in which Ctrl-C may fall
-
-            command = parse(arguments)
-            return _dispatch(command, started, stop)
-    except SystemExit as leaving:  # after help or a usage error, both printed
-        return leaving.code if isinstance(leaving.code, int) else 2
+            command = _parse(arguments)
+            return command if isinstance(command, int) else _dispatch(command, started, stop)
     except QuicksurfError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: say no more at exit
+        _let_go_of_output()  # the reader has left
         return 0
     except Exception as error:
         return _say(_describe_crash(error, command), 1)
+
+
+def _parse(arguments: Sequence[str]) -> "Command | int":
+    """The command, or the exit code if there is none to run: after help, or a usage error."""
+    from quicksurf.commands import parse  # a quarter of a second, in which Ctrl-C may fall
+
+    with _printing():
+        try:
+            return parse(arguments)
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else 2
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
@@ -104,7 +112,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         stream=sys.stderr if command.json else sys.stdout,
     )
     if command.json:
-        print(json.dumps(result.summary))
+        _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         _print_lines(pipeline.describe(result))
     return 0
@@ -154,7 +162,7 @@ def _doctor() -> int:
     from quicksurf import doctor
 
     findings = doctor.examine()
-    print(doctor.report(doctor.machine(), findings))
+    _print_lines([doctor.report(doctor.machine(), findings)])
     return 0 if all(finding.works or not finding.required for finding in findings) else 1
 
 
@@ -166,14 +174,39 @@ def _backend_name(device: str, backend: str) -> str:
 def _print_lines(lines: Iterable[str]) -> None:
     """Print each line as soon as it is there: some take a while."""
     for line in lines:
-        print(line, flush=True)
+        with _printing():
+            print(line)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Have written at the end of the block what it prints.
+
+    Raises:
+        BrokenPipeError: if the reader has left.
+        OutputError: if the disk is full.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _let_go_of_output()
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def _let_go_of_output() -> None:
+    """Send what is still buffered nowhere: Python flushes once more at exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, code: int) -> int:
     """One line on standard error; newlines inside a library's message are folded."""
     if os.environ.get(DEBUG) == "1" and code != INTERRUPTED:
         traceback.print_exc()
-    print(f"quicksurf: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # a closed standard error does not change the exit code
+        print(f"quicksurf: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

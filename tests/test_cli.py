@@ -1,9 +1,13 @@
 """The command line, in process: what it accepts, what it refuses, and with which words and codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_capture import write_capture
@@ -154,9 +158,6 @@ def test_debug_prints_the_traceback(
 def test_interrupt_before_the_fit_leaves_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import os
-    import signal
-
     from quicksurf import doctor
 
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -178,6 +179,45 @@ def test_interrupt_while_the_parser_is_imported_leaves_with_130() -> None:
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=30, cwd=_root()
     )
     assert (done.returncode, done.stderr) == (130, "quicksurf: interrupted\n")
+
+
+def test_a_reader_that_leaves_at_once_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = _run("--help", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
+def test_standard_output_on_a_full_disk_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = _run("--help", stdout=full)
+    assert done.returncode == errors.OutputError.exit_code
+    assert done.stderr == "quicksurf: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.slow
+def test_fit_outlives_its_reader_and_ends_with_its_mesh_at_sigterm(capture: Path, tmp_path: Path) -> None:
+    preset = str(Path(__file__).with_name("tiny.toml"))
+    arguments = ["fit", str(capture), "--output", str(tmp_path / "run"), "--minutes", "1", "--preset", preset]
+    fit = subprocess.Popen(
+        [sys.executable, "-m", "quicksurf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=_root(),
+    )
+    assert fit.stdout is not None and fit.stdout.readline()
+    fit.stdout.close()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while fit.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 6):
+        time.sleep(0.1)
+    fit.send_signal(signal.SIGTERM)
+    assert fit.wait(timeout=30) == 0
+    assert fit.stderr is not None and fit.stderr.read() == ""
+    assert (tmp_path / "run" / "mesh.ply").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_early"]
 
 
 @pytest.mark.slow
@@ -204,6 +244,12 @@ def test_the_real_thing_end_to_end(
     assert (tmp_path / "run" / "render" / "color.mp4").stat().st_size > 0
     assert main(["eval", "run", "--truth", "run/mesh.ply", "--views", "1"]) == 0
     assert main(["fit", "run"]) == errors.OutputError.exit_code
+
+
+def _run(*arguments: str, stdout: Any = subprocess.PIPE) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "quicksurf", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, cwd=_root())
 
 
 def _root() -> Path:
