@@ -1,6 +1,7 @@
 """A fit from end to end, with the real loop cut to a second, and what happens when it is stopped, resumed or fails."""
 
 import json
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,13 +16,14 @@ from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf import pipeline
 from quicksurf.budget import StopRequest
-from quicksurf.data.scene import Roi
+from quicksurf.data.scene import Roi, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
 from quicksurf.pipeline import FitRequest, FitResult, parse_roi, run_fit
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import keep_points
 from quicksurf.runs import Run, open_run
 from quicksurf.surfaces import check_surface, run_mesh
 
@@ -185,6 +187,24 @@ def test_full_disk_still_gets_the_mesh_and_keeps_the_old_checkpoint(
     assert (run.path / "mesh.ply").exists()
     assert (run.path / "checkpoint" / "state.safetensors").read_bytes() == before
     assert any("disk full" in warning for warning in run.read_summary()["warnings"])
+
+
+def test_points_on_a_full_disk_are_said(run: Run) -> None:
+    points = SparsePoints(
+        torch.zeros(4096, 3, dtype=torch.float64),
+        torch.zeros(4096, 3, dtype=torch.uint8),
+        torch.zeros(0, 2, dtype=torch.int64),
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*points\.safetensors"):
+            keep_points(run, points)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (run.path / "points.safetensors").exists()
 
 
 def test_damaged_checkpoint_is_said(run: Run) -> None:
