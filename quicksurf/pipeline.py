@@ -199,11 +199,27 @@ def _resolve_config(request: FitRequest, run: Run) -> Config:
     if run.state == "new" or not kept.exists():
         seed = {} if request.seed is None else {"train.seed": request.seed}
         config = load_config(request.preset, seed)
-    elif request.preset is not None or request.seed is not None:
-        raise ConfigError(f"{run.path} goes on with its own config.toml: leave out --preset and --seed")
     else:
+        _refuse_changes(request, run)
         config = load_config(kept, {})
     return with_mesh(config, request.resolution, request.faces)
+
+
+def _refuse_changes(request: FitRequest, run: Run) -> None:
+    """Refuse options that the field of the run was not fitted with.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    asked = {
+        "--preset": request.preset is not None,
+        "--seed": request.seed is not None,
+        "--roi": request.roi is not None,
+        "--no-masks": not request.masks and run.record.get("masks") is True,
+    }
+    changes = [option for option, given in asked.items() if given]
+    if changes:
+        raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
 
 
 def _work(session: _Session, fit: Fit) -> FitResult:
@@ -233,9 +249,10 @@ def _read(session: _Session) -> Scene:
     """The capture, with the poses that an earlier command of this run found, if any; kept before the fit begins."""
     session.reporter.stage("read")
     request, run = session.request, session.run
+    masks = request.masks if run.state == "new" else run.record.get("masks") is True
     options = ReadOptions(
         max_pixels=session.config.train.max_pixels,
-        use_masks=request.masks,
+        use_masks=masks,
         roi=request.roi or run.roi,
         work_folder=run.path / "poses",
         pose_seconds=session.budget.poses_seconds(),
@@ -246,7 +263,7 @@ def _read(session: _Session) -> Scene:
         session.warn(warning)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
-    run.keep_scene(scene, request.masks, session.budget.seconds / 60)
+    run.keep_scene(scene, masks, session.budget.seconds / 60)
     return scene
 
 

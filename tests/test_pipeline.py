@@ -5,6 +5,8 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf import pipeline
 from quicksurf.budget import StopRequest
-from quicksurf.data.scene import Roi, SparsePoints
+from quicksurf.data.scene import Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
@@ -248,9 +250,35 @@ def test_poses_that_were_found_are_not_found_again(run: Run, capture: Path, fitt
     assert result.summary["seconds"]["poses"] == 0
 
 
-def test_resumed_run_keeps_its_settings(fitted: FitResult) -> None:
-    with pytest.raises(ConfigError, match=r"own config\.toml"):
-        run_fit(FitRequest(fitted.run.path, 1.0, preset="fine"), fit=cut_to(0.0))
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"preset": "fine"}, "--preset"),
+        ({"seed": 3}, "--seed"),
+        ({"roi": Roi((0.0, 0.0, 0.0), 1.0)}, "--roi"),
+        ({"masks": False}, "--no-masks"),
+    ],
+)
+def test_resumed_run_keeps_its_settings(fitted: FitResult, change: dict[str, Any], option: str) -> None:
+    before = (fitted.run.path / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match=f"leave out {option}$"):
+        run_fit(FitRequest(fitted.run.path, 1.0, **change), fit=cut_to(0.0))
+    assert (fitted.run.path / "run.json").read_bytes() == before
+
+
+def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
+    seen: list[Scene] = []
+
+    def fit(scene: Scene, *args: Any, seconds: float, **rest: Any) -> Reconstruction:
+        seen.append(scene)
+        return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
+
+    output = tmp_path / "run"
+    for request in (FitRequest(capture, 1.0, output, masks=False, preset=TINY), FitRequest(output, 1.0)):
+        with suppress(SurfaceError):  # the fits are too short for a surface
+            run_fit(replace(request, resume=output.exists()), fit=fit)
+    assert len(seen) == 2
+    assert all(mask is None for scene in seen for mask in scene.masks)
 
 
 def test_unknown_format_is_refused_before_the_fit(capture: Path, tmp_path: Path) -> None:
