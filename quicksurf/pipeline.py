@@ -310,11 +310,10 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
 
 
 def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list[Path]]:
-    """Make and write the mesh, coarser than configured if the time left demands it and nobody fixed the size."""
+    """Make and write the mesh, coarser than configured, or asked for, if the time left demands it."""
     session.reporter.stage("mesh")
     config = session.config.mesh
-    limit = session.budget.mesh_seconds() if session.request.resolution is None else None
-    mesh, report = reconstruction.mesh(mesh_options(config, limit))
+    mesh, report = reconstruction.mesh(mesh_options(config, session.budget.mesh_seconds()))
     if report.resolution < config.resolution:
         session.warn(
             f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "

@@ -17,7 +17,7 @@ import trimesh
 from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf import pipeline
-from quicksurf.budget import StopRequest
+from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.scene import Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
 from quicksurf.fitting import fit_scene
@@ -207,6 +207,12 @@ def test_points_on_a_full_disk_are_said(run: Run) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert not (run.path / "points.safetensors").exists()
+
+
+def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Budget, "mesh_seconds", lambda self: 0.01)
+    result = run_fit(FitRequest(run.path, 1.0, resolution=384), fit=cut_to(FEW_SECONDS))
+    assert any("not 384: no time for more" in warning for warning in result.summary["warnings"])
 
 
 def test_damaged_checkpoint_is_said(run: Run) -> None:
