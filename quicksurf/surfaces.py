@@ -34,9 +34,11 @@ def run_mesh(
     """Extract the mesh of a run again; return the files written.
 
     Raises:
+        ConfigError: if an option cannot be used.
         OutputError: if `folder` is not a run, or has no usable checkpoint.
         SurfaceError: if its field has no surface.
     """
+    check_formats(formats)
     run = open_run(folder)
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(backend))
@@ -72,11 +74,13 @@ def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse unknown formats now rather than after the fit.
+    """Refuse formats now rather than after the fit.
 
     Raises:
-        ConfigError: naming the unknown one.
+        ConfigError: if there is none, or naming the unknown one.
     """
+    if not formats:
+        raise ConfigError(f"no mesh format is given: choose one or more from {', '.join(FORMATS)}")
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")
