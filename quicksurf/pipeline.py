@@ -22,7 +22,7 @@ from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
 from quicksurf.fitting import FitStatus, fit_scene
-from quicksurf.io import write_json, write_text
+from quicksurf.io import write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
@@ -174,8 +174,8 @@ def _minutes(request: FitRequest, run: Run) -> float:
     """What was asked for; else what an unfinished run has left of its plan; else the default."""
     if request.minutes is not None:
         return request.minutes
-    planned, spent = run.record.get("minutes"), run.record.get("minutes_spent", 0.0)
-    if run.state == "unfinished" and planned is not None:
+    planned, spent = (run.record.get(name) for name in ("minutes", "minutes_spent"))
+    if run.state == "unfinished" and isinstance(planned, float) and isinstance(spent, float):
         return max(1.0, planned - spent)
     return DEFAULT_MINUTES
 
@@ -237,7 +237,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     }
     summary = _summary(session, scene, reconstruction, seconds)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
-    write_json(session.run.path / "summary.json", summary)
+    session.run.finish(summary)
     if session.unsaved is not None:
         raise OutputError(
             f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
@@ -274,6 +274,7 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     session.reporter.stage("fit")
     session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
+    run.begin_fit()
     reconstruction = fit(
         scene,
         session.config,

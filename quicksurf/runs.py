@@ -4,7 +4,8 @@
     RUN/cameras.json   cameras used, nerfstudio's form, frame of the mesh      RUN/points.safetensors   SfM points
     RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
     RUN/checkpoint/    the field              RUN/mesh.*          the surface
-    RUN/summary.json   what came out; its `state` says whether the run is finished
+    RUN/summary.json   what came out; written last, so that its presence says that the run is finished. While minutes
+                       are added, and if that is cut short, the last one is summary.previous.json
 
 Files are replaced whole (quicksurf.io); the checkpoint, a folder, is written beside the old one and the two change
 names, so that a kill at any moment leaves one of them. metrics.jsonl grows by whole lines; a torn last line, all a
@@ -62,7 +63,7 @@ class Run:
     @property
     def state(self) -> str:
         """`new` (nothing fitted), `unfinished` (a checkpoint, no summary) or `finished`."""
-        if (self.path / "summary.json").exists():
+        if self._summary.exists():
             return "finished"
         return "unfinished" if self.checkpoint_folder() is not None else "new"
 
@@ -102,6 +103,7 @@ class Run:
             posed_images=self._posed_images(scene),
             masks=masks,
             minutes=minutes,
+            minutes_spent=0.0,
             names=scene.names,
             held_out=[bool(flag) for flag in scene.held_out],
             frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
@@ -118,6 +120,28 @@ class Run:
         """Add entries to run.json."""
         self.record = {**self.record, **entries}
         write_json(self.path / MARKER, self.record)
+
+    def begin_fit(self) -> None:
+        """Mark the run as unfinished from now on: the summary of an earlier fit steps aside.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        try:
+            if self._summary.exists():
+                os.replace(self._summary, self._previous_summary)
+        except OSError as error:
+            raise OutputError(f"cannot rename {self._summary}: {error.strerror or error}") from error
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which marks the run as finished.
+
+        Raises:
+            OutputError: if the disk is full.
+        """
+        write_json(self._summary, summary)
+        with suppress(OSError):
+            self._previous_summary.unlink(missing_ok=True)
 
     def discard_if_unused(self) -> None:
         """Remove the folder if this command made it and nothing was kept in it: a bad input leaves no litter."""
@@ -192,7 +216,15 @@ class Run:
         Raises:
             OutputError: if it is damaged or absent.
         """
-        return _read_json(self.path / "summary.json")
+        return _read_json(self._summary)
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def _previous_summary(self) -> Path:
+        return self.path / "summary.previous.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from tiny_capture import AXES, CENTER, write_capture
 from quicksurf import pipeline
 from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.scene import Roi, Scene, SparsePoints
-from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
+from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, SurfaceError
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
@@ -150,6 +150,28 @@ def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=TINY), fit=interrupted)
     assert open_run(tmp_path / "run").state == "unfinished"
+
+
+def test_added_minutes_that_are_cut_short_leave_an_unfinished_run_with_its_own_plan(run: Run) -> None:
+    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+        on_checkpoint(rest["resume"])
+        raise KeyboardInterrupt
+
+    run.update(minutes=10.0, minutes_spent=9.9)
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(FitRequest(run.path, 5.0), fit=interrupted)
+    left = open_run(run.path)
+    assert left.state == "unfinished"
+    assert left.record["minutes"] == 5.0
+    assert 0 < left.record["minutes_spent"] < 0.5
+    assert (run.path / "summary.previous.json").exists()
+
+
+def test_refused_addition_leaves_the_run_finished(run: Run) -> None:
+    run.update(source=str(run.path.parent / "gone.json"))
+    with pytest.raises(ImageError):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.0))
+    assert open_run(run.path).state == "finished"
 
 
 def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path: Path) -> None:

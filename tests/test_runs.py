@@ -91,6 +91,17 @@ def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path)
     assert claim_run(run.path, Claim(source, False, True)).state == "finished"
 
 
+def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
+    finish(run)
+    run.begin_fit()
+    assert run.state == "unfinished"
+    assert json.loads((run.path / "summary.previous.json").read_text()) == {"faces": 1}
+    run.finish({"faces": 2})
+    assert run.state == "finished"
+    assert run.read_summary() == {"faces": 2}
+    assert not (run.path / "summary.previous.json").exists()
+
+
 def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
         claim_run(tmp_path / "absent", Claim(source, True, False))
