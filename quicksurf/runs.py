@@ -144,12 +144,16 @@ class Run:
             self._previous_summary.unlink(missing_ok=True)
 
     def discard_if_unused(self) -> None:
-        """Remove the folder if this command made it and nothing was kept in it: a bad input leaves no litter."""
+        """Remove the folder if nothing was kept in it but logs of a search for poses: a bad input leaves no litter."""
         with suppress(OSError):
-            if not {entry.name for entry in self.path.iterdir()} - {MARKER, ".lock"}:
-                (self.path / MARKER).unlink(missing_ok=True)
-                (self.path / ".lock").unlink(missing_ok=True)
-                self.path.rmdir()
+            if all(self._is_litter(path) for path in self.path.rglob("*")):
+                shutil.rmtree(self.path)
+
+    def _is_litter(self, path: Path) -> bool:
+        name = path.relative_to(self.path)
+        if name.parts[0] == "poses":
+            return path.is_dir() or path.suffix == ".log"
+        return str(name) in (MARKER, ".lock")
 
     def checkpoint_folder(self) -> Path | None:
         """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
@@ -231,16 +235,25 @@ class Run:
         """Hold the folder against a second process; the system lets go of it even when this one is killed.
 
         Raises:
-            OutputError: if another process holds it.
+            OutputError: if another process holds it, or the folder cannot be written.
         """
-        with open(self.path / ".lock", "a") as file:
-            try:
+        lock = self.path / ".lock"
+        try:
+            with open(lock, "a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"{self.path} is in use by another quicksurf process: wait for it to end"
-                ) from error
+                handle = os.dup(file.fileno())  # the lock holds until both are closed
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{self.path} is in use by another quicksurf process: wait for it to end"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {lock}: {error.strerror or error}; make the folder writable"
+            ) from error
+        try:
             yield
+        finally:
+            os.close(handle)
 
 
 def default_output(name: str) -> Path:

@@ -119,6 +119,12 @@ def test_lock_keeps_a_second_process_out_and_is_let_go(run: Run) -> None:
         pass
 
 
+def test_folder_that_cannot_be_locked_is_said(run: Run) -> None:
+    (run.path / ".lock").mkdir()  # cannot be opened, by root neither
+    with pytest.raises(OutputError, match=r"cannot write .*\.lock"), run.locked():
+        pass
+
+
 def test_checkpoint_is_replaced(run: Run) -> None:
     for text in ("one", "two"):
         run.save_checkpoint(Field(text))  # type: ignore[arg-type]
@@ -196,6 +202,17 @@ def test_unused_folder_is_removed_and_a_used_one_kept(run: Run) -> None:
     assert _checkpoint_text(run) == "one"
     (run.path / "checkpoint" / "field").unlink()
     (run.path / "checkpoint").rmdir()
+    run.discard_if_unused()
+    assert not run.path.exists()
+
+
+def test_logs_of_a_search_for_poses_are_litter_and_its_frames_are_not(run: Run) -> None:
+    (run.path / "poses" / "frames").mkdir(parents=True)
+    (run.path / "poses" / "sfm.log").write_text("nothing matched")
+    (run.path / "poses" / "frames" / "0.jpg").write_text("")
+    run.discard_if_unused()
+    assert (run.path / "poses" / "frames" / "0.jpg").exists()
+    (run.path / "poses" / "frames" / "0.jpg").unlink()
     run.discard_if_unused()
     assert not run.path.exists()
 
