@@ -42,7 +42,7 @@ class Budget:
         """
         if not 0 < seconds < float("inf"):
             raise BudgetError(
-                f"a budget of {seconds / 60:g} minutes cannot be used: --minutes must be above 0"
+                f"a budget of {seconds / 60:g} minutes cannot be used: --minutes must be above 0, and finite"
             )
         self.seconds = float(seconds)
         self._clock = clock

@@ -15,7 +15,7 @@ import trimesh
 from jaxtyping import Bool, Float
 
 from quicksurf import backends
-from quicksurf.budget import StopRequest
+from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
@@ -53,8 +53,10 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, ba
     Raises:
         OutputError: if the run is damaged or has no mesh.
         SurfaceError: if a surface cannot be read, or nothing of it counts.
-        ConfigError: if there is nothing to measure.
+        ConfigError: if there is nothing to measure, or a negative number of views.
     """
+    if n_views < 0:
+        raise ConfigError(f"--views is {n_views}: give 0 or more")
     run = open_run(target) if target.is_dir() else None
     if truth is None and run is None:
         raise ConfigError(f"{target} is a mesh: give its true surface with --truth")
@@ -74,8 +76,10 @@ def run_demo(
     """Make the demo capture, fit it, compare it with the truth; yield the lines of the report.
 
     Raises:
+        BudgetError: if the minutes cannot be used.
         OutputError: if the folder holds something, or the disk is full.
     """
+    Budget(60 * minutes)  # refused now rather than after the scene is rendered
     folder = output or default_output("demo")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"--output {folder} is not empty: choose another folder")
