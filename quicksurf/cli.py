@@ -215,9 +215,11 @@ def _describe_crash(error: Exception, command: object) -> str:
     folder = getattr(command, "output", None) or getattr(command, "run", None)
     if folder is None or not Path(folder).is_dir():
         folder = tempfile.gettempdir()
-    path = Path(folder) / "traceback.txt"
-    try:
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    what = f"a bug: {type(error).__name__}: {error}"
+    try:  # a name that is free: what lies in a shared folder may be somebody's link
+        handle, path = tempfile.mkstemp(prefix="quicksurf-traceback-", suffix=".txt", dir=folder)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
     except OSError:
-        return f"a bug: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)"
-    return f"a bug: {type(error).__name__}: {error} (traceback in {path})"
+        return f"{what} (set {DEBUG}=1 for the traceback)"
+    return f"{what} (traceback in {path})"
