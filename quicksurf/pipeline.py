@@ -8,7 +8,7 @@ made of the best field there is.
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +140,23 @@ def parse_roi(text: str) -> Roi:
         raise RoiError(
             f"--roi {text!r} is not cx,cy,cz,r: give four numbers in the cameras' frame"
         ) from error
+    return as_roi((x, y, z, radius))
+
+
+def as_roi(values: Sequence[float]) -> Roi:
+    """(cx, cy, cz, r) as a ball.
+
+    Raises:
+        RoiError: if it is not four finite numbers with a positive radius.
+    """
+    try:
+        x, y, z, radius = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise RoiError(f"the ROI {values!r} is not (cx, cy, cz, r): give four numbers") from error
     if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
-        raise RoiError(f"--roi {text!r}: the centre must be finite and the radius above 0")
+        raise RoiError(
+            f"the ROI {x:g},{y:g},{z:g},{radius:g}: the centre must be finite and the radius above 0"
+        )
     return Roi((x, y, z), radius)
 
 

@@ -1,6 +1,7 @@
 """A fit from end to end, with the real loop cut to a second, and what happens when it is stopped, resumed or fails."""
 
 import json
+import math
 import resource
 import shutil
 import signal
@@ -16,10 +17,11 @@ import torch
 import trimesh
 from tiny_capture import AXES, CENTER, write_capture
 
+import quicksurf
 from quicksurf import pipeline
 from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.scene import Roi, Scene, SparsePoints
-from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, SurfaceError
+from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
@@ -319,9 +321,24 @@ def test_roi_is_parsed() -> None:
     assert parse_roi("-1, 2,3e-1,4") == Roi((-1.0, 2.0, 0.3), 4.0)
 
 
-def test_same_api_from_python(fitted: FitResult) -> None:
-    import quicksurf
+@pytest.mark.parametrize("roi", [(0, 0, 1), (0, 0, 0, -1), (0, 0, 0, math.nan)])
+def test_malformed_roi_from_python_is_said(roi: tuple[float, ...]) -> None:
+    with pytest.raises(RoiError):
+        quicksurf.fit("nowhere", roi=roi)
 
+
+def test_one_format_may_be_given_as_a_string(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown mesh format 'fbx'"):
+        quicksurf.fit("nowhere", formats="fbx", output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("count", [0, -1, 5000])
+def test_senseless_number_of_threads_is_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="1 to 1024"):
+        quicksurf.set_num_threads(count)
+
+
+def test_same_api_from_python(fitted: FitResult) -> None:
     loaded = quicksurf.load(fitted.run.path)
     points = torch.stack([CENTER, CENTER + 0.95 * loaded.roi.radius * AXES / AXES.norm()])
     inside, outside = loaded.occupancy(points).tolist()
