@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, load_config, to_toml
@@ -22,6 +21,7 @@ from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
 from quicksurf.fitting import FitStatus, fit_scene
+from quicksurf.hardware import load_backend
 from quicksurf.io import write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
@@ -119,7 +119,7 @@ def run_fit(
         try:
             config = _resolve_config(request, run)
             budget = _budget(request, run, started)
-            backend = backends.load(request.backend)
+            backend = load_backend(request.backend)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
                 session = _Session(request, run, config, backend, budget, reporter, stop)
                 return _work(session, fit)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.hardware import load_backend
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.mesh.types import Mesh
@@ -41,7 +41,7 @@ def run_mesh(
     check_formats(formats)
     run = open_run(folder)
     with run.locked():
-        reconstruction = run.load_checkpoint(backends.load(backend))
+        reconstruction = run.load_checkpoint(load_backend(backend))
         mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
         mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)

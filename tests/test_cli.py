@@ -194,6 +194,15 @@ def test_a_reader_that_leaves_at_once_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_unknown_instruction_set_is_said(capture: Path, tmp_path: Path) -> None:
+    done = _run("fit", str(capture), "--output", str(tmp_path / "run"), QUICKSURF_ISA="foo")
+    assert done.returncode == errors.BackendError.exit_code
+    assert done.stderr.startswith(
+        "quicksurf: QUICKSURF_ISA: instruction set 'foo' cannot run here: choose one"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
 def test_standard_output_on_a_full_disk_is_said() -> None:
     with open("/dev/full", "w") as full:
@@ -251,10 +260,19 @@ def test_the_real_thing_end_to_end(
     assert main(["fit", "run"]) == errors.OutputError.exit_code
 
 
-def _run(*arguments: str, stdout: Any = subprocess.PIPE) -> "subprocess.CompletedProcess[str]":
+def _run(
+    *arguments: str, stdout: Any = subprocess.PIPE, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "quicksurf", *arguments]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, cwd=_root())
+    return subprocess.run(
+        [sys.executable, "-m", "quicksurf", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        cwd=_root(),
+        env={**os.environ, **environment},
+    )
 
 
 def _root() -> Path:

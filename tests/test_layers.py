@@ -17,7 +17,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__init__", "api", "evaluation", "doctor"},
     {"pipeline", "views"},
     {"surfaces", "resume"},
-    {"runs", "status"},
+    {"runs", "status", "hardware"},
     {"fitting", "reconstruction"},
     {"demo_scene"},
     {"mesh"},
