@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ class _Session:
 
     request: FitRequest
     run: Run
+    resumed: Reconstruction | None
+    """What the run's checkpoint holds, to go on with."""
     config: Config
     backend: Backend
     budget: Budget
@@ -117,11 +119,12 @@ def run_fit(
     run = _claim(request)
     with run.locked():
         try:
-            config = _resolve_config(request, run)
             budget = _budget(request, run, started)
             backend = load_backend(request.backend)
+            resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
+            config = _resolve_config(request, run, resumed)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
-                session = _Session(request, run, config, backend, budget, reporter, stop)
+                session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -208,16 +211,26 @@ def _budget(request: FitRequest, run: Run, started: float) -> Budget:
     return budget
 
 
-def _resolve_config(request: FitRequest, run: Run) -> Config:
-    """The preset and options of a new run; the kept config.toml of an old one, whose model they would not fit."""
-    kept = run.path / "config.toml"
-    if run.state == "new" or not kept.exists():
+def _resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None) -> Config:
+    """The preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
+
+    Raises:
+        ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
+    """
+    if resumed is None:
         seed = {} if request.seed is None else {"train.seed": request.seed}
         config = load_config(request.preset, seed)
-    else:
-        _refuse_changes(request, run)
-        config = load_config(kept, {})
-    return with_mesh(config, request.resolution, request.faces)
+        return with_mesh(config, request.resolution, request.faces)
+    _refuse_changes(request, run)
+    kept = run.path / "config.toml"
+    config = load_config(kept, {}) if kept.exists() else resumed.config
+    if replace(config, mesh=resumed.config.mesh) != resumed.config:
+        raise ConfigError(
+            f"{kept} is not what the run was fitted with: delete it to go on with the settings of the checkpoint, or "
+            f"fit anew with --preset {kept} and another --output"
+        )
+    resumed.config = with_mesh(config, request.resolution, request.faces)
+    return resumed.config
 
 
 def _refuse_changes(request: FitRequest, run: Run) -> None:
@@ -264,7 +277,7 @@ def _read(session: _Session) -> Scene:
     """The capture, with the poses that an earlier command of this run found, if any; kept before the fit begins."""
     session.reporter.stage("read")
     request, run = session.request, session.run
-    masks = request.masks if run.state == "new" else run.record.get("masks") is True
+    masks = request.masks if session.resumed is None else run.record.get("masks") is True
     options = ReadOptions(
         max_pixels=session.config.train.max_pixels,
         use_masks=masks,
@@ -285,7 +298,6 @@ def _read(session: _Session) -> Scene:
 def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     """Fit until the clock or the user says stop, and save the field."""
     run, budget = session.run, session.budget
-    resumed = run.load_checkpoint(session.backend) if run.checkpoint_folder() is not None else None
     session.reporter.stage("fit")
     session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
@@ -295,7 +307,7 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
         session.config,
         session.backend,
         seconds=budget.fit_seconds(),
-        resume=resumed,
+        resume=session.resumed,
         on_status=lambda status: _note_status(session, status),
         should_stop=lambda: session.stop() or budget.fit_is_over(),
         on_checkpoint=lambda newest: _save(session, newest),

@@ -20,6 +20,7 @@ from tiny_capture import AXES, CENTER, write_capture
 import quicksurf
 from quicksurf import pipeline
 from quicksurf.budget import Budget, StopRequest
+from quicksurf.config import load_config
 from quicksurf.data.scene import Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
 from quicksurf.fitting import fit_scene
@@ -294,6 +295,23 @@ def test_resumed_run_keeps_its_settings(fitted: FitResult, change: dict[str, Any
     with pytest.raises(ConfigError, match=f"leave out {option}$"):
         run_fit(FitRequest(fitted.run.path, 1.0, **change), fit=cut_to(0.0))
     assert (fitted.run.path / "run.json").read_bytes() == before
+
+
+def test_edited_settings_of_a_run_are_refused_and_deleted_ones_are_the_checkpoints(run: Run) -> None:
+    kept = run.path / "config.toml"
+    text = kept.read_text()
+    kept.write_text(text.replace("n_levels = 6", "n_levels = 8"))
+    with pytest.raises(ConfigError, match=r"config\.toml is not what the run was fitted with"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.0))
+    kept.unlink()
+    run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    assert kept.read_text() == text
+
+
+def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
+    run_fit(FitRequest(run.path, 1.0, faces=300), fit=cut_to(FEW_SECONDS))
+    assert load_config(str(run.path / "config.toml"), {}).mesh.faces == 300
+    assert quicksurf.load(run.path).config.mesh.faces == 300
 
 
 def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
