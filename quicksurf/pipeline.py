@@ -256,21 +256,34 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
     mesh, files = _mesh(session, reconstruction)
-    seconds = {
-        "read": scene.report.seconds_read,
-        "poses": scene.report.seconds_poses,
-        "fit": fitted - began,
-        "mesh": session.budget.elapsed() - fitted,
-        "total": session.budget.elapsed(),
-    }
-    summary = _summary(session, scene, reconstruction, seconds)
+    summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
+    summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     if session.unsaved is not None:
         raise OutputError(
             f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
         )
     return FitResult(session.run, reconstruction, summary)
+
+
+def _stages(poses: float, began: float, fitted: float, total: float) -> dict[str, float]:
+    """Seconds of each stage, which add up to the whole: `read` holds start-up and imports, `mesh` the files.
+
+    Args:
+        poses: seconds that structure from motion took, between the start and `began`.
+        began: when the fit began.
+        fitted: when it ended and the mesh was begun.
+        total: when everything was done.
+    """
+    seconds = {
+        "read": began - poses,
+        "poses": poses,
+        "fit": fitted - began,
+        "mesh": total - fitted,
+        "total": total,
+    }
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _read(session: _Session) -> Scene:
@@ -351,14 +364,11 @@ def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list
     return mesh, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
 
 
-def _summary(
-    session: _Session, scene: Scene, reconstruction: Reconstruction, seconds: dict[str, float]
-) -> dict[str, Any]:
+def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) -> dict[str, Any]:
     return {
         "photos": scene.report.photos,
         "registered": len(scene.images),
         "lost": scene.report.lost,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
         "stopped_early": session.stop(),
@@ -372,6 +382,10 @@ def _summary(
 
 
 def _peak_memory_mb() -> float:
-    """Largest resident memory of this process so far; Linux counts kilobytes, macOS bytes (getrusage(2))."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident memory of this process or of one that it started (structure from motion) so far.
+
+    They are not added up: this process waits, small, while the other works. Linux counts kilobytes, macOS bytes
+    (getrusage(2)).
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
