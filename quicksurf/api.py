@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quicksurf import backends, pipeline
 from quicksurf.errors import ConfigError
+from quicksurf.fit_request import FitRequest, as_roi
 from quicksurf.hardware import load_backend
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.runs import open_run
@@ -36,12 +37,12 @@ def fit(
     Raises:
         QuicksurfError: for every input that cannot be used, with a message that says what to do.
     """
-    request = pipeline.FitRequest(
+    request = FitRequest(
         source=Path(source),
         minutes=minutes,
         output=None if output is None else Path(output),
         resume=resume,
-        roi=None if roi is None else pipeline.as_roi(roi),
+        roi=None if roi is None else as_roi(roi),
         masks=masks,
         formats=(formats,) if isinstance(formats, str) else tuple(formats),
         resolution=resolution,

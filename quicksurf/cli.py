@@ -89,13 +89,14 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
 
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
+    from quicksurf.fit_request import FitRequest, parse_roi
 
-    request = pipeline.FitRequest(
+    request = FitRequest(
         source=command.source,
         minutes=command.minutes,
         output=command.output,
         resume=command.resume,
-        roi=pipeline.parse_roi(command.roi) if command.roi is not None else None,
+        roi=parse_roi(command.roi) if command.roi is not None else None,
         masks=command.masks,
         formats=command.format,
         resolution=command.resolution,
@@ -142,9 +143,10 @@ def _render(command: "Render") -> int:
 
 
 def _eval(command: "Eval") -> int:
-    from quicksurf import evaluation, pipeline
+    from quicksurf import evaluation
+    from quicksurf.fit_request import parse_roi
 
-    roi = pipeline.parse_roi(command.roi) if command.roi is not None else None
+    roi = parse_roi(command.roi) if command.roi is not None else None
     _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
     return 0
 

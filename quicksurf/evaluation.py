@@ -19,6 +19,7 @@ from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.fit_request import FitRequest
 from quicksurf.hardware import load_backend
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.metrics import (
@@ -31,7 +32,7 @@ from quicksurf.metrics import (
     psnr,
     ssim,
 )
-from quicksurf.pipeline import FitRequest, describe, run_fit
+from quicksurf.pipeline import describe, run_fit
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import read_capture
 from quicksurf.runs import Run, default_output, open_run

@@ -8,18 +8,19 @@ made of the best field there is.
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
-from quicksurf.config import Config, load_config, to_toml
+from quicksurf.config import Config, to_toml
 from quicksurf.data.load import ReadOptions
-from quicksurf.data.scene import Roi, Scene
-from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
+from quicksurf.data.scene import Scene
+from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.hardware import load_backend
 from quicksurf.io import write_text
@@ -27,32 +28,13 @@ from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import keep_points, read_capture
-from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.runs import Run
 from quicksurf.status import Silent, Stream, reporting
-from quicksurf.surfaces import check_formats, check_surface, mesh_options, with_mesh
+from quicksurf.surfaces import check_formats, check_surface, mesh_options
 
-DEFAULT_MINUTES = 10.0
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What `quicksurf fit` and `quicksurf.fit` are asked for."""
-
-    source: Path
-    minutes: float | None = None
-    output: Path | None = None
-    resume: bool = False
-    roi: Roi | None = None
-    masks: bool = True
-    formats: tuple[str, ...] = ("ply",)
-    resolution: int | None = None
-    faces: int | None = None
-    preset: str | None = None
-    backend: str = "auto"
-    seed: int | None = None
 
 
 class FitResult(NamedTuple):
@@ -116,51 +98,19 @@ def run_fit(
     stop = stop or StopRequest()
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
-    run = _claim(request)
+    run = claim(request)
     with run.locked():
         try:
-            budget = _budget(request, run, started)
+            budget = budget_of(request, run, started)
             backend = load_backend(request.backend)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
-            config = _resolve_config(request, run, resumed)
+            config = resolve_config(request, run, resumed)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
                 session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
             raise
-
-
-def parse_roi(text: str) -> Roi:
-    """`cx,cy,cz,r` as a ball.
-
-    Raises:
-        RoiError: if it is not four finite numbers with a positive radius.
-    """
-    try:
-        x, y, z, radius = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise RoiError(
-            f"--roi {text!r} is not cx,cy,cz,r: give four numbers in the cameras' frame"
-        ) from error
-    return as_roi((x, y, z, radius))
-
-
-def as_roi(values: Sequence[float]) -> Roi:
-    """(cx, cy, cz, r) as a ball.
-
-    Raises:
-        RoiError: if it is not four finite numbers with a positive radius.
-    """
-    try:
-        x, y, z, radius = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise RoiError(f"the ROI {values!r} is not (cx, cy, cz, r): give four numbers") from error
-    if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
-        raise RoiError(
-            f"the ROI {x:g},{y:g},{z:g},{radius:g}: the centre must be finite and the radius above 0"
-        )
-    return Roi((x, y, z), radius)
 
 
 def describe(result: FitResult) -> list[str]:
@@ -175,79 +125,6 @@ def describe(result: FitResult) -> list[str]:
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
     ]
-
-
-def _claim(request: FitRequest) -> Run:
-    """Take the run folder; a run given as the source stands for its own capture and folder."""
-    source, output = request.source, request.output
-    if is_run(source):
-        if output is not None and output.resolve() != source.resolve():
-            raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
-        source, output = open_run(source).source, source
-    output = output or default_output(source.stem)
-    return claim_run(output, Claim(source, request.resume, request.minutes is not None))
-
-
-def _minutes(request: FitRequest, run: Run) -> float:
-    """What was asked for; else what an unfinished run has left of its plan; else the default."""
-    if request.minutes is not None:
-        return request.minutes
-    planned, spent = (run.record.get(name) for name in ("minutes", "minutes_spent"))
-    if run.state == "unfinished" and isinstance(planned, float) and isinstance(spent, float):
-        return max(1.0, planned - spent)
-    return DEFAULT_MINUTES
-
-
-def _budget(request: FitRequest, run: Run, started: float) -> Budget:
-    """The clock of this command; a mesh that was made before tells how long the next one takes."""
-    budget = Budget(60 * _minutes(request, run), started=started)
-    if run.state == "finished":
-        seconds = run.read_summary().get("seconds")
-        if not isinstance(seconds, dict) or not isinstance(seconds.get("mesh"), (int, float)):
-            raise OutputError(
-                f"{run.path / 'summary.json'} is damaged: it lacks seconds.mesh; delete it and --resume"
-            )
-        budget.expect_mesh_seconds(seconds["mesh"])
-    return budget
-
-
-def _resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None) -> Config:
-    """The preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
-
-    Raises:
-        ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
-    """
-    if resumed is None:
-        seed = {} if request.seed is None else {"train.seed": request.seed}
-        config = load_config(request.preset, seed)
-        return with_mesh(config, request.resolution, request.faces)
-    _refuse_changes(request, run)
-    kept = run.path / "config.toml"
-    config = load_config(kept, {}) if kept.exists() else resumed.config
-    if replace(config, mesh=resumed.config.mesh) != resumed.config:
-        raise ConfigError(
-            f"{kept} is not what the run was fitted with: delete it to go on with the settings of the checkpoint, or "
-            f"fit anew with --preset {kept} and another --output"
-        )
-    resumed.config = with_mesh(config, request.resolution, request.faces)
-    return resumed.config
-
-
-def _refuse_changes(request: FitRequest, run: Run) -> None:
-    """Refuse options that the field of the run was not fitted with.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    asked = {
-        "--preset": request.preset is not None,
-        "--seed": request.seed is not None,
-        "--roi": request.roi is not None,
-        "--no-masks": not request.masks and run.record.get("masks") is True,
-    }
-    changes = [option for option, given in asked.items() if given]
-    if changes:
-        raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
 
 
 def _work(session: _Session, fit: Fit) -> FitResult:

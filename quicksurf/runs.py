@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -238,22 +238,18 @@ class Run:
             OutputError: if another process holds it, or the folder cannot be written.
         """
         lock = self.path / ".lock"
-        try:
-            with open(lock, "a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                handle = os.dup(file.fileno())  # the lock holds until both are closed
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{self.path} is in use by another quicksurf process: wait for it to end"
-            ) from error
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {lock}: {error.strerror or error}; make the folder writable"
-            ) from error
-        try:
+        with ExitStack() as held:
+            try:
+                fcntl.flock(held.enter_context(open(lock, "a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{self.path} is in use by another quicksurf process: wait for it to end"
+                ) from error
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write {lock}: {error.strerror or error}; make the folder writable"
+                ) from error
             yield
-        finally:
-            os.close(handle)
 
 
 def default_output(name: str) -> Path:

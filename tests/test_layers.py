@@ -16,6 +16,7 @@ LAYERS: tuple[set[str], ...] = (
     {"commands"},
     {"__init__", "api", "evaluation", "doctor"},
     {"pipeline", "views"},
+    {"fit_request"},
     {"surfaces", "resume"},
     {"runs", "status", "hardware"},
     {"fitting", "reconstruction"},

@@ -25,10 +25,11 @@ from quicksurf.budget import Budget, StopRequest
 from quicksurf.config import load_config
 from quicksurf.data.scene import Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
+from quicksurf.fit_request import FitRequest, parse_roi
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
-from quicksurf.pipeline import FitRequest, FitResult, parse_roi, run_fit
+from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import keep_points
 from quicksurf.runs import Run, open_run
