@@ -1,15 +1,13 @@
 """The Python side of the same commands: `quicksurf.fit`, `quicksurf.load`, `quicksurf.set_num_threads`."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-import torch
-
 from quicksurf import backends, pipeline
-from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError
+from quicksurf.fit_request import FitRequest, as_roi
+from quicksurf.hardware import load_backend
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.runs import open_run
 
@@ -20,9 +18,9 @@ def fit(
     minutes: float | None = None,
     output: str | PathLike[str] | None = None,
     resume: bool = False,
-    roi: tuple[float, float, float, float] | None = None,
+    roi: Sequence[float] | None = None,
     masks: bool = True,
-    formats: Sequence[str] = ("ply",),
+    formats: str | Sequence[str] = ("ply",),
     resolution: int | None = None,
     faces: int | None = None,
     preset: str | None = None,
@@ -33,19 +31,20 @@ def fit(
     """Fit a surface to a capture, as `quicksurf fit` does, run folder and mesh files included.
 
     The arguments are the command's options. `minutes` counts from this call and defaults to 10. `roi` is
-    (cx, cy, cz, r) in the frame of the capture's cameras.
+    (cx, cy, cz, r) in the frame of the capture's cameras. `formats` are mesh files to write, one or more of ply, obj,
+    glb, stl.
 
     Raises:
         QuicksurfError: for every input that cannot be used, with a message that says what to do.
     """
-    request = pipeline.FitRequest(
+    request = FitRequest(
         source=Path(source),
         minutes=minutes,
         output=None if output is None else Path(output),
         resume=resume,
-        roi=None if roi is None else Roi(roi[:3], roi[3]),
+        roi=None if roi is None else as_roi(roi),
         masks=masks,
-        formats=tuple(formats),
+        formats=(formats,) if isinstance(formats, str) else tuple(formats),
         resolution=resolution,
         faces=faces,
         preset=preset,
@@ -61,19 +60,18 @@ def load(run: str | PathLike[str], *, backend: str = "auto") -> Reconstruction:
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(backends.load(backend))
+    return open_run(Path(run)).load_checkpoint(load_backend(backend))
 
 
 def set_num_threads(count: int) -> None:
-    """Let torch and the native kernels use `count` threads each; they do not compute at the same time.
+    """Let the native kernels use `count` threads; without a call they use every CPU that the process may run on.
+
+    Torch stays at one thread beside them: see `backends`.
 
     Raises:
-        ConfigError: unless `count` is at least 1.
+        ConfigError: unless `count` is 1 to 1024.
     """
-    if count < 1:
-        raise ConfigError(f"set_num_threads({count}): give 1 or more")
-    torch.set_num_threads(count)
-    with suppress(ImportError):  # without the native kernels only torch computes
-        from quicksurf import _native
-
-        _native.set_num_threads(count)
+    try:
+        backends.set_num_threads(count)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"set_num_threads({count!r}): give 1 to 1024") from error

@@ -26,6 +26,8 @@ WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluatin
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
 
 class Budget:
     """Seconds of one command, read from `clock` (monotonic, any origin)."""
@@ -40,7 +42,7 @@ class Budget:
         """
         if not 0 < seconds < float("inf"):
             raise BudgetError(
-                f"a budget of {seconds / 60:g} minutes cannot be used: --minutes must be above 0"
+                f"a budget of {seconds / 60:g} minutes cannot be used: --minutes must be above 0, and finite"
             )
         self.seconds = float(seconds)
         self._clock = clock
@@ -136,11 +138,22 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.listening = False
+        """Whether SIGINT and SIGTERM are to come here."""
         self.worthwhile = False
         """Whether stopping gently gives something: False until the fit begins, and then the first signal leaves."""
 
     def __call__(self) -> bool:
         return self.requested
+
+    def listen_again(self) -> None:
+        """Take the signals back, if they are to come here, from a library that took them when it was imported.
+
+        pycolmap does: glog's failure handler ends the process at SIGTERM with a stack trace.
+        """
+        if self.listening:
+            for signum in CAUGHT:
+                signal.signal(signum, self.on_signal)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """First signal: note the wish. Second, or with nothing to save yet: leave.
@@ -156,12 +169,13 @@ class StopRequest:
 @contextmanager
 def signals_noted(stop: StopRequest) -> Iterator[StopRequest]:
     """Send SIGINT and SIGTERM to `stop` inside the block, and restore the old handlers after it."""
-    caught = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(signum, stop.on_signal) for signum in caught]
+    previous = [signal.signal(signum, stop.on_signal) for signum in CAUGHT]
+    stop.listening = True
     try:
         yield stop
     finally:
-        for signum, handler in zip(caught, previous, strict=True):
+        stop.listening = False
+        for signum, handler in zip(CAUGHT, previous, strict=True):
             signal.signal(signum, handler)
 
 

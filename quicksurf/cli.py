@@ -11,147 +11,19 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING
 
 from quicksurf.budget import StopRequest, process_start, signals_noted
-from quicksurf.errors import QuicksurfError
+from quicksurf.errors import OutputError, QuicksurfError
 
-DESCRIPTION = "A folder of photos to a surface mesh in minutes."
+if TYPE_CHECKING:
+    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
+
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
-
-MeshFormat = Literal["ply", "obj", "glb", "stl"]
-BackendName = Literal["auto", "cpu", "torch"]
-Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-
-
-def _option(metavar: str, default: str) -> Any:
-    """How an option with a default that is found out later shows in the help."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fit a surface to photos and write its mesh."""
-
-    source: tyro.conf.Positional[Path]
-    """Folder of photos, video, transforms.json, COLMAP model, IDR/DTU folder; or a run, to go on with it."""
-    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
-    """Wall-clock for everything, from reading to the last file. On a finished run: minutes to add."""
-    output: Annotated[Path | None, _option("RUN", "(default: runs/NAME-TIME)")] = None
-    """Run folder."""
-    resume: Flag = False
-    """Go on with a run that was cut short."""
-    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
-    """Ball to reconstruct, in the cameras' frame."""
-    masks: Flag = True
-    """Do not use the masks that the capture has."""
-    format: tuple[MeshFormat, ...] = ("ply",)
-    """Mesh files to write."""
-    resolution: Annotated[int | None, _option("N", "(default: the preset's)")] = None
-    """Grid cells along the ROI's diameter when the mesh is extracted."""
-    faces: Annotated[int | None, _option("N", "(default: all)")] = None
-    """Simplify the mesh to at most this many faces."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
-    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
-    device: Literal["auto", "cpu"] = "auto"
-    """Where to compute."""
-    backend: BackendName = "auto"
-    """How to compute: native kernels (cpu) or their slow specification (torch)."""
-    seed: Annotated[int | None, _option("N", "(default: 0)")] = None
-    """Seed of everything random."""
-    quiet: Flag = False
-    """Print errors only."""
-    json: Flag = False
-    """Print summary.json on standard output at the end; progress goes to standard error."""
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Extract the mesh of a finished run again."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    format: tuple[MeshFormat, ...] = ("ply",)
-    """Mesh files to write."""
-    resolution: Annotated[int | None, _option("N", "(default: the run's)")] = None
-    """Grid cells along the ROI's diameter."""
-    faces: Annotated[int | None, _option("N", "(default: the run's)")] = None
-    """Simplify the mesh to at most this many faces; 0 keeps all."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
-    """Folder for the files."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """Render a run along a camera path: PNG and MP4 of colour, depth and normals."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder."""
-    path: str = "orbit"
-    """orbit, input (the photos' cameras) or a cameras.json."""
-    frames: int = 60
-    """Number of frames of an orbit."""
-    size: int = 480
-    """Longest side in pixels."""
-    rate: int = 30
-    """Frames per second of the MP4."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
-    """Folder for the images."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Measure a run or a mesh: distances to a true surface, PSNR and SSIM on held-out views."""
-
-    target: tyro.conf.Positional[Path]
-    """Run folder or mesh file."""
-    truth: Annotated[Path | None, _option("FILE", "(default: views alone)")] = None
-    """True surface: a mesh or a point cloud in the same frame."""
-    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: everything counts)")] = None
-    """Ball outside which nothing of either surface counts."""
-    views: int = 8
-    """Held-out views of a run to render and compare; 0 for none."""
-    backend: BackendName = "auto"
-    """How to compute."""
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Make a scene with a known surface, fit it, and print how far off the mesh is."""
-
-    minutes: float = 2.0
-    """Wall-clock for the fit and its mesh."""
-    output: Annotated[Path | None, _option("FOLDER", "(default: runs/demo-TIME)")] = None
-    """Folder for the capture and the run."""
-    backend: BackendName = "auto"
-    """How to compute."""
-    quiet: Flag = False
-    """Print the result only."""
-
-
-@dataclass(frozen=True)
-class Doctor:
-    """Look at the machine and the installation; say what is missing and the line that mends it."""
-
-
-Command = (
-    Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
 
 
 def entry_point() -> None:
@@ -172,33 +44,36 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
         started: moment of time.monotonic that `--minutes` count from; the call's if None.
     """
     started = time.monotonic() if started is None else started
-    try:
-        command = tyro.cli(
-            Command,
-            args=list(arguments),
-            prog="quicksurf",
-            description=DESCRIPTION,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 2
+    command = None
     try:
         with signals_noted(StopRequest()) as stop:
-            return _dispatch(command, started, stop)
+            command = _parse(arguments)
+            return command if isinstance(command, int) else _dispatch(command, started, stop)
     except QuicksurfError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: say no more at exit
+        _let_go_of_output()  # the reader has left
         return 0
     except Exception as error:
         return _say(_describe_crash(error, command), 1)
 
 
-def _dispatch(
-    command: "Fit | Mesh | Render | Eval | Demo | Doctor", started: float, stop: StopRequest
-) -> int:
+def _parse(arguments: Sequence[str]) -> "Command | int":
+    """The command, or the exit code if there is none to run: after help, or a usage error."""
+    from quicksurf.commands import parse  # a quarter of a second, in which Ctrl-C may fall
+
+    with _printing():
+        try:
+            return parse(arguments)
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else 2
+
+
+def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
+    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render
+
     if isinstance(command, Fit):
         return _fit(command, started, stop)
     if isinstance(command, Mesh):
@@ -212,15 +87,16 @@ def _dispatch(
     return _doctor()
 
 
-def _fit(command: Fit, started: float, stop: StopRequest) -> int:
+def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
+    from quicksurf.fit_request import FitRequest, parse_roi
 
-    request = pipeline.FitRequest(
+    request = FitRequest(
         source=command.source,
         minutes=command.minutes,
         output=command.output,
         resume=command.resume,
-        roi=pipeline.parse_roi(command.roi) if command.roi is not None else None,
+        roi=parse_roi(command.roi) if command.roi is not None else None,
         masks=command.masks,
         formats=command.format,
         resolution=command.resolution,
@@ -237,13 +113,13 @@ def _fit(command: Fit, started: float, stop: StopRequest) -> int:
         stream=sys.stderr if command.json else sys.stdout,
     )
     if command.json:
-        print(json.dumps(result.summary))
+        _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         _print_lines(pipeline.describe(result))
     return 0
 
 
-def _mesh(command: Mesh) -> int:
+def _mesh(command: "Mesh") -> int:
     from quicksurf import surfaces
 
     files = surfaces.run_mesh(
@@ -258,7 +134,7 @@ def _mesh(command: Mesh) -> int:
     return 0
 
 
-def _render(command: Render) -> int:
+def _render(command: "Render") -> int:
     from quicksurf import views
 
     request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
@@ -266,15 +142,16 @@ def _render(command: Render) -> int:
     return 0
 
 
-def _eval(command: Eval) -> int:
-    from quicksurf import evaluation, pipeline
+def _eval(command: "Eval") -> int:
+    from quicksurf import evaluation
+    from quicksurf.fit_request import parse_roi
 
-    roi = pipeline.parse_roi(command.roi) if command.roi is not None else None
+    roi = parse_roi(command.roi) if command.roi is not None else None
     _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
     return 0
 
 
-def _demo(command: Demo, stop: StopRequest) -> int:
+def _demo(command: "Demo", stop: StopRequest) -> int:
     from quicksurf import evaluation
 
     _print_lines(
@@ -287,7 +164,7 @@ def _doctor() -> int:
     from quicksurf import doctor
 
     findings = doctor.examine()
-    print(doctor.report(doctor.machine(), findings))
+    _print_lines([doctor.report(doctor.machine(), findings)])
     return 0 if all(finding.works or not finding.required for finding in findings) else 1
 
 
@@ -299,14 +176,39 @@ def _backend_name(device: str, backend: str) -> str:
 def _print_lines(lines: Iterable[str]) -> None:
     """Print each line as soon as it is there: some take a while."""
     for line in lines:
-        print(line, flush=True)
+        with _printing():
+            print(line)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Have written at the end of the block what it prints.
+
+    Raises:
+        BrokenPipeError: if the reader has left.
+        OutputError: if the disk is full.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _let_go_of_output()
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def _let_go_of_output() -> None:
+    """Send what is still buffered nowhere: Python flushes once more at exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, code: int) -> int:
     """One line on standard error; newlines inside a library's message are folded."""
     if os.environ.get(DEBUG) == "1" and code != INTERRUPTED:
         traceback.print_exc()
-    print(f"quicksurf: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # a closed standard error does not change the exit code
+        print(f"quicksurf: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -315,9 +217,11 @@ def _describe_crash(error: Exception, command: object) -> str:
     folder = getattr(command, "output", None) or getattr(command, "run", None)
     if folder is None or not Path(folder).is_dir():
         folder = tempfile.gettempdir()
-    path = Path(folder) / "traceback.txt"
-    try:
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    what = f"a bug: {type(error).__name__}: {error}"
+    try:  # a name that is free: what lies in a shared folder may be somebody's link
+        handle, path = tempfile.mkstemp(prefix="quicksurf-traceback-", suffix=".txt", dir=folder)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
     except OSError:
-        return f"a bug: {type(error).__name__}: {error} (set {DEBUG}=1 for the traceback)"
-    return f"a bug: {type(error).__name__}: {error} (traceback in {path})"
+        return f"{what} (set {DEBUG}=1 for the traceback)"
+    return f"{what} (traceback in {path})"

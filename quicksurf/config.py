@@ -35,6 +35,16 @@ class Between(NamedTuple):
 
     low: float
     high: float
+    or_zero: bool = False
+    """Whether 0 may be chosen besides."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, (int, float)) and (
+            self.low <= value <= self.high or (self.or_zero and value == 0)
+        )
+
+    def __str__(self) -> str:
+        return ("0, or " if self.or_zero else "") + f"{self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)
@@ -94,8 +104,8 @@ class MeshConfig:
 
     resolution: Annotated[int, Between(96, 2048)] = 384
     """Grid cells along the ROI's diameter."""
-    faces: Annotated[int, Between(0, 100_000_000)] = 0
-    """Largest number of faces; 0 keeps all."""
+    faces: Annotated[int, Between(4, 100_000_000, or_zero=True)] = 0
+    """Largest number of faces; 0 keeps all. A closed surface has at least four."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +240,8 @@ def _check(name: str, value: Any, annotation: Any, origin: str) -> Any:
         value = float(value)
     if type(value) is not base:
         raise ConfigError(f"{origin}: {name} is {value!r} ({type(value).__name__}); expected {base.__name__}")
-    if bounds is not None and not bounds.low <= value <= bounds.high:
-        raise ConfigError(f"{origin}: {name} is {value!r}; expected {bounds.low:g} to {bounds.high:g}")
+    if bounds is not None and value not in bounds:
+        raise ConfigError(f"{origin}: {name} is {value!r}; expected {bounds}")
     return value
 
 

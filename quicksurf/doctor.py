@@ -53,7 +53,11 @@ class Machine(NamedTuple):
 
 PROBES = (
     Probe("torch", "import torch; print(torch.__version__)", "pip install 'torch>=2.6,<2.14'"),
-    Probe("native kernels", "import torch, quicksurf._native as n; print(n.__file__)", BUILD),
+    Probe(
+        "native kernels",
+        "import torch, quicksurf._native as n; print(n.instruction_set(), '-', n.__file__)",
+        BUILD,
+    ),
     Probe(
         "back end cpu",
         "from quicksurf import backends; b = backends.load('cpu'); print(b.device, '-', b.reason)",

@@ -14,12 +14,13 @@ import torch
 import trimesh
 from jaxtyping import Bool, Float
 
-from quicksurf import backends
-from quicksurf.budget import StopRequest
+from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.fit_request import FitRequest
+from quicksurf.hardware import load_backend
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.metrics import (
     N_SAMPLES,
@@ -31,7 +32,7 @@ from quicksurf.metrics import (
     psnr,
     ssim,
 )
-from quicksurf.pipeline import FitRequest, describe, run_fit
+from quicksurf.pipeline import describe, run_fit
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import read_capture
 from quicksurf.runs import Run, default_output, open_run
@@ -53,8 +54,10 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, ba
     Raises:
         OutputError: if the run is damaged or has no mesh.
         SurfaceError: if a surface cannot be read, or nothing of it counts.
-        ConfigError: if there is nothing to measure.
+        ConfigError: if there is nothing to measure, or a negative number of views.
     """
+    if n_views < 0:
+        raise ConfigError(f"--views is {n_views}: give 0 or more")
     run = open_run(target) if target.is_dir() else None
     if truth is None and run is None:
         raise ConfigError(f"{target} is a mesh: give its true surface with --truth")
@@ -74,8 +77,10 @@ def run_demo(
     """Make the demo capture, fit it, compare it with the truth; yield the lines of the report.
 
     Raises:
+        BudgetError: if the minutes cannot be used.
         OutputError: if the folder holds something, or the disk is full.
     """
+    Budget(60 * minutes)  # refused now rather than after the scene is rendered
     folder = output or default_output("demo")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"--output {folder} is not empty: choose another folder")
@@ -149,7 +154,7 @@ def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
 
 
 def _report_views(run: Run, n_views: int, backend: str) -> Iterator[str]:
-    reconstruction = run.load_checkpoint(backends.load(backend))
+    reconstruction = run.load_checkpoint(load_backend(backend))
     options = ReadOptions(
         max_pixels=reconstruction.config.train.max_pixels,
         use_masks=reconstruction.masked,

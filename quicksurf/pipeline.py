@@ -14,45 +14,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
-from quicksurf.config import Config, load_config, to_toml
+from quicksurf.config import Config, to_toml
 from quicksurf.data.load import ReadOptions
-from quicksurf.data.scene import Roi, Scene
-from quicksurf.errors import ConfigError, OutputError, QuicksurfError, RoiError
+from quicksurf.data.scene import Scene
+from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
-from quicksurf.io import write_json, write_text
+from quicksurf.hardware import load_backend
+from quicksurf.io import write_text
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import keep_points, read_capture
-from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.runs import Run
 from quicksurf.status import Silent, Stream, reporting
-from quicksurf.surfaces import check_formats, check_surface, mesh_options, with_mesh
+from quicksurf.surfaces import check_formats, check_surface, mesh_options
 
-DEFAULT_MINUTES = 10.0
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """What `quicksurf fit` and `quicksurf.fit` are asked for."""
-
-    source: Path
-    minutes: float | None = None
-    output: Path | None = None
-    resume: bool = False
-    roi: Roi | None = None
-    masks: bool = True
-    formats: tuple[str, ...] = ("ply",)
-    resolution: int | None = None
-    faces: int | None = None
-    preset: str | None = None
-    backend: str = "auto"
-    seed: int | None = None
 
 
 class FitResult(NamedTuple):
@@ -69,6 +51,8 @@ class _Session:
 
     request: FitRequest
     run: Run
+    resumed: Reconstruction | None
+    """What the run's checkpoint holds, to go on with."""
     config: Config
     backend: Backend
     budget: Budget
@@ -111,36 +95,22 @@ def run_fit(
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
+    stop = stop or StopRequest()
+    stop.listen_again()  # the imports are done
     check_formats(request.formats)
-    run = _claim(request)
+    run = claim(request)
     with run.locked():
         try:
-            config = _resolve_config(request, run)
-            budget = _budget(request, run, started)
-            backend = backends.load(request.backend)
+            budget = budget_of(request, run, started)
+            backend = load_backend(request.backend)
+            resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
+            config = resolve_config(request, run, resumed)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
-                session = _Session(request, run, config, backend, budget, reporter, stop or StopRequest())
+                session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
             raise
-
-
-def parse_roi(text: str) -> Roi:
-    """`cx,cy,cz,r` as a ball.
-
-    Raises:
-        RoiError: if it is not four finite numbers with a positive radius.
-    """
-    try:
-        x, y, z, radius = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise RoiError(
-            f"--roi {text!r} is not cx,cy,cz,r: give four numbers in the cameras' frame"
-        ) from error
-    if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
-        raise RoiError(f"--roi {text!r}: the centre must be finite and the radius above 0")
-    return Roi((x, y, z), radius)
 
 
 def describe(result: FitResult) -> list[str]:
@@ -157,69 +127,16 @@ def describe(result: FitResult) -> list[str]:
     ]
 
 
-def _claim(request: FitRequest) -> Run:
-    """Take the run folder; a run given as the source stands for its own capture and folder."""
-    source, output = request.source, request.output
-    if is_run(source):
-        if output is not None and output.resolve() != source.resolve():
-            raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
-        source, output = open_run(source).source, source
-    output = output or default_output(source.stem)
-    return claim_run(output, Claim(source, request.resume, request.minutes is not None))
-
-
-def _minutes(request: FitRequest, run: Run) -> float:
-    """What was asked for; else what an unfinished run has left of its plan; else the default."""
-    if request.minutes is not None:
-        return request.minutes
-    planned, spent = run.record.get("minutes"), run.record.get("minutes_spent", 0.0)
-    if run.state == "unfinished" and planned is not None:
-        return max(1.0, planned - spent)
-    return DEFAULT_MINUTES
-
-
-def _budget(request: FitRequest, run: Run, started: float) -> Budget:
-    """The clock of this command; a mesh that was made before tells how long the next one takes."""
-    budget = Budget(60 * _minutes(request, run), started=started)
-    if run.state == "finished":
-        seconds = run.read_summary().get("seconds")
-        if not isinstance(seconds, dict) or not isinstance(seconds.get("mesh"), (int, float)):
-            raise OutputError(
-                f"{run.path / 'summary.json'} is damaged: it lacks seconds.mesh; delete it and --resume"
-            )
-        budget.expect_mesh_seconds(seconds["mesh"])
-    return budget
-
-
-def _resolve_config(request: FitRequest, run: Run) -> Config:
-    """The preset and options of a new run; the kept config.toml of an old one, whose model they would not fit."""
-    kept = run.path / "config.toml"
-    if run.state == "new" or not kept.exists():
-        seed = {} if request.seed is None else {"train.seed": request.seed}
-        config = load_config(request.preset, seed)
-    elif request.preset is not None or request.seed is not None:
-        raise ConfigError(f"{run.path} goes on with its own config.toml: leave out --preset and --seed")
-    else:
-        config = load_config(kept, {})
-    return with_mesh(config, request.resolution, request.faces)
-
-
 def _work(session: _Session, fit: Fit) -> FitResult:
     scene = _read(session)
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
     mesh, files = _mesh(session, reconstruction)
-    seconds = {
-        "read": scene.report.seconds_read,
-        "poses": scene.report.seconds_poses,
-        "fit": fitted - began,
-        "mesh": session.budget.elapsed() - fitted,
-        "total": session.budget.elapsed(),
-    }
-    summary = _summary(session, scene, reconstruction, seconds)
+    summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
-    write_json(session.run.path / "summary.json", summary)
+    summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
+    session.run.finish(summary)
     if session.unsaved is not None:
         raise OutputError(
             f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
@@ -227,13 +144,33 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     return FitResult(session.run, reconstruction, summary)
 
 
+def _stages(poses: float, began: float, fitted: float, total: float) -> dict[str, float]:
+    """Seconds of each stage, which add up to the whole: `read` holds start-up and imports, `mesh` the files.
+
+    Args:
+        poses: seconds that structure from motion took, between the start and `began`.
+        began: when the fit began.
+        fitted: when it ended and the mesh was begun.
+        total: when everything was done.
+    """
+    seconds = {
+        "read": began - poses,
+        "poses": poses,
+        "fit": fitted - began,
+        "mesh": total - fitted,
+        "total": total,
+    }
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
 def _read(session: _Session) -> Scene:
     """The capture, with the poses that an earlier command of this run found, if any; kept before the fit begins."""
     session.reporter.stage("read")
     request, run = session.request, session.run
+    masks = request.masks if session.resumed is None else run.record.get("masks") is True
     options = ReadOptions(
         max_pixels=session.config.train.max_pixels,
-        use_masks=request.masks,
+        use_masks=masks,
         roi=request.roi or run.roi,
         work_folder=run.path / "poses",
         pose_seconds=session.budget.poses_seconds(),
@@ -244,22 +181,23 @@ def _read(session: _Session) -> Scene:
         session.warn(warning)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
-    run.keep_scene(scene, request.masks, session.budget.seconds / 60)
+    run.keep_scene(scene, masks, session.budget.seconds / 60)
     return scene
 
 
 def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     """Fit until the clock or the user says stop, and save the field."""
     run, budget = session.run, session.budget
-    resumed = run.load_checkpoint(session.backend) if run.checkpoint_folder() is not None else None
     session.reporter.stage("fit")
+    session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
+    run.begin_fit()
     reconstruction = fit(
         scene,
         session.config,
         session.backend,
         seconds=budget.fit_seconds(),
-        resume=resumed,
+        resume=session.resumed,
         on_status=lambda status: _note_status(session, status),
         should_stop=lambda: session.stop() or budget.fit_is_over(),
         on_checkpoint=lambda newest: _save(session, newest),
@@ -290,11 +228,10 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
 
 
 def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list[Path]]:
-    """Make and write the mesh, coarser than configured if the time left demands it and nobody fixed the size."""
+    """Make and write the mesh, coarser than configured, or asked for, if the time left demands it."""
     session.reporter.stage("mesh")
     config = session.config.mesh
-    limit = session.budget.mesh_seconds() if session.request.resolution is None else None
-    mesh, report = reconstruction.mesh(mesh_options(config, limit))
+    mesh, report = reconstruction.mesh(mesh_options(config, session.budget.mesh_seconds()))
     if report.resolution < config.resolution:
         session.warn(
             f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "
@@ -304,14 +241,11 @@ def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list
     return mesh, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
 
 
-def _summary(
-    session: _Session, scene: Scene, reconstruction: Reconstruction, seconds: dict[str, float]
-) -> dict[str, Any]:
+def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) -> dict[str, Any]:
     return {
         "photos": scene.report.photos,
         "registered": len(scene.images),
         "lost": scene.report.lost,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
         "stopped_early": session.stop(),
@@ -325,6 +259,10 @@ def _summary(
 
 
 def _peak_memory_mb() -> float:
-    """Largest resident memory of this process so far; Linux counts kilobytes, macOS bytes (getrusage(2))."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident memory of this process or of one that it started (structure from motion) so far.
+
+    They are not added up: this process waits, small, while the other works. Linux counts kilobytes, macOS bytes
+    (getrusage(2)).
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

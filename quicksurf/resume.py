@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from quicksurf.data.assemble import ReadOptions, Views, assemble
 from quicksurf.data.load import read_scene
 from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
-from quicksurf.io import atomic_path
+from quicksurf.io import write_atomic
 from quicksurf.runs import Run
 
 POINTS = "points.safetensors"
@@ -40,10 +40,14 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
 
 
 def keep_points(run: Run, points: SparsePoints | None) -> None:
-    """Write the points that structure from motion gave; they guide the fit, and cannot be had again."""
+    """Write the points that structure from motion gave: the region of interest is found from them again.
+
+    Raises:
+        OutputError: if the disk is full.
+    """
     if points is not None:
-        with atomic_path(run.path / POINTS) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in points._asdict().items()}, temporary)
+        blob = save({name: tensor.contiguous() for name, tensor in points._asdict().items()})
+        write_atomic(run.path / POINTS, lambda file: file.write(blob))
 
 
 def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:

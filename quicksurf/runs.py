@@ -4,7 +4,8 @@
     RUN/cameras.json   cameras used, nerfstudio's form, frame of the mesh      RUN/points.safetensors   SfM points
     RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
     RUN/checkpoint/    the field              RUN/mesh.*          the surface
-    RUN/summary.json   what came out; its `state` says whether the run is finished
+    RUN/summary.json   what came out; written last, so that its presence says that the run is finished. While minutes
+                       are added, and if that is cut short, the last one is summary.previous.json
 
 Files are replaced whole (quicksurf.io); the checkpoint, a folder, is written beside the old one and the two change
 names, so that a kill at any moment leaves one of them. metrics.jsonl grows by whole lines; a torn last line, all a
@@ -18,7 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +63,7 @@ class Run:
     @property
     def state(self) -> str:
         """`new` (nothing fitted), `unfinished` (a checkpoint, no summary) or `finished`."""
-        if (self.path / "summary.json").exists():
+        if self._summary.exists():
             return "finished"
         return "unfinished" if self.checkpoint_folder() is not None else "new"
 
@@ -102,6 +103,7 @@ class Run:
             posed_images=self._posed_images(scene),
             masks=masks,
             minutes=minutes,
+            minutes_spent=0.0,
             names=scene.names,
             held_out=[bool(flag) for flag in scene.held_out],
             frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
@@ -119,13 +121,39 @@ class Run:
         self.record = {**self.record, **entries}
         write_json(self.path / MARKER, self.record)
 
-    def discard_if_unused(self) -> None:
-        """Remove the folder if this command made it and nothing was kept in it: a bad input leaves no litter."""
+    def begin_fit(self) -> None:
+        """Mark the run as unfinished from now on: the summary of an earlier fit steps aside.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        try:
+            if self._summary.exists():
+                os.replace(self._summary, self._previous_summary)
+        except OSError as error:
+            raise OutputError(f"cannot rename {self._summary}: {error.strerror or error}") from error
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which marks the run as finished.
+
+        Raises:
+            OutputError: if the disk is full.
+        """
+        write_json(self._summary, summary)
         with suppress(OSError):
-            if not {entry.name for entry in self.path.iterdir()} - {MARKER, ".lock"}:
-                (self.path / MARKER).unlink(missing_ok=True)
-                (self.path / ".lock").unlink(missing_ok=True)
-                self.path.rmdir()
+            self._previous_summary.unlink(missing_ok=True)
+
+    def discard_if_unused(self) -> None:
+        """Remove the folder if nothing was kept in it but logs of a search for poses: a bad input leaves no litter."""
+        with suppress(OSError):
+            if all(self._is_litter(path) for path in self.path.rglob("*")):
+                shutil.rmtree(self.path)
+
+    def _is_litter(self, path: Path) -> bool:
+        name = path.relative_to(self.path)
+        if name.parts[0] == "poses":
+            return path.is_dir() or path.suffix == ".log"
+        return str(name) in (MARKER, ".lock")
 
     def checkpoint_folder(self) -> Path | None:
         """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
@@ -192,21 +220,34 @@ class Run:
         Raises:
             OutputError: if it is damaged or absent.
         """
-        return _read_json(self.path / "summary.json")
+        return _read_json(self._summary)
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def _previous_summary(self) -> Path:
+        return self.path / "summary.previous.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second process; the system lets go of it even when this one is killed.
 
         Raises:
-            OutputError: if another process holds it.
+            OutputError: if another process holds it, or the folder cannot be written.
         """
-        with open(self.path / ".lock", "a") as file:
+        lock = self.path / ".lock"
+        with ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held.enter_context(open(lock, "a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutputError(
                     f"{self.path} is in use by another quicksurf process: wait for it to end"
+                ) from error
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write {lock}: {error.strerror or error}; make the folder writable"
                 ) from error
             yield
 

@@ -51,10 +51,14 @@ class Silent:
 
 
 class Lines(Silent):
-    """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere."""
+    """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere.
+
+    Silent once a line cannot be written: the mesh is worth more than the words (`quicksurf fit ... | head -1`).
+    """
 
     def __init__(self, budget: "Budget", stream: Stream) -> None:
-        self._budget, self._stream = budget, stream
+        self._budget = budget
+        self._stream: Stream | None = stream
         self._last = float("-inf")
 
     def stage(self, name: str) -> None:
@@ -77,7 +81,12 @@ class Lines(Silent):
             self._print("fit " + ", ".join(f"{name} {value}" for name, value in fit_figures(status)))
 
     def _print(self, text: str) -> None:
-        print(f"[{self._budget.elapsed():6.1f} s] {text}", file=self._stream, flush=True)
+        if self._stream is None:
+            return
+        try:
+            print(f"[{self._budget.elapsed():6.1f} s] {text}", file=self._stream, flush=True)
+        except OSError:  # the reader of a pipe has left, or the disk of a log is full
+            self._stream = None
 
 
 class Panel(Silent):

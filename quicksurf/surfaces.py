@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.hardware import load_backend
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.mesh.types import Mesh
@@ -34,12 +34,14 @@ def run_mesh(
     """Extract the mesh of a run again; return the files written.
 
     Raises:
+        ConfigError: if an option cannot be used.
         OutputError: if `folder` is not a run, or has no usable checkpoint.
         SurfaceError: if its field has no surface.
     """
+    check_formats(formats)
     run = open_run(folder)
     with run.locked():
-        reconstruction = run.load_checkpoint(backends.load(backend))
+        reconstruction = run.load_checkpoint(load_backend(backend))
         mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
         mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
@@ -72,11 +74,13 @@ def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuse unknown formats now rather than after the fit.
+    """Refuse formats now rather than after the fit.
 
     Raises:
-        ConfigError: naming the unknown one.
+        ConfigError: if there is none, or naming the unknown one.
     """
+    if not formats:
+        raise ConfigError(f"no mesh format is given: choose one or more from {', '.join(FORMATS)}")
     for name in formats:
         if name not in FORMATS:
             raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")

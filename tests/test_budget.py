@@ -122,6 +122,18 @@ def test_first_signal_leaves_while_there_is_nothing_to_save() -> None:
         assert not stop()
 
 
+def test_signals_are_taken_back_from_a_library_inside_the_block_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_noted(StopRequest()) as stop:
+        stop.worthwhile = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stop.listen_again()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+    stop.listen_again()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with signals_noted(StopRequest()):

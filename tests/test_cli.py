@@ -1,9 +1,13 @@
 """The command line, in process: what it accepts, what it refuses, and with which words and codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_capture import write_capture
@@ -83,6 +87,9 @@ def test_usage_errors_leave_with_2(arguments: list[str], capsys: pytest.CaptureF
         (["fit", "{capture}", "--roi", "0,0,-500,1"], errors.RoiError, "no camera"),
         (["fit", "{capture}", "--preset", "drafft"], errors.ConfigError, "did you mean draft"),
         (["fit", "{capture}", "--resolution", "5"], errors.ConfigError, "mesh.resolution"),
+        (["fit", "{capture}", "--faces", "3"], errors.ConfigError, "mesh.faces"),
+        (["fit", "{capture}", "--format"], errors.ConfigError, "choose one or more from ply"),
+        (["mesh", "{empty}", "--format"], errors.ConfigError, "choose one or more from ply"),
         (["fit", "{capture}", "--seed", "-1"], errors.ConfigError, "train.seed"),
         (["fit", "{capture}", "--output", "{full}"], errors.OutputError, "not a run's"),
         (["fit", "{capture}", "--output", "{file}"], errors.OutputError, "is a file"),
@@ -140,7 +147,9 @@ def test_an_unknown_failure_is_one_line_and_a_saved_traceback(
     message = capsys.readouterr().err
     assert message.startswith("quicksurf: a bug: ZeroDivisionError")
     assert message.count("\n") == 1
-    assert "ZeroDivisionError" in (tmp_path / "traceback.txt").read_text()
+    (path,) = tmp_path.glob("quicksurf-traceback-*.txt")
+    assert "ZeroDivisionError" in path.read_text()
+    assert str(path) in message
 
 
 def test_debug_prints_the_traceback(
@@ -154,14 +163,75 @@ def test_debug_prints_the_traceback(
 def test_interrupt_before_the_fit_leaves_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import os
-    import signal
-
     from quicksurf import doctor
 
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "quicksurf: interrupted\n"
+
+
+def test_interrupt_while_the_parser_is_imported_leaves_with_130() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tyro': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from quicksurf.cli import entry_point\n"
+        "entry_point()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=30, cwd=_root()
+    )
+    assert (done.returncode, done.stderr) == (130, "quicksurf: interrupted\n")
+
+
+def test_a_reader_that_leaves_at_once_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = _run("--help", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_unknown_instruction_set_is_said(capture: Path, tmp_path: Path) -> None:
+    done = _run("fit", str(capture), "--output", str(tmp_path / "run"), QUICKSURF_ISA="foo")
+    assert done.returncode == errors.BackendError.exit_code
+    assert done.stderr.startswith(
+        "quicksurf: QUICKSURF_ISA: instruction set 'foo' cannot run here: choose one"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
+def test_standard_output_on_a_full_disk_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = _run("--help", stdout=full)
+    assert done.returncode == errors.OutputError.exit_code
+    assert done.stderr == "quicksurf: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.slow
+def test_fit_outlives_its_reader_and_ends_with_its_mesh_at_sigterm(capture: Path, tmp_path: Path) -> None:
+    preset = str(Path(__file__).with_name("tiny.toml"))
+    arguments = ["fit", str(capture), "--output", str(tmp_path / "run"), "--minutes", "1", "--preset", preset]
+    fit = subprocess.Popen(
+        [sys.executable, "-m", "quicksurf", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=_root(),
+    )
+    assert fit.stdout is not None and fit.stdout.readline()
+    fit.stdout.close()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while fit.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 6):
+        time.sleep(0.1)
+    fit.send_signal(signal.SIGTERM)
+    assert fit.wait(timeout=30) == 0
+    assert fit.stderr is not None and fit.stderr.read() == ""
+    assert (tmp_path / "run" / "mesh.ply").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped_early"]
 
 
 @pytest.mark.slow
@@ -188,6 +258,21 @@ def test_the_real_thing_end_to_end(
     assert (tmp_path / "run" / "render" / "color.mp4").stat().st_size > 0
     assert main(["eval", "run", "--truth", "run/mesh.ply", "--views", "1"]) == 0
     assert main(["fit", "run"]) == errors.OutputError.exit_code
+
+
+def _run(
+    *arguments: str, stdout: Any = subprocess.PIPE, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "quicksurf", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        cwd=_root(),
+        env={**os.environ, **environment},
+    )
 
 
 def _root() -> Path:

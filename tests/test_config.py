@@ -48,6 +48,7 @@ def test_there_are_presets() -> None:
         ("[model]\nn_features_per_level = 3", "expected one of 1, 2, 4, 8"),
         ("[model]\nn_features_per_level = true", "expected one of 1, 2, 4, 8"),
         ("[model]\nn_features_per_level = []", "expected one of 1, 2, 4, 8"),
+        ("[mesh]\nfaces = 3", r"mesh.faces is 3; expected 0, or 4 to 1e\+08"),
         ("[render]\ninterval_start = nan", "interval_start is nan"),
         ("[render]\ninterval_start = 'wide'", r"\(str\); expected float"),
         ("[model\n", "is not TOML"),
@@ -67,6 +68,11 @@ def test_int_is_accepted_for_float(tmp_path: Path) -> None:
     value = load_config(path, {}).render.interval_start
     assert value == 1.0
     assert isinstance(value, float)
+
+
+def test_all_faces_or_at_least_those_of_a_tetrahedron() -> None:
+    for faces in (0, 4):
+        assert with_settings(Config(), {"mesh.faces": faces}).mesh.faces == faces
 
 
 def test_unknown_preset_names_the_nearest() -> None:

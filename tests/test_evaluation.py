@@ -8,7 +8,7 @@ import trimesh
 
 from quicksurf.budget import StopRequest
 from quicksurf.data.scene import Roi
-from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.errors import BudgetError, ConfigError, OutputError, SurfaceError
 from quicksurf.evaluation import evaluate, read_truth, run_demo, score
 from quicksurf.metrics import CloudSurface, MeshSurface
 
@@ -50,6 +50,18 @@ def test_only_what_lies_in_the_ball_counts(spheres: tuple[Path, Path]) -> None:
 def test_a_mesh_alone_cannot_be_measured(spheres: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="--truth"):
         list(evaluate(spheres[0], None, None, 0, "cpu"))
+
+
+def test_a_negative_number_of_views_is_refused(spheres: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match="--views is -1"):
+        list(evaluate(*spheres, None, -1, "cpu"))
+
+
+@pytest.mark.parametrize("minutes", [0.0, float("nan"), float("inf")])
+def test_senseless_minutes_are_refused_before_the_demo_is_rendered(minutes: float, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="above 0, and finite"):
+        list(run_demo(tmp_path / "demo", minutes, "cpu", StopRequest(), quiet=True))
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"ply\nformat", b"\x00" * 100])

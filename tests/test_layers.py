@@ -13,10 +13,12 @@ PACKAGE = Path(__file__).parents[1] / "quicksurf"
 LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"__init__", "api", "evaluation", "doctor"},
     {"pipeline", "views"},
+    {"fit_request"},
     {"surfaces", "resume"},
-    {"runs", "status"},
+    {"runs", "status", "hardware"},
     {"fitting", "reconstruction"},
     {"demo_scene"},
     {"mesh"},

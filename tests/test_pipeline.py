@@ -1,9 +1,15 @@
 """A fit from end to end, with the real loop cut to a second, and what happens when it is stopped, resumed or fails."""
 
 import json
+import math
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +19,19 @@ import torch
 import trimesh
 from tiny_capture import AXES, CENTER, write_capture
 
+import quicksurf
 from quicksurf import pipeline
-from quicksurf.budget import StopRequest
-from quicksurf.data.scene import Roi
-from quicksurf.errors import CaptureError, ConfigError, OutputError, SurfaceError
+from quicksurf.budget import Budget, StopRequest
+from quicksurf.config import load_config
+from quicksurf.data.scene import Roi, Scene, SparsePoints
+from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
+from quicksurf.fit_request import FitRequest, parse_roi
 from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
-from quicksurf.pipeline import FitRequest, FitResult, parse_roi, run_fit
+from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import keep_points
 from quicksurf.runs import Run, open_run
 from quicksurf.surfaces import check_surface, run_mesh
 
@@ -78,10 +88,18 @@ def test_run_folder_holds_what_was_promised(fitted: FitResult) -> None:
     summary = json.loads((fitted.run.path / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS
     assert set(summary["seconds"]) == {"read", "poses", "fit", "mesh", "total"}
+    assert sum(summary["seconds"].values()) == pytest.approx(2 * summary["seconds"]["total"], abs=0.01)
     assert summary == fitted.summary
     assert summary["photos"] == summary["registered"] == 12
     assert summary["faces"] > 100
     assert (fitted.run.path / "metrics.jsonl").read_text().count("\n") >= 1
+
+
+def test_peak_memory_counts_the_processes_that_were_started() -> None:
+    before = pipeline._peak_memory_mb()
+    megabytes = int(before) + 50
+    subprocess.run([sys.executable, "-c", f"b'x' * ({megabytes} << 20)"], check=True, timeout=30)
+    assert pipeline._peak_memory_mb() >= megabytes
 
 
 def test_mesh_is_the_ellipsoid_in_the_frame_of_the_cameras(fitted: FitResult) -> None:
@@ -148,6 +166,28 @@ def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_pat
     assert open_run(tmp_path / "run").state == "unfinished"
 
 
+def test_added_minutes_that_are_cut_short_leave_an_unfinished_run_with_its_own_plan(run: Run) -> None:
+    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+        on_checkpoint(rest["resume"])
+        raise KeyboardInterrupt
+
+    run.update(minutes=10.0, minutes_spent=9.9)
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(FitRequest(run.path, 5.0), fit=interrupted)
+    left = open_run(run.path)
+    assert left.state == "unfinished"
+    assert left.record["minutes"] == 5.0
+    assert 0 < left.record["minutes_spent"] < 0.5
+    assert (run.path / "summary.previous.json").exists()
+
+
+def test_refused_addition_leaves_the_run_finished(run: Run) -> None:
+    run.update(source=str(run.path.parent / "gone.json"))
+    with pytest.raises(ImageError):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.0))
+    assert open_run(run.path).state == "finished"
+
+
 def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path: Path) -> None:
     with pytest.raises(SurfaceError, match=r"stayed the sphere .* give more --minutes"):
         run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=TINY), fit=cut_to(0.0))
@@ -185,6 +225,30 @@ def test_full_disk_still_gets_the_mesh_and_keeps_the_old_checkpoint(
     assert (run.path / "mesh.ply").exists()
     assert (run.path / "checkpoint" / "state.safetensors").read_bytes() == before
     assert any("disk full" in warning for warning in run.read_summary()["warnings"])
+
+
+def test_points_on_a_full_disk_are_said(run: Run) -> None:
+    points = SparsePoints(
+        torch.zeros(4096, 3, dtype=torch.float64),
+        torch.zeros(4096, 3, dtype=torch.uint8),
+        torch.zeros(0, 2, dtype=torch.int64),
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with EFBIG
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*points\.safetensors"):
+            keep_points(run, points)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (run.path / "points.safetensors").exists()
+
+
+def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Budget, "mesh_seconds", lambda self: 0.01)
+    result = run_fit(FitRequest(run.path, 1.0, resolution=384), fit=cut_to(FEW_SECONDS))
+    assert any("not 384: no time for more" in warning for warning in result.summary["warnings"])
 
 
 def test_damaged_checkpoint_is_said(run: Run) -> None:
@@ -228,9 +292,52 @@ def test_poses_that_were_found_are_not_found_again(run: Run, capture: Path, fitt
     assert result.summary["seconds"]["poses"] == 0
 
 
-def test_resumed_run_keeps_its_settings(fitted: FitResult) -> None:
-    with pytest.raises(ConfigError, match=r"own config\.toml"):
-        run_fit(FitRequest(fitted.run.path, 1.0, preset="fine"), fit=cut_to(0.0))
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"preset": "fine"}, "--preset"),
+        ({"seed": 3}, "--seed"),
+        ({"roi": Roi((0.0, 0.0, 0.0), 1.0)}, "--roi"),
+        ({"masks": False}, "--no-masks"),
+    ],
+)
+def test_resumed_run_keeps_its_settings(fitted: FitResult, change: dict[str, Any], option: str) -> None:
+    before = (fitted.run.path / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match=f"leave out {option}$"):
+        run_fit(FitRequest(fitted.run.path, 1.0, **change), fit=cut_to(0.0))
+    assert (fitted.run.path / "run.json").read_bytes() == before
+
+
+def test_edited_settings_of_a_run_are_refused_and_deleted_ones_are_the_checkpoints(run: Run) -> None:
+    kept = run.path / "config.toml"
+    text = kept.read_text()
+    kept.write_text(text.replace("n_levels = 6", "n_levels = 8"))
+    with pytest.raises(ConfigError, match=r"config\.toml is not what the run was fitted with"):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.0))
+    kept.unlink()
+    run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    assert kept.read_text() == text
+
+
+def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
+    run_fit(FitRequest(run.path, 1.0, faces=300), fit=cut_to(FEW_SECONDS))
+    assert load_config(str(run.path / "config.toml"), {}).mesh.faces == 300
+    assert quicksurf.load(run.path).config.mesh.faces == 300
+
+
+def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
+    seen: list[Scene] = []
+
+    def fit(scene: Scene, *args: Any, seconds: float, **rest: Any) -> Reconstruction:
+        seen.append(scene)
+        return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
+
+    output = tmp_path / "run"
+    for request in (FitRequest(capture, 1.0, output, masks=False, preset=TINY), FitRequest(output, 1.0)):
+        with suppress(SurfaceError):  # the fits are too short for a surface
+            run_fit(replace(request, resume=output.exists()), fit=fit)
+    assert len(seen) == 2
+    assert all(mask is None for scene in seen for mask in scene.masks)
 
 
 def test_unknown_format_is_refused_before_the_fit(capture: Path, tmp_path: Path) -> None:
@@ -243,9 +350,24 @@ def test_roi_is_parsed() -> None:
     assert parse_roi("-1, 2,3e-1,4") == Roi((-1.0, 2.0, 0.3), 4.0)
 
 
-def test_same_api_from_python(fitted: FitResult) -> None:
-    import quicksurf
+@pytest.mark.parametrize("roi", [(0, 0, 1), (0, 0, 0, -1), (0, 0, 0, math.nan)])
+def test_malformed_roi_from_python_is_said(roi: tuple[float, ...]) -> None:
+    with pytest.raises(RoiError):
+        quicksurf.fit("nowhere", roi=roi)
 
+
+def test_one_format_may_be_given_as_a_string(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown mesh format 'fbx'"):
+        quicksurf.fit("nowhere", formats="fbx", output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("count", [0, -1, 5000])
+def test_senseless_number_of_threads_is_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="1 to 1024"):
+        quicksurf.set_num_threads(count)
+
+
+def test_same_api_from_python(fitted: FitResult) -> None:
     loaded = quicksurf.load(fitted.run.path)
     points = torch.stack([CENTER, CENTER + 0.95 * loaded.roi.radius * AXES / AXES.norm()])
     inside, outside = loaded.occupancy(points).tolist()

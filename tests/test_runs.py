@@ -91,6 +91,17 @@ def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path)
     assert claim_run(run.path, Claim(source, False, True)).state == "finished"
 
 
+def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
+    finish(run)
+    run.begin_fit()
+    assert run.state == "unfinished"
+    assert json.loads((run.path / "summary.previous.json").read_text()) == {"faces": 1}
+    run.finish({"faces": 2})
+    assert run.state == "finished"
+    assert run.read_summary() == {"faces": 2}
+    assert not (run.path / "summary.previous.json").exists()
+
+
 def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
         claim_run(tmp_path / "absent", Claim(source, True, False))
@@ -105,6 +116,12 @@ def test_lock_keeps_a_second_process_out_and_is_let_go(run: Run) -> None:
         with pytest.raises(OutputError, match="in use"), run.locked():
             pass
     with run.locked():
+        pass
+
+
+def test_folder_that_cannot_be_locked_is_said(run: Run) -> None:
+    (run.path / ".lock").mkdir()  # cannot be opened, by root neither
+    with pytest.raises(OutputError, match=r"cannot write .*\.lock"), run.locked():
         pass
 
 
@@ -185,6 +202,17 @@ def test_unused_folder_is_removed_and_a_used_one_kept(run: Run) -> None:
     assert _checkpoint_text(run) == "one"
     (run.path / "checkpoint" / "field").unlink()
     (run.path / "checkpoint").rmdir()
+    run.discard_if_unused()
+    assert not run.path.exists()
+
+
+def test_logs_of_a_search_for_poses_are_litter_and_its_frames_are_not(run: Run) -> None:
+    (run.path / "poses" / "frames").mkdir(parents=True)
+    (run.path / "poses" / "sfm.log").write_text("nothing matched")
+    (run.path / "poses" / "frames" / "0.jpg").write_text("")
+    run.discard_if_unused()
+    assert (run.path / "poses" / "frames" / "0.jpg").exists()
+    (run.path / "poses" / "frames" / "0.jpg").unlink()
     run.discard_if_unused()
     assert not run.path.exists()
 

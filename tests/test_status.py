@@ -77,6 +77,25 @@ def test_lines_are_plain_ascii_and_spaced_in_time() -> None:
     assert "[  19.0 s] warning: masks/ has no file for 0031.png\n" in text
 
 
+class Closed(io.StringIO):
+    """A pipe whose reader has left; counts the attempts."""
+
+    attempts = 0
+
+    def write(self, text: str, /) -> int:
+        self.attempts += 1
+        raise BrokenPipeError
+
+
+def test_a_closed_pipe_silences_the_lines() -> None:
+    stream = Closed()
+    lines = Lines(Budget(60.0), stream)
+    lines.stage("fit")
+    lines.fit(Status())  # type: ignore[arg-type]
+    lines.warn("w")
+    assert stream.attempts == 1
+
+
 def test_panel_shows_stages_figures_and_facts() -> None:
     hands = Hands()
     console = Console(file=Terminal(), width=88, force_terminal=True, record=True)

@@ -1,0 +1,156 @@
+"""The commands and their options, as dataclasses: tyro makes the command line and its help of them.
+
+Kept apart from quicksurf.cli, which imports this under its signal handlers: importing tyro takes a quarter of a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+DESCRIPTION = "A folder of photos to a surface mesh in minutes."
+
+MeshFormat = Literal["ply", "obj", "glb", "stl"]
+BackendName = Literal["auto", "cpu", "torch"]
+Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+
+def _option(metavar: str, default: str) -> Any:
+    """How an option with a default that is found out later shows in the help."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a surface to photos and write its mesh."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of photos, video, transforms.json, COLMAP model, IDR/DTU folder; or a run, to go on with it."""
+    minutes: Annotated[float | None, _option("M", "(default: 10)")] = None
+    """Wall-clock for everything, from reading to the last file. On a finished run: minutes to add."""
+    output: Annotated[Path | None, _option("RUN", "(default: runs/NAME-TIME)")] = None
+    """Run folder."""
+    resume: Flag = False
+    """Go on with a run that was cut short."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
+    """Ball to reconstruct, in the cameras' frame."""
+    masks: Flag = True
+    """Do not use the masks that the capture has."""
+    format: tuple[MeshFormat, ...] = ("ply",)
+    """Mesh files to write."""
+    resolution: Annotated[int | None, _option("N", "(default: the preset's)")] = None
+    """Grid cells along the ROI's diameter when the mesh is extracted."""
+    faces: Annotated[int | None, _option("N", "(default: all)")] = None
+    """Simplify the mesh to at most this many faces."""
+    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to compute."""
+    backend: BackendName = "auto"
+    """How to compute: native kernels (cpu) or their slow specification (torch)."""
+    seed: Annotated[int | None, _option("N", "(default: 0)")] = None
+    """Seed of everything random."""
+    quiet: Flag = False
+    """Print errors only."""
+    json: Flag = False
+    """Print summary.json on standard output at the end; progress goes to standard error."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Extract the mesh of a finished run again."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    format: tuple[MeshFormat, ...] = ("ply",)
+    """Mesh files to write."""
+    resolution: Annotated[int | None, _option("N", "(default: the run's)")] = None
+    """Grid cells along the ROI's diameter."""
+    faces: Annotated[int | None, _option("N", "(default: the run's)")] = None
+    """Simplify the mesh to at most this many faces; 0 keeps all."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
+    """Folder for the files."""
+    backend: BackendName = "auto"
+    """How to compute."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """Render a run along a camera path: PNG and MP4 of colour, depth and normals."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    path: str = "orbit"
+    """orbit, input (the photos' cameras) or a cameras.json."""
+    frames: int = 60
+    """Number of frames of an orbit."""
+    size: int = 480
+    """Longest side in pixels."""
+    rate: int = 30
+    """Frames per second of the MP4."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
+    """Folder for the images."""
+    backend: BackendName = "auto"
+    """How to compute."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a run or a mesh: distances to a true surface, PSNR and SSIM on held-out views."""
+
+    target: tyro.conf.Positional[Path]
+    """Run folder or mesh file."""
+    truth: Annotated[Path | None, _option("FILE", "(default: views alone)")] = None
+    """True surface: a mesh or a point cloud in the same frame."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: everything counts)")] = None
+    """Ball outside which nothing of either surface counts."""
+    views: int = 8
+    """Held-out views of a run to render and compare; 0 for none."""
+    backend: BackendName = "auto"
+    """How to compute."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Make a scene with a known surface, fit it, and print how far off the mesh is."""
+
+    minutes: float = 2.0
+    """Wall-clock for the fit and its mesh."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: runs/demo-TIME)")] = None
+    """Folder for the capture and the run."""
+    backend: BackendName = "auto"
+    """How to compute."""
+    quiet: Flag = False
+    """Print the result only."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look at the machine and the installation; say what is missing and the line that mends it."""
+
+
+Command = (
+    Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
+    | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that `arguments` spell.
+
+    Raises:
+        SystemExit: after printing help (code 0) or what is wrong (code 2).
+    """
+    return tyro.cli(
+        Command,
+        args=list(arguments),
+        prog="quicksurf",
+        description=DESCRIPTION,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )

@@ -1,0 +1,138 @@
+"""What a fit is asked for, and what of it a run folder allows: its place, its minutes, its settings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quicksurf.budget import Budget
+from quicksurf.config import Config, load_config
+from quicksurf.data.scene import Roi
+from quicksurf.errors import ConfigError, OutputError, RoiError
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.surfaces import with_mesh
+
+DEFAULT_MINUTES = 10.0
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What `quicksurf fit` and `quicksurf.fit` are asked for."""
+
+    source: Path
+    minutes: float | None = None
+    output: Path | None = None
+    resume: bool = False
+    roi: Roi | None = None
+    masks: bool = True
+    formats: tuple[str, ...] = ("ply",)
+    resolution: int | None = None
+    faces: int | None = None
+    preset: str | None = None
+    backend: str = "auto"
+    seed: int | None = None
+
+
+def parse_roi(text: str) -> Roi:
+    """`cx,cy,cz,r` as a ball.
+
+    Raises:
+        RoiError: if it is not four finite numbers with a positive radius.
+    """
+    try:
+        x, y, z, radius = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RoiError(
+            f"--roi {text!r} is not cx,cy,cz,r: give four numbers in the cameras' frame"
+        ) from error
+    return as_roi((x, y, z, radius))
+
+
+def as_roi(values: Sequence[float]) -> Roi:
+    """(cx, cy, cz, r) as a ball.
+
+    Raises:
+        RoiError: if it is not four finite numbers with a positive radius.
+    """
+    try:
+        x, y, z, radius = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise RoiError(f"the ROI {values!r} is not (cx, cy, cz, r): give four numbers") from error
+    if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
+        raise RoiError(
+            f"the ROI {x:g},{y:g},{z:g},{radius:g}: the centre must be finite and the radius above 0"
+        )
+    return Roi((x, y, z), radius)
+
+
+def claim(request: FitRequest) -> Run:
+    """Take the run folder; a run given as the source stands for its own capture and folder."""
+    source, output = request.source, request.output
+    if is_run(source):
+        if output is not None and output.resolve() != source.resolve():
+            raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
+        source, output = open_run(source).source, source
+    output = output or default_output(source.stem)
+    return claim_run(output, Claim(source, request.resume, request.minutes is not None))
+
+
+def _minutes(request: FitRequest, run: Run) -> float:
+    """What was asked for; else what an unfinished run has left of its plan; else the default."""
+    if request.minutes is not None:
+        return request.minutes
+    planned, spent = (run.record.get(name) for name in ("minutes", "minutes_spent"))
+    if run.state == "unfinished" and isinstance(planned, float) and isinstance(spent, float):
+        return max(1.0, planned - spent)
+    return DEFAULT_MINUTES
+
+
+def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
+    """The clock of this command; a mesh that was made before tells how long the next one takes."""
+    budget = Budget(60 * _minutes(request, run), started=started)
+    if run.state == "finished":
+        seconds = run.read_summary().get("seconds")
+        if not isinstance(seconds, dict) or not isinstance(seconds.get("mesh"), (int, float)):
+            raise OutputError(
+                f"{run.path / 'summary.json'} is damaged: it lacks seconds.mesh; delete it and --resume"
+            )
+        budget.expect_mesh_seconds(seconds["mesh"])
+    return budget
+
+
+def resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None) -> Config:
+    """The preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
+
+    Raises:
+        ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
+    """
+    if resumed is None:
+        seed = {} if request.seed is None else {"train.seed": request.seed}
+        config = load_config(request.preset, seed)
+        return with_mesh(config, request.resolution, request.faces)
+    _refuse_changes(request, run)
+    kept = run.path / "config.toml"
+    config = load_config(kept, {}) if kept.exists() else resumed.config
+    if replace(config, mesh=resumed.config.mesh) != resumed.config:
+        raise ConfigError(
+            f"{kept} is not what the run was fitted with: delete it to go on with the settings of the checkpoint, or "
+            f"fit anew with --preset {kept} and another --output"
+        )
+    resumed.config = with_mesh(config, request.resolution, request.faces)
+    return resumed.config
+
+
+def _refuse_changes(request: FitRequest, run: Run) -> None:
+    """Refuse options that the field of the run was not fitted with.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    asked = {
+        "--preset": request.preset is not None,
+        "--seed": request.seed is not None,
+        "--roi": request.roi is not None,
+        "--no-masks": not request.masks and run.record.get("masks") is True,
+    }
+    changes = [option for option, given in asked.items() if given]
+    if changes:
+        raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
