@@ -77,11 +77,11 @@ class Budget:
             BudgetError: if they are fewer than a fit needs.
         """
         self._demand()
-        return self.left() - self.reserve()
+        return self.fit_seconds_left()
 
-    def fit_is_over(self) -> bool:
-        """Whether the mesh must be begun now. True as soon as a refined reserve says so."""
-        return self.left() <= self.reserve()
+    def fit_seconds_left(self) -> float:
+        """Seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
+        return self.left() - self.reserve()
 
     def mesh_seconds(self) -> float:
         """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""

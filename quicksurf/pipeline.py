@@ -197,9 +197,10 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
         session.config,
         session.backend,
         seconds=budget.fit_seconds(),
+        seconds_left=budget.fit_seconds_left,
         resume=session.resumed,
         on_status=lambda status: _note_status(session, status),
-        should_stop=lambda: session.stop() or budget.fit_is_over(),
+        should_stop=session.stop,
         on_checkpoint=lambda newest: _save(session, newest),
     )
     _save(session, reconstruction)

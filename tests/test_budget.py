@@ -53,19 +53,19 @@ def test_fit_is_over_when_only_the_reserve_is_left() -> None:
     hands = Hands()
     budget = Budget(100, clock=hands)
     hands.now += 91.9
-    assert not budget.fit_is_over()
+    assert budget.fit_seconds_left() > 0
     hands.now += 0.2
-    assert budget.fit_is_over()
+    assert budget.fit_seconds_left() <= 0
 
 
 def test_a_slow_field_widens_the_reserve_and_ends_the_fit_sooner() -> None:
     hands = Hands()
     budget = Budget(100, clock=hands)
     hands.now += 90
-    assert not budget.fit_is_over()
+    assert budget.fit_seconds_left() > 0
     budget.expect_mesh(n_evaluations=3e5, evaluations_per_second=5e4)
     assert budget.reserve() == pytest.approx(1.3 * 8)
-    assert budget.fit_is_over()
+    assert budget.fit_seconds_left() <= 0
 
 
 def test_reserve_stays_within_its_bounds() -> None:
