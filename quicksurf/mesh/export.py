@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from jaxtyping import Float64, Int64
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.errors import ConfigError, SurfaceError
@@ -48,14 +49,8 @@ def read_mesh(path: Path) -> Mesh:
     Raises:
         SurfaceError: if the file is not a mesh that can be read, or holds no faces.
     """
-    try:
-        loaded: Any = trimesh.load(path, process=False, force="mesh")
-        vertices = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
-        faces = np.asarray(loaded.faces, np.int64).reshape(-1, 3)
-    except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
-        raise SurfaceError(
-            f"cannot read {path} as a mesh ({error}): expected PLY, OBJ, GLB or STL"
-        ) from error
+    loaded = _load(path)
+    vertices, faces = _vertices_and_faces(loaded)
     if not len(faces):
         raise SurfaceError(f"{path} holds no faces: expected a triangle mesh, not a point cloud")
     visual = loaded.visual
@@ -63,6 +58,37 @@ def read_mesh(path: Path) -> Mesh:
         visual = visual.to_color()
     colors = np.asarray(visual.vertex_colors)[:, :3]
     return Mesh(vertices, faces, colors.astype(np.uint8), np.asarray(loaded.vertex_normals, np.float64))
+
+
+def read_points(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+    """Read the vertices and triangles of a file; a point cloud has none of the latter.
+
+    Raises:
+        SurfaceError: if the file is neither a mesh nor a cloud that can be read, or holds no points.
+    """
+    return _vertices_and_faces(_load(path))
+
+
+def _load(path: Path) -> Any:
+    """What trimesh makes of a file: one mesh or cloud with at least one finite vertex."""
+    try:
+        loaded: Any = trimesh.load(path, process=False)
+        geometry = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+        vertices, _ = _vertices_and_faces(geometry)
+    except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
+        raise SurfaceError(f"cannot read {path} ({error}): expected PLY, OBJ, GLB or STL") from error
+    if not len(vertices) or not np.isfinite(vertices).all():
+        found = "no points" if not len(vertices) else "NaN or infinity"
+        raise SurfaceError(f"{path} holds {found}: expected a surface; export it again")
+    return geometry
+
+
+def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+    faces = getattr(geometry, "faces", np.zeros((0, 3)))
+    return (
+        np.asarray(geometry.vertices, np.float64).reshape(-1, 3),
+        np.asarray(faces, np.int64).reshape(-1, 3),
+    )
 
 
 def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:

@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
-from quicksurf.mesh.export import FORMATS, read_mesh, write_mesh
+from quicksurf.mesh.export import FORMATS, read_mesh, read_points, write_mesh
 from quicksurf.mesh.types import Mesh
 
 SINGLE = 1e-6  # relative: coordinates pass through float32 or 8 decimal digits
@@ -102,6 +102,35 @@ def test_a_cloud_is_not_a_mesh(tmp_path):
     trimesh.PointCloud(np.eye(3)).export(tmp_path / "cloud.ply")
     with pytest.raises(SurfaceError, match=r"cloud\.ply"):
         read_mesh(tmp_path / "cloud.ply")
+
+
+def test_points_are_read_from_a_cloud_and_a_mesh(torus, tmp_path):
+    trimesh.PointCloud(np.eye(3)).export(tmp_path / "cloud.ply")
+    points, faces = read_points(tmp_path / "cloud.ply")
+    np.testing.assert_allclose(np.sort(points, 0), np.sort(np.eye(3), 0))
+    assert faces.shape == (0, 3)
+    for path in write_mesh(torus, tmp_path, "mesh", FORMATS):
+        points, faces = read_points(path)
+        mesh = read_mesh(path)
+        np.testing.assert_array_equal(points, mesh.vertices)
+        np.testing.assert_array_equal(faces, mesh.faces)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vertices_that_are_not_finite_are_refused(torus, tmp_path, value):
+    vertices = torus.vertices.copy()
+    vertices[3, 1] = value
+    (path,) = write_mesh(torus._replace(vertices=vertices), tmp_path, "mesh", ["ply"])
+    for read in (read_mesh, read_points):
+        with pytest.raises(SurfaceError, match="holds NaN or infinity"):
+            read(path)
+
+
+def test_a_file_without_points_is_refused(tmp_path):
+    (tmp_path / "none.obj").write_text("# nothing\n")
+    for read in (read_mesh, read_points):
+        with pytest.raises(SurfaceError, match=r"none\.obj"):
+            read(tmp_path / "none.obj")
 
 
 def test_to_world_maps_the_unit_ball_to_the_roi(torus):
