@@ -87,7 +87,7 @@ PROBES = (
 
 
 def machine() -> Machine:
-    """Describe this machine as the process may use it."""
+    """Describe this machine as the process may use it; without the native kernels, which may be what is broken."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     name, flags = _processor()

@@ -24,13 +24,13 @@ from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.hardware import load_backend
 from quicksurf.io import write_text
-from quicksurf.mesh.export import write_mesh
+from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Run
 from quicksurf.status import Silent, Stream, reporting
-from quicksurf.surfaces import check_formats, check_surface, mesh_options
+from quicksurf.surfaces import check_surface, mesh_options
 
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 

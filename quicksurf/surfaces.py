@@ -1,16 +1,15 @@
 """The mesh of a run: made of its field, refused if it shows that nothing was found, written in the forms asked for."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
-from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.errors import SurfaceError
 from quicksurf.hardware import load_backend
 from quicksurf.mesh.build import MeshOptions
-from quicksurf.mesh.export import FORMATS, write_mesh
+from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.runs import open_run
 
@@ -71,19 +70,6 @@ def with_mesh(config: Config, resolution: int | None, faces: int | None) -> Conf
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
     """The options of an extraction that may take `seconds`; None: as long as it needs."""
     return MeshOptions(config.resolution, config.faces or None, seconds)
-
-
-def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats now rather than after the fit.
-
-    Raises:
-        ConfigError: if there is none, or naming the unknown one.
-    """
-    if not formats:
-        raise ConfigError(f"no mesh format is given: choose one or more from {', '.join(FORMATS)}")
-    for name in formats:
-        if name not in FORMATS:
-            raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")
 
 
 def _ball(roi: Roi) -> str:

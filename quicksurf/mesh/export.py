@@ -16,6 +16,19 @@ from quicksurf.mesh.types import Mesh
 FORMATS = ("ply", "obj", "glb", "stl")
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse formats that cannot be written; callers that work long ask before.
+
+    Raises:
+        ConfigError: if there is none, or naming the unknown one.
+    """
+    if not formats:
+        raise ConfigError(f"no mesh format is given: choose one or more from {', '.join(FORMATS)}")
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")
+
+
 def write_mesh(mesh: Mesh, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
     """Write `folder/stem.FORMAT` for each of `formats`; coordinates are kept as they are in every format.
 
@@ -23,13 +36,11 @@ def write_mesh(mesh: Mesh, folder: Path, stem: str, formats: Sequence[str]) -> l
     both, STL holds neither. Files are in single precision except OBJ (text).
 
     Raises:
-        ConfigError: if a format is not one of `FORMATS`.
+        ConfigError: as `check_formats`.
         SurfaceError: if the mesh has no faces.
         OutputError: if the folder cannot be written or the disk is full.
     """
-    unknown = [f for f in formats if f not in FORMATS]
-    if unknown:
-        raise ConfigError(f"unknown mesh format '{unknown[0]}': choose from {', '.join(FORMATS)}")
+    check_formats(formats)
     if not len(mesh.faces):
         raise SurfaceError(
             "the mesh has no faces, so there is nothing to write: fit longer or check the --roi"
