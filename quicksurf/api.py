@@ -7,7 +7,6 @@ from pathlib import Path
 from quicksurf import backends, pipeline
 from quicksurf.errors import ConfigError
 from quicksurf.fit_request import FitRequest, as_roi
-from quicksurf.hardware import load_backend
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.runs import open_run
 
@@ -60,7 +59,7 @@ def load(run: str | PathLike[str], *, backend: str = "auto") -> Reconstruction:
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(load_backend(backend))
+    return open_run(Path(run)).load_checkpoint(backends.load(backend))
 
 
 def set_num_threads(count: int) -> None:

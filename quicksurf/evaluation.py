@@ -14,13 +14,13 @@ import torch
 import trimesh
 from jaxtyping import Bool, Float
 
+from quicksurf import backends
 from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.fit_request import FitRequest
-from quicksurf.hardware import load_backend
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.metrics import (
     N_SAMPLES,
@@ -154,7 +154,7 @@ def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
 
 
 def _report_views(run: Run, n_views: int, backend: str) -> Iterator[str]:
-    reconstruction = run.load_checkpoint(load_backend(backend))
+    reconstruction = run.load_checkpoint(backends.load(backend))
     options = ReadOptions(
         max_pixels=reconstruction.config.train.max_pixels,
         use_masks=reconstruction.masked,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, to_toml
@@ -22,7 +23,6 @@ from quicksurf.data.scene import Scene
 from quicksurf.errors import OutputError, QuicksurfError
 from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
-from quicksurf.hardware import load_backend
 from quicksurf.io import write_text
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
@@ -102,7 +102,7 @@ def run_fit(
     with run.locked():
         try:
             budget = budget_of(request, run, started)
-            backend = load_backend(request.backend)
+            backend = backends.load(request.backend)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:

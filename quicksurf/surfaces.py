@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
 from quicksurf.errors import SurfaceError
-from quicksurf.hardware import load_backend
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
@@ -40,7 +40,7 @@ def run_mesh(
     check_formats(formats)
     run = open_run(folder)
     with run.locked():
-        reconstruction = run.load_checkpoint(load_backend(backend))
+        reconstruction = run.load_checkpoint(backends.load(backend))
         mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
         mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from quicksurf import backends
 from quicksurf.camera_paths import orbit
 from quicksurf.cameras import Cameras, resize
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import ConfigError
 from quicksurf.film import Film, color_image, depth_image, film, normal_image, write_png
-from quicksurf.hardware import load_backend
 from quicksurf.io import write_json
 from quicksurf.reconstruction import Reconstruction, View
 from quicksurf.runs import open_run
@@ -56,7 +56,7 @@ def render_run(folder: Path, request: RenderRequest, backend: str) -> Iterator[P
     """
     _check(request)
     run = open_run(folder)
-    reconstruction = run.load_checkpoint(load_backend(backend))
+    reconstruction = run.load_checkpoint(backends.load(backend))
     path = _camera_path(reconstruction, request)
     output = request.output or run.path / "render"
     unit = _depth_unit(reconstruction, path.cameras)

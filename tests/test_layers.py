@@ -18,7 +18,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline", "views"},
     {"fit_request"},
     {"surfaces", "resume"},
-    {"runs", "status", "hardware"},
+    {"runs", "status"},
     {"fitting", "reconstruction"},
     {"demo_scene"},
     {"mesh"},

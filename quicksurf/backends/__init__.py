@@ -58,12 +58,17 @@ def set_num_threads(n: int) -> None:
 
 def _cpu(reason: str) -> Backend:
     try:
+        from quicksurf import _native
         from quicksurf.backends import cpu_networks, cpu_rays
     except ImportError as error:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): "
             "install again with `pip install --force-reinstall quicksurf`"
         ) from error
+    try:
+        _native.instruction_set()  # chosen at first use
+    except ValueError as error:
+        raise BackendError(f"QUICKSURF_ISA: {error}, or unset it") from error
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.
     torch.set_num_threads(1)

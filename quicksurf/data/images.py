@@ -6,7 +6,6 @@ the pixel order in the file, "upright" the order after EXIF's orientation tag; t
 """
 
 import math
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import pillow_heif
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from quicksurf import _native
 from quicksurf.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif"})
@@ -199,7 +199,7 @@ def each_or_error(items: Sequence[T], read: Callable[[T], R]) -> list[R | ImageE
             return error
 
     # Decoders release the GIL; more than four would only raise the peak of memory.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(4, _native.usable_cpus())) as pool:
         return list(pool.map(attempt, items))
 
 
