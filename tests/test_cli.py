@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tiny_capture import write_capture
 
+import quicksurf
 from quicksurf import errors
 from quicksurf.cli import main
 
@@ -285,7 +286,8 @@ def _run(
 
 
 def _root() -> Path:
-    return Path(__file__).parents[1]
+    """Where child processes find the package that is tested: a checkout has no kernels beside its sources."""
+    return Path(quicksurf.__file__).parents[1]
 
 
 def _tree(folder: Path) -> set[str]:

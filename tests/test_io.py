@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import quicksurf
 from quicksurf import io
 from quicksurf.errors import OutputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(quicksurf.__file__).parents[1]  # where child processes find the package that is tested
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -11,11 +11,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import quicksurf
 from quicksurf.cameras import project
 from quicksurf.data.colmap_model import find_model, read_colmap, sparse_points
 from quicksurf.errors import CaptureError, ImageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(quicksurf.__file__).parents[1]  # where child processes find the package that is tested
 POSE64 = 1e-9
 MODELS = {
     "SIMPLE_PINHOLE": [60.0, 24.5, 19.5],

@@ -13,13 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import quicksurf
 from quicksurf import cameras as lens
 from quicksurf.data import sfm, sfm_worker
 from quicksurf.data.scene import SparsePoints
 from quicksurf.data.sfm_plan import plan_poses, plan_retry
 from quicksurf.errors import BudgetError, PosesError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(quicksurf.__file__).parents[1]  # where child processes find the package that is tested
 EXACT = 1e-9  # float64, a few dozen operations
 
 
