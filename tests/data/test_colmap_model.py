@@ -1,6 +1,5 @@
 """COLMAP models: every lens, both forms, sparse points, and what is wrong with a damaged one."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -195,9 +194,8 @@ signal.pause()
 
 
 def run_python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60
     )
 
 
