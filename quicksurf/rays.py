@@ -21,7 +21,8 @@ class Rays(NamedTuple):
 
     def at(self, ray_indices: Int[Tensor, "m"], ts: Float[Tensor, "m"]) -> Float[Tensor, "m 3"]:
         """Points x = o + t d on the given rays."""
-        return torch.addcmul(self.origins[ray_indices], ts[:, None], self.directions[ray_indices])
+        origins, directions = (rows.index_select(0, ray_indices) for rows in self[:2])
+        return torch.addcmul(origins, ts[:, None], directions)
 
 
 class Steps(NamedTuple):
@@ -45,6 +46,14 @@ class Samples(NamedTuple):
     lengths: Float[Tensor, "m"]
     ray_indices: Int[Tensor, "m"]
     packed_info: Int[Tensor, "n 2"]
+
+
+class Interval(NamedTuple):
+    """How samples are laid around a surface: see `sample_surface` of a back end."""
+
+    half_width: float
+    n_interval: int
+    n_front: int
 
 
 class Surface(NamedTuple):

@@ -24,10 +24,9 @@ from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
-from quicksurf.rays import Rays, unit_ball_span
+from quicksurf.rays import Interval, Rays, unit_ball_span
 from quicksurf.render.grid import OccupancyGrid
 from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
-from quicksurf.render.unisurf import Interval
 
 _BATCH_RAYS = 1 << 14
 _STATE, _META = "state.safetensors", "state.json"

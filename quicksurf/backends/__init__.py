@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from quicksurf.backends import torch_networks, torch_rays
+from quicksurf.backends import torch_networks, torch_rays, torch_unisurf
 from quicksurf.backends.modules import Modules
 from quicksurf.errors import BackendError
 
@@ -25,7 +25,9 @@ class Backend:
     """Why this one was chosen, for the user."""
     modules: Modules
     rays: ModuleType
-    """find_surface, traverse_grids, interval_samples, render_weight_from_alpha, accumulate_along_rays, adam_step."""
+    """traverse_grids, render_weight_from_alpha, accumulate_along_rays, adam_step."""
+    unisurf: ModuleType
+    """sample_surface, render_weight_from_logits."""
 
 
 NAMES = ("auto", "cpu", "torch")
@@ -59,7 +61,7 @@ def set_num_threads(n: int) -> None:
 def _cpu(reason: str) -> Backend:
     try:
         from quicksurf import _native
-        from quicksurf.backends import cpu_networks, cpu_rays
+        from quicksurf.backends import cpu_networks, cpu_rays, cpu_unisurf
     except ImportError as error:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): "
@@ -72,8 +74,11 @@ def _cpu(reason: str) -> Backend:
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.
     torch.set_num_threads(1)
-    return Backend("cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays)
+    return Backend(
+        "cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays, cpu_unisurf
+    )
 
 
 def _torch(reason: str) -> Backend:
-    return Backend("torch", torch.device("cpu"), reason, Modules(torch_networks.run_network), torch_rays)
+    modules = Modules(torch_networks.run_network)
+    return Backend("torch", torch.device("cpu"), reason, modules, torch_rays, torch_unisurf)

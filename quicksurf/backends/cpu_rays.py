@@ -7,10 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quicksurf import _native
-from quicksurf.backends.cpu_networks import native_network
-from quicksurf.backends.modules import LogitNetwork
-from quicksurf.backends.torch_rays import N_SECANT
-from quicksurf.rays import Rays, Samples, Steps, Surface, pack_counts
+from quicksurf.rays import Steps, pack_counts
 
 
 def offsets_of(packed_info: Tensor) -> Tensor:
@@ -49,61 +46,6 @@ def traverse_grids(
     )
     _native.traverse_fill(*geometry, offsets, steps.t_starts, steps.t_ends, steps.ray_indices)
     return steps
-
-
-def find_surface(
-    surface: LogitNetwork, rays: Rays, binaries: Tensor, aabbs: Tensor, step_size: float
-) -> Surface:
-    """See `torch_rays.find_surface`: one call that leaves a ray at its crossing."""
-    network = surface.network
-    hits, ts = torch.empty(len(rays.near), dtype=torch.bool), torch.empty(len(rays.near))
-    n_evaluations = native_network(network.layout).search(
-        network.params.detach(),
-        network.n_active_levels,
-        rays.origins.contiguous(),
-        rays.directions.contiguous(),
-        binaries,
-        aabbs,
-        rays.near,
-        rays.far,
-        step_size,
-        surface.radius,
-        surface.scale,
-        N_SECANT,
-        hits,
-        ts,
-    )
-    return Surface(hits, ts, n_evaluations)
-
-
-def interval_samples(
-    steps: Steps,
-    hits: Tensor,
-    t_surface: Tensor,
-    half_width: float,
-    n_interval: int,
-    n_front: int,
-    jitter: Tensor,
-) -> Samples:
-    """See `torch_rays.interval_samples`."""
-    spec = (
-        offsets_of(steps.packed_info),
-        steps.t_starts,
-        steps.t_ends,
-        hits,
-        t_surface,
-        half_width,
-        n_interval,
-        n_front,
-    )
-    counts = torch.empty(hits.shape[0], dtype=torch.long)
-    _native.interval_count(*spec, counts)
-    packed_info = pack_counts(counts)
-    offsets = offsets_of(packed_info)
-    n = int(offsets[-1])
-    samples = Samples(torch.empty(n), torch.empty(n), torch.empty(n, dtype=torch.long), packed_info)
-    _native.interval_fill(*spec, jitter, offsets, samples.ts, samples.lengths, samples.ray_indices)
-    return samples
 
 
 def render_weight_from_alpha(alphas: Tensor, packed_info: Tensor) -> tuple[Tensor, Tensor]:

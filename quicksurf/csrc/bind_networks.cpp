@@ -154,22 +154,6 @@ void adam(Vector<float> param, Vector<const float> grad, Vector<float> first, Ve
     kernels().adam(s, param.size(), param.data(), grad.data(), first.data(), second.data());
 }
 
-int64_t bind_search(const NetworkSpec& spec, Vector<const float> params, int n_active_levels, Points origins,
-                    Points directions, Binaries binaries, Matrix<const float> aabbs, Vector<const float> near,
-                    Vector<const float> far, float step_size, float radius, float scale, int n_secant, Vector<bool> hits,
-                    Vector<float> ts) {
-    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius,
-                               scale, n_secant};
-    expect_size(params.size(), spec.n_params, "params");
-    expect(spec.n_input == 6 && spec.has_network(), "search needs a network on 6 inputs: x and (x + 1) / 2");
-    expect_size(hits.size(), search.rays.n, "hits");
-    expect_size(ts.size(), search.rays.n, "ts");
-    expect(step_size > 0 && std::isfinite(step_size), "step_size must be positive");
-    expect(n_secant >= 1 && n_secant <= 64, "n_secant must be 1 to 64");
-    nb::gil_scoped_release release;
-    return kernels().search(spec, params.data(), n_active_levels, search, reinterpret_cast<uint8_t*>(hits.data()), ts.data());
-}
-
 template <class T>
 void bind_passes(nb::class_<NetworkSpec>& network) {
     network.def("forward", &network_forward<T>, "params"_a.noconvert(), "n_active_levels"_a, "x"_a.noconvert(),
@@ -198,10 +182,6 @@ void bind_networks(nb::module_& m) {
     network.def_ro("n_network_params", &NetworkSpec::n_network_params);
     network.def_ro("n_saved", &NetworkSpec::n_saved);
     network.def_ro("n_output", &NetworkSpec::n_output);
-    network.def("search", &bind_search, "params"_a.noconvert(), "n_active_levels"_a, "origins"_a.noconvert(),
-                "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(), "near_planes"_a.noconvert(),
-                "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "n_secant"_a, "hits"_a.noconvert(),
-                "ts"_a.noconvert());
     bind_passes<float>(network);
     bind_passes<double>(network);
 

@@ -74,53 +74,6 @@ void bind_traverse_fill(Points origins, Points directions, Binaries binaries, Ma
     expect(agrees, "offsets are not those that traverse_count gives for these rays");
 }
 
-IntervalSpec make_interval(float half_width, int n_interval, int n_front) {
-    expect(half_width > 0 && n_interval >= 1 && n_interval <= 4096 && n_front >= 0 && n_front <= 4096,
-           "half_width and n_interval must be positive, n_front not negative");
-    return {half_width, n_interval, n_front};
-}
-
-void bind_interval(Vector<const int64_t> offsets, Vector<const float> t_starts, Vector<const float> t_ends,
-                   Vector<const bool> hits, Vector<const float> t_surface, float half_width, int n_interval, int n_front,
-                   Vector<int64_t> counts) {
-    const size_t n = check_offsets(offsets, t_starts.size(), "t_starts");
-    expect_size(t_ends.size(), t_starts.size(), "t_ends");
-    expect_size(hits.size(), n, "hits");
-    expect_size(t_surface.size(), n, "t_surface");
-    expect_size(counts.size(), n, "counts");
-    const IntervalSpec spec = make_interval(half_width, n_interval, n_front);
-    nb::gil_scoped_release release;
-    interval_count(spec, n, offsets.data(), t_starts.data(), t_ends.data(), reinterpret_cast<const uint8_t*>(hits.data()),
-                   t_surface.data(), counts.data());
-}
-
-void bind_interval_fill(Vector<const int64_t> offsets, Vector<const float> t_starts, Vector<const float> t_ends,
-                        Vector<const bool> hits, Vector<const float> t_surface, float half_width, int n_interval, int n_front,
-                        Matrix<const float> jitter, Vector<const int64_t> sample_offsets, Vector<float> t,
-                        Vector<float> lengths, Vector<int64_t> ray_indices) {
-    const size_t n = check_offsets(offsets, t_starts.size(), "t_starts");
-    expect_size(check_offsets(sample_offsets, t.size(), "t"), n, "sample_offsets");
-    expect_size(t_ends.size(), t_starts.size(), "t_ends");
-    expect_size(hits.size(), n, "hits");
-    expect_size(t_surface.size(), n, "t_surface");
-    expect_shape(jitter, n, size_t(n_interval) + n_front, "jitter");
-    expect_size(lengths.size(), t.size(), "lengths");
-    expect_size(ray_indices.size(), t.size(), "ray_indices");
-    const IntervalSpec spec = make_interval(half_width, n_interval, n_front);
-    std::vector<int64_t> counts(n);
-    const auto* hit = reinterpret_cast<const uint8_t*>(hits.data());
-    bool agree = true;
-    {
-        nb::gil_scoped_release release;
-        interval_count(spec, n, offsets.data(), t_starts.data(), t_ends.data(), hit, t_surface.data(), counts.data());
-        for (size_t r = 0; r < n; ++r) agree &= counts[r] == sample_offsets.data()[r + 1] - sample_offsets.data()[r];
-        if (agree)
-            interval_fill(spec, n, offsets.data(), t_starts.data(), t_ends.data(), hit, t_surface.data(), jitter.data(),
-                          sample_offsets.data(), t.data(), lengths.data(), ray_indices.data());
-    }
-    expect(agree, "sample_offsets do not agree with the counts of these rays");
-}
-
 template <class T>
 void bind_weights_forward(Vector<const int64_t> offsets, Vector<const T> alphas, Vector<T> weights, Vector<T> transmittance) {
     const size_t n = check_offsets(offsets, alphas.size(), "alphas");
@@ -188,12 +141,6 @@ void bind_rays(nb::module_& m) {
     m.def("traverse_fill", &bind_traverse_fill, "origins"_a.noconvert(), "directions"_a.noconvert(), "binaries"_a.noconvert(),
           "aabbs"_a.noconvert(), "near_planes"_a.noconvert(), "far_planes"_a.noconvert(), "step_size"_a, "cone_angle"_a,
           "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(), "ray_indices"_a.noconvert());
-    m.def("interval_count", &bind_interval, "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(),
-          "hits"_a.noconvert(), "t_surface"_a.noconvert(), "half_width"_a, "n_interval"_a, "n_front"_a, "counts"_a.noconvert());
-    m.def("interval_fill", &bind_interval_fill, "offsets"_a.noconvert(), "t_starts"_a.noconvert(), "t_ends"_a.noconvert(),
-          "hits"_a.noconvert(), "t_surface"_a.noconvert(), "half_width"_a, "n_interval"_a, "n_front"_a,
-          "jitter"_a.noconvert(), "sample_offsets"_a.noconvert(), "t"_a.noconvert(), "lengths"_a.noconvert(),
-          "ray_indices"_a.noconvert());
     bind_composition<float>(m);
     bind_composition<double>(m);
 }

@@ -20,5 +20,6 @@ NB_MODULE(_native, m) {
 
     bind_networks(m);
     bind_rays(m);
+    bind_unisurf(m);
     bind_rasterize(m);
 }

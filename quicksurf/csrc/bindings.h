@@ -51,8 +51,9 @@ Grids make_grids(const Binaries& binaries, const Matrix<const float>& aabbs);
 RayBatch make_rays(const Points& origins, const Points& directions, const Vector<const float>& near,
                    const Vector<const float>& far);
 
-void bind_networks(nb::module_&);   // Network with forward, backward and search; adam
-void bind_rays(nb::module_&);       // traverse, interval, weights, accumulate
+void bind_networks(nb::module_&);   // Network with forward and backward; adam
+void bind_rays(nb::module_&);       // traverse, weights, accumulate
+void bind_unisurf(nb::module_&);    // sample_surface, logit_weights
 void bind_rasterize(nb::module_&);
 
 }  // namespace quicksurf

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "network.h"
+#include "opacity.h"
 #include "search.h"
 
 namespace quicksurf {
@@ -47,7 +48,12 @@ void adam(const AdamStep& s, size_t n, float* param, const float* grad, float* f
 }  // namespace
 
 extern const Kernels table;
-const Kernels table = {{forward<float>, backward<float>}, {forward<double>, backward<double>}, search_surface, adam};
+const Kernels table = {{forward<float>, backward<float>},
+                       {forward<double>, backward<double>},
+                       {logit_weights_forward<float>, logit_weights_backward<float>},
+                       {logit_weights_forward<double>, logit_weights_backward<double>},
+                       sample_surface,
+                       adam};
 
 }  // namespace QS_ISA
 }  // namespace quicksurf

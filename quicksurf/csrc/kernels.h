@@ -24,20 +24,54 @@ struct AdamStep {
     bool skip_zero;                  // entries whose gradient is exactly zero keep value and moments
 };
 
-// A surface to search for: l(x) = radius - |x| - scale * net([x, (x + 1) / 2])_0, inside > 0.
+// UNISURF's samples around a surface; see interval.h.
+struct IntervalSpec {
+    float half_width;
+    int n_interval, n_front;
+    int n_samples() const { return n_interval + n_front; }  // of a ray, at most
+};
+
+// A surface to search for, l(x) = radius - |x| - scale * net([x, (x + 1) / 2])_0, inside > 0, and to sample around.
 struct SurfaceSearch {
     Grids grids;
     RayBatch rays;
     float step_size, radius, scale;
     int n_secant;
+    IntervalSpec interval;
+    const float* jitter;  // [n_rays][n_samples] in [0, 1)
+};
+
+// What a search finds; the samples of ray r begin at r * n_samples of its interval.
+struct SampleSlots {
+    uint8_t* hits;     // [n_rays]
+    float* t_surface;  // [n_rays], 0 without a hit
+    int64_t* counts;   // [n_rays]
+    float *t, *lengths;
+};
+
+struct OpacitySpec {
+    double sharpness;
+    bool transmittance;  // how opacity follows from occupancy: see opacity.h
+};
+
+template <class T>
+struct OpacityKernels {
+    // See opacity.h for shapes.
+    void (*forward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* logits, T* depths, T* alphas,
+                    T* weights, T* opacities);
+    void (*backward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* depths, const T* alphas,
+                     const T* grad_weights, const T* grad_opacities, T* grad_logits);
 };
 
 struct Kernels {
     NetworkKernels<float> network32;
     NetworkKernels<double> network64;
-    // First outside-to-inside crossing of each ray within occupied cells: see search.h. Returns the evaluations it took.
-    int64_t (*search)(const NetworkSpec&, const float* params, int n_active_levels, const SurfaceSearch&, uint8_t* hits,
-                      float* ts);
+    OpacityKernels<float> opacity32;
+    OpacityKernels<double> opacity64;
+    // First outside-to-inside crossing of each ray within occupied cells, and samples around it: see search.h. Returns the
+    // evaluations it took.
+    int64_t (*sample_surface)(const NetworkSpec&, const float* params, int n_active_levels, const SurfaceSearch&,
+                              const SampleSlots&);
     // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.
     void (*adam)(const AdamStep&, size_t n, float* param, const float* grad, float* first, float* second);
 };

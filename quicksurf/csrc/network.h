@@ -71,7 +71,7 @@ void activate(Activation kind, T* rows, int n_rows) {
         if (kind == Activation::sigmoid) v = 1 / (1 + vexp(-v));
         if (kind == Activation::softplus) {
             const Vec<T> magnitude = vmax<T>(v, -v);
-            v = vmax<T>(v, Vec<T>{}) + vlog1p<T>(vexp(-k * magnitude)) / k;
+            v = vmax<T>(v, Vec<T>{}) + vlog1p(vexp(-k * magnitude)) / k;
         }
         store(p, v);
     }

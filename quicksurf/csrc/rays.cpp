@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 
 #include "march.h"
 #include "thread_pool.h"
@@ -12,7 +10,6 @@
 namespace quicksurf {
 
 using portable::March;
-using portable::Span;
 
 namespace {
 
@@ -25,56 +22,6 @@ void for_rays(size_t n_rays, Fn&& fn) {
         for (size_t r = task * RAYS_PER_TASK; r < end; ++r) fn(r);
     });
 }
-
-// The stretches of one ray within [low, high]: walk them, measure them, find a quantile.
-struct Stretches {
-    const float *starts, *ends;
-    int64_t n;
-    float low, high;
-
-    Span part(int64_t i) const { return {std::max(starts[i], low), std::min(ends[i], high)}; }
-    float measure() const {
-        float sum = 0;
-        for (int64_t i = 0; i < n; ++i) sum += std::max(0.0f, part(i).end - part(i).begin);
-        return sum;
-    }
-    // Calls fn(k, t) for the sorted quantiles q_k of the measure.
-    template <class Quantile, class Fn>
-    void place(int count, Quantile&& quantile, Fn&& fn) const {
-        float before = 0;
-        int64_t i = 0;
-        for (int k = 0; k < count; ++k) {
-            const float q = quantile(k);
-            float length = std::max(0.0f, part(i).end - part(i).begin);
-            while (i + 1 < n && (before + length < q || length == 0)) {
-                before += length;
-                ++i;
-                length = std::max(0.0f, part(i).end - part(i).begin);
-            }
-            const Span s = part(i);
-            fn(k, std::clamp(s.begin + (q - before), std::min(s.begin, s.end), std::max(s.begin, s.end)));
-        }
-    }
-};
-
-struct RayParts {
-    Stretches front, interval;
-    int n_front, n_interval;
-    float front_measure, interval_measure;
-
-    RayParts(const IntervalSpec& spec, int64_t begin, int64_t end, const float* starts, const float* ends, bool hit,
-             float t_surface) {
-        constexpr float infinity = std::numeric_limits<float>::infinity();
-        const float low = hit ? t_surface - spec.half_width : -infinity;
-        const float high = hit ? t_surface + spec.half_width : infinity;
-        front = {starts + begin, ends + begin, end - begin, -infinity, low};
-        interval = {starts + begin, ends + begin, end - begin, low, high};
-        front_measure = hit ? front.measure() : 0;
-        interval_measure = interval.measure();
-        n_front = front_measure > 0 ? spec.n_front : 0;
-        n_interval = interval_measure > 0 ? spec.n_interval + (hit ? 0 : spec.n_front) : 0;
-    }
-};
 
 }  // namespace
 
@@ -100,35 +47,6 @@ bool traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, fl
         if (i < offsets[r + 1] || march.next(start, end)) agrees = false;
     });
     return agrees;
-}
-
-void interval_count(const IntervalSpec& spec, size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends,
-                    const uint8_t* hits, const float* t_surface, int64_t* counts) {
-    for_rays(n_rays, [&](size_t r) {
-        const RayParts parts(spec, offsets[r], offsets[r + 1], t_starts, t_ends, hits[r], t_surface[r]);
-        counts[r] = parts.n_front + parts.n_interval;
-    });
-}
-
-void interval_fill(const IntervalSpec& spec, size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends,
-                   const uint8_t* hits, const float* t_surface, const float* jitter, const int64_t* sample_offsets, float* t,
-                   float* lengths, int64_t* ray_indices) {
-    for_rays(n_rays, [&](size_t r) {
-        const RayParts parts(spec, offsets[r], offsets[r + 1], t_starts, t_ends, hits[r], t_surface[r]);
-        const float* u = jitter + r * (spec.n_front + spec.n_interval);
-        int64_t at = sample_offsets[r];
-        const auto place = [&](const Stretches& stretches, int count, float measure) {
-            const float stratum = measure / std::max(count, 1);
-            stretches.place(count, [&](int k) { return (k + u[k]) * stratum; }, [&](int, float sample) {
-                t[at] = sample;
-                lengths[at] = stratum;
-                ray_indices[at++] = static_cast<int64_t>(r);
-            });
-            u += count;
-        };
-        if (parts.n_front) place(parts.front, parts.n_front, parts.front_measure);
-        if (parts.n_interval) place(parts.interval, parts.n_interval, parts.interval_measure);
-    });
 }
 
 template <class T>

@@ -29,21 +29,6 @@ bool traverse_count(const Grids&, const RayBatch&, float step_size, float cone_a
 bool traverse_fill(const Grids&, const RayBatch&, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices);
 
-struct IntervalSpec {
-    float half_width;
-    int n_interval, n_front;
-};
-
-// UNISURF's samples on the occupied stretches S of a ray (union of [t_starts, t_ends]):
-//   with a surface at t_s: n_front stratified over S before t_s - half_width, n_interval over S within t_s -+ half_width;
-//   without: n_front + n_interval over S. A part of measure zero gives no samples.
-void interval_count(const IntervalSpec&, size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends,
-                    const uint8_t* hits, const float* t_surface, int64_t* counts);
-// jitter: [n_rays][n_front + n_interval] in [0, 1). sample t and its stratum's length, in order along the ray.
-void interval_fill(const IntervalSpec&, size_t n_rays, const int64_t* offsets, const float* t_starts, const float* t_ends,
-                   const uint8_t* hits, const float* t_surface, const float* jitter, const int64_t* sample_offsets, float* t,
-                   float* lengths, int64_t* ray_indices);
-
 // w_i = a_i T_i, T_i = prod_{j<i} (1 - a_j) (Mildenhall et al. 2020, eq. 3).
 template <class T>
 void weights_forward(size_t n_rays, const int64_t* offsets, const T* alphas, T* weights, T* transmittance);

@@ -1,4 +1,4 @@
-// Surface search: march, evaluate, bracket and refine in one loop that leaves a ray at its crossing.
+// Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its crossing.
 //
 // TILE rays are under way at a time, one a lane. Each turn evaluates one point of every lane in one pass of the fused
 // network; a lane whose ray is finished takes the next ray of its task. A ray's result does not depend on its
@@ -9,8 +9,12 @@
 //            the ray enters the box in matter), the surface is the step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
 //            stays twice running has its logit halved, so that it moves too
+//   sample   the march goes on to the end of the interval, then the occupied stretches it met are sampled (interval.h)
+//
+// The number of a ray's samples is known only then: they go to slots of fixed size and are packed at the end.
 #pragma once
 
+#include "interval.h"
 #include "kernels.h"
 #include "march.h"
 #include "network.h"
@@ -25,6 +29,7 @@ struct SearchLane {
     bool active = false;
     size_t ray = 0;
     March march;
+    Stretches stretches;
     float start = 0, end = 0;           // the step being evaluated
     float last_mid = 0, last_end = 0, last_logit = 0;
     bool has_last = false;
@@ -55,9 +60,9 @@ struct SearchLane {
 
 class SearchTask {
    public:
-    SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search, uint8_t* hits,
-               float* ts)
-        : network_(network), search_(search), hits_(hits), ts_(ts), tile_(spec), lanes_(TILE) {}
+    SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search,
+               const SampleSlots& slots)
+        : network_(network), search_(search), slots_(slots), tile_(spec), lanes_(TILE) {}
 
     int64_t run(size_t first, size_t end) {
         next_ray_ = first;
@@ -76,19 +81,29 @@ class SearchTask {
     }
 
    private:
-    // The lane's next ray that has an occupied step; rays without one are misses.
+    // The lane's next ray that has an occupied step; rays without one are misses without samples.
     void refill(SearchLane& lane) {
-        lane = SearchLane{};
+        lane.active = lane.has_last = false;
+        lane.secants_left = -1;
+        lane.side = 0;
+        lane.stretches.clear();
         for (; next_ray_ < end_ray_; ++next_ray_) {
-            hits_[next_ray_] = 0;
-            ts_[next_ray_] = 0;
-            lane.march = March(search_.grids, search_.rays, next_ray_, search_.step_size, 0);
-            if (lane.march.next(lane.start, lane.end)) {
+            lane.ray = next_ray_;
+            lane.march = March(search_.grids, search_.rays, lane.ray, search_.step_size, 0);
+            if (step(lane)) {
                 lane.active = true;
-                lane.ray = next_ray_++;
+                ++next_ray_;
                 return;
             }
+            finish(lane, false, 0);
         }
+    }
+
+    // Takes the next occupied step.
+    static bool step(SearchLane& lane) {
+        if (!lane.march.next(lane.start, lane.end)) return false;
+        lane.stretches.add(lane.start, lane.end);
+        return true;
     }
 
     // Writes the lane's point into the tile; idle lanes evaluate the origin.
@@ -108,53 +123,59 @@ class SearchTask {
     void advance(SearchLane& lane, float t, float logit) {
         if (lane.secants_left >= 0) {
             lane.narrow(t, logit);
-            if (--lane.secants_left == 0) finish(lane, lane.false_position());
-            return;
-        }
-        if (!(logit > 0)) {
+            if (--lane.secants_left == 0) hit(lane, lane.false_position());
+        } else if (!(logit > 0)) {
             lane.last_mid = t;
             lane.last_end = lane.end;
             lane.last_logit = logit;
             lane.has_last = true;
-            if (!lane.march.next(lane.start, lane.end)) refill(lane);
-            return;
+            if (!step(lane)) {
+                finish(lane, false, 0);
+                refill(lane);
+            }
+        } else if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) {
+            hit(lane, lane.start);
+        } else {
+            lane.low = lane.last_mid;
+            lane.logit_low = lane.last_logit;
+            lane.high = t;
+            lane.logit_high = logit;
+            lane.secants_left = search_.n_secant;
         }
-        if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) {
-            finish(lane, lane.start);
-            return;
-        }
-        lane.low = lane.last_mid;
-        lane.logit_low = lane.last_logit;
-        lane.high = t;
-        lane.logit_high = logit;
-        lane.secants_left = search_.n_secant;
     }
 
-    void finish(SearchLane& lane, float t) {
-        hits_[lane.ray] = 1;
-        ts_[lane.ray] = t;
+    void hit(SearchLane& lane, float t) {
+        while (lane.end < t + search_.interval.half_width && step(lane)) continue;
+        finish(lane, true, t);
         refill(lane);
+    }
+
+    void finish(const SearchLane& lane, bool hit, float t) {
+        const size_t r = lane.ray, slot = r * search_.interval.n_samples();
+        slots_.hits[r] = hit;
+        slots_.t_surface[r] = t;
+        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, search_.jitter + slot, slots_.t + slot,
+                                         slots_.lengths + slot);
     }
 
     const FusedNetwork<float>& network_;
     const SurfaceSearch& search_;
-    uint8_t* hits_;
-    float* ts_;
+    const SampleSlots& slots_;
     typename FusedNetwork<float>::TileScratch tile_;
     std::vector<SearchLane> lanes_;
     float depth_[TILE], radial_[TILE];
     size_t next_ray_ = 0, end_ray_ = 0;
 };
 
-inline int64_t search_surface(const NetworkSpec& spec, const float* params, int n_active_levels, const SurfaceSearch& search,
-                              uint8_t* hits, float* ts) {
+inline int64_t sample_surface(const NetworkSpec& spec, const float* params, int n_active_levels,
+                              const SurfaceSearch& search, const SampleSlots& slots) {
     const FusedNetwork<float> network(spec, params, n_active_levels);
     const size_t n = search.rays.n, n_tasks = (n + SEARCH_RAYS_PER_TASK - 1) / SEARCH_RAYS_PER_TASK;
     std::vector<int64_t> evaluations(n_tasks);
     parallel_for(n_tasks, [&](size_t task) {
         const size_t first = task * SEARCH_RAYS_PER_TASK;
         evaluations[task] =
-            SearchTask(network, spec, search, hits, ts).run(first, std::min(n, first + SEARCH_RAYS_PER_TASK));
+            SearchTask(network, spec, search, slots).run(first, std::min(n, first + SEARCH_RAYS_PER_TASK));
     });
     int64_t sum = 0;
     for (const int64_t count : evaluations) sum += count;

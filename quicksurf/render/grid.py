@@ -12,10 +12,6 @@ from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
-from quicksurf.backends import Backend
-from quicksurf.backends.modules import LogitNetwork
-from quicksurf.rays import Rays, Steps, Surface
-
 Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
 _UPDATE_EVERY = 16  # steps
@@ -24,7 +20,7 @@ _EVERY_CELL_STEPS = 96  # in the first steps all cells are probed, later a quart
 
 
 class OccupancyGrid:
-    """nerfacc's estimator and the march through it."""
+    """nerfacc's estimator over the box around the unit ball."""
 
     def __init__(self, resolution: int, threshold: float, device: torch.device) -> None:
         self.estimator = OccGridEstimator([-1, -1, -1, 1, 1, 1], resolution, levels=1).to(device)
@@ -63,20 +59,3 @@ class OccupancyGrid:
                 warmup_steps=_EVERY_CELL_STEPS,
                 n=_UPDATE_EVERY,
             )
-
-    def find_surface(self, backend: Backend, surface: LogitNetwork, rays: Rays, step_size: float) -> Surface:
-        """Where rays first enter the surface, looking at occupied cells only."""
-        estimator = self.estimator
-        return backend.rays.find_surface(surface, rays, estimator.binaries, estimator.aabbs, step_size)
-
-    def march(self, backend: Backend, rays: Rays, step_size: float) -> Steps:
-        """Steps of `step_size` inside occupied cells between each ray's near and far."""
-        return backend.rays.traverse_grids(
-            rays.origins,
-            rays.directions,
-            self.estimator.binaries,
-            self.estimator.aabbs,
-            rays.near,
-            rays.far,
-            step_size,
-        )

@@ -16,9 +16,9 @@ from torch import Tensor
 from quicksurf.backends import Backend
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
-from quicksurf.rays import Rays, Samples, Surface
+from quicksurf.rays import Interval, Rays, Samples, Surface
+from quicksurf.render import unisurf
 from quicksurf.render.grid import OccupancyGrid
-from quicksurf.render.unisurf import Interval, alphas_from_logits, place_samples
 
 _VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
 _VISIBLE_BACKGROUND = 2e-3  # rays with less clear view get no background samples
@@ -70,13 +70,15 @@ class Renderer:
         Args:
             behind: colours behind the surface that replace the background (masked captures).
         """
-        surface = self.grid.find_surface(self.backend, self.field.surface, rays, settings.march_step)
-        # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
-        behind_interval = surface.ts + settings.interval.half_width + settings.march_step
-        far = torch.where(surface.hits, behind_interval, rays.far)
-        seen = rays._replace(far=torch.minimum(far, rays.far))
-        steps = self.grid.march(self.backend, seen, settings.march_step)
-        samples = place_samples(self.backend, rays, steps, surface, settings.interval, generator)
+        surface, samples = unisurf.sample(
+            self.backend,
+            self.field.surface,
+            self.grid,
+            rays,
+            settings.march_step,
+            settings.interval,
+            generator,
+        )
         colors, opacities = self._composite(rays, samples, settings, generator)
         if behind is None:
             behind = self._behind(rays, opacities.detach(), settings, generator)
@@ -93,15 +95,19 @@ class Renderer:
         if settings.noise > 0 and generator is not None:
             points = points + settings.noise * torch.randn(points.shape, generator=generator).to(points)
         logits, features = self.field.query(points)
-        alphas = alphas_from_logits(logits, samples, settings.sharpness, settings.opacity)
-        weights, _ = self.backend.rays.render_weight_from_alpha(alphas, samples.packed_info)
-        opacities = accumulate(weights, None, samples.packed_info)[:, 0]
+        weights, opacities = self.backend.unisurf.render_weight_from_logits(
+            logits, samples.packed_info, settings.sharpness, settings.opacity
+        )
         visible = weights.detach() > _VISIBLE_WEIGHT
         index = torch.nonzero(visible)[:, 0]
-        seen = samples.ray_indices[index]
-        shades = self.field.colors_of(points[index], features.T[:, index].T, rays.directions[seen])
+        seen = samples.ray_indices.index_select(0, index)
+        shades = self.field.colors_of(
+            points.index_select(0, index),
+            features.T.index_select(1, index).T,
+            rays.directions.index_select(0, seen),
+        )
         packed = _packed_where(visible, samples)
-        return accumulate(weights[index], shades, packed), opacities
+        return accumulate(weights.index_select(0, index), shades, packed), opacities
 
     def _behind(
         self,

@@ -11,57 +11,27 @@ rise the weights sum to the o it reaches, whatever the sampling, and falling o a
 α_i = 1 − exp(−max(0, s_i − s_{i−1})) with s = softplus(z), which has no cancellation.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from quicksurf.backends import Backend
-from quicksurf.rays import Rays, Samples, Steps, Surface
-
-MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
-
-
-class Interval(NamedTuple):
-    """How samples are laid around a surface."""
-
-    half_width: float
-    n_interval: int
-    n_front: int
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.rays import Interval, Rays, Samples, Surface
+from quicksurf.render.grid import OccupancyGrid
 
 
-def place_samples(
+def sample(
     backend: Backend,
+    surface: LogitNetwork,
+    grid: OccupancyGrid,
     rays: Rays,
-    steps: Steps,
-    surface: Surface,
+    step_size: float,
     interval: Interval,
     generator: torch.Generator | None,
-) -> Samples:
-    """UNISURF's samples on the occupied steps; in the middle of their strata without a generator."""
+) -> tuple[Surface, Samples]:
+    """Search the surface and sample around it; in the middle of the strata without a generator."""
     shape = len(rays.near), interval.n_interval + interval.n_front
     jitter = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
-    return backend.rays.interval_samples(
-        steps,
-        surface.hits,
-        surface.ts,
-        interval.half_width,
-        interval.n_interval,
-        interval.n_front,
-        jitter.to(rays.near.device),
+    estimator = grid.estimator
+    return backend.unisurf.sample_surface(
+        surface, rays, estimator.binaries, estimator.aabbs, step_size, interval, jitter.to(rays.near.device)
     )
-
-
-def alphas_from_logits(
-    logits: Float[Tensor, "m"], samples: Samples, sharpness: float, opacity: str
-) -> Float[Tensor, "m"]:
-    """Opacity of each sample by one of the two readings in the module's docstring."""
-    scaled = sharpness * logits
-    if opacity == "occupancy":
-        return torch.sigmoid(scaled).clamp_max(MAX_ALPHA)
-    depth = torch.nn.functional.softplus(scaled)
-    before = torch.nn.functional.pad(depth, (1, 0))[:-1]
-    first = torch.nn.functional.pad(samples.ray_indices[1:] != samples.ray_indices[:-1], (1, 0), value=True)
-    gained = torch.relu(depth - before.masked_fill(first[: len(depth)], 0.0))
-    return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)

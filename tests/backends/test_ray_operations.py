@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tolerances import BOUNDARY, SCAN32, relative
+from tolerances import SCAN32, relative
 
 from quicksurf import _native, backends
-from quicksurf.backends import cpu_rays, torch_rays
-from quicksurf.rays import Steps, pack_counts
+from quicksurf.backends import cpu_rays, torch_rays, torch_unisurf
+from quicksurf.rays import Interval, Steps, pack_counts
 
 BOX = torch.tensor([[-1.0, -1, -1, 1, 1, 1], [-2, -2, -2, 2, 2, 2]])
 
@@ -53,10 +53,8 @@ def test_zero_steps_are_legal(backend, n):
     origins, directions = rays(n)
     steps = march(backend.rays, origins, directions, torch.zeros(1, 4, 4, 4, dtype=torch.bool))
     assert len(steps.t_starts) == 0 and steps.packed_info.shape == (n, 2)
-    hits = torch.zeros(n, dtype=torch.bool)
-    samples = backend.rays.interval_samples(steps, hits, torch.zeros(n), 0.1, 4, 2, torch.rand(n, 6))
-    weights, _ = backend.rays.render_weight_from_alpha(samples.ts, samples.packed_info)
-    assert backend.rays.accumulate_along_rays(weights, None, samples.packed_info).shape == (n, 1)
+    weights, _ = backend.rays.render_weight_from_alpha(steps.t_starts, steps.packed_info)
+    assert backend.rays.accumulate_along_rays(weights, None, steps.packed_info).shape == (n, 1)
 
 
 @pytest.mark.parametrize("levels", [1, 2])
@@ -108,36 +106,18 @@ def test_first_crossing_finds_the_first_change_of_sign():
         torch.tensor([0, 0, 0, 1, 1, 1]),
         pack_counts(torch.tensor([3, 3])),
     )
-    hits, bracket = torch_rays.first_crossing(steps, torch.tensor([-2.0, -1.0, 3.0, -1.0, -1.0, 1.0]))
+    hits, bracket = torch_unisurf.first_crossing(steps, torch.tensor([-2.0, -1.0, 3.0, -1.0, -1.0, 1.0]))
     assert hits.tolist() == [True, True]
     assert torch.allclose(bracket[:, 0], torch.tensor([1.15, 1.25, -1.0, 3.0]))
     assert torch.allclose(bracket[:2, 1], torch.tensor([2.0, 2.0]))  # behind a gap: the stretch's start
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_sampling_equals_its_twin(seed):
-    steps = stretches([5, 0, 1, 40, 3, 17], seed)
-    generator = torch.Generator().manual_seed(seed)
-    hits = torch.rand(6, generator=generator) < 0.7
-    surface = 1 + 3 * torch.rand(6, generator=generator)
-    jitter = torch.rand(6, 12, generator=generator)
-    native, twin = (
-        ops.interval_samples(steps, hits, surface, 0.25, 8, 4, jitter) for ops in (cpu_rays, torch_rays)
-    )
-    assert torch.equal(native.packed_info, twin.packed_info) and torch.equal(
-        native.ray_indices, twin.ray_indices
-    )
-    assert torch.allclose(native.ts, twin.ts, atol=BOUNDARY) and torch.allclose(
-        native.lengths, twin.lengths, atol=BOUNDARY
-    )
-
-
-def test_samples_are_sorted_inside_steps_and_inside_the_interval(backend):
+def test_samples_are_sorted_inside_steps_and_inside_the_interval():
     steps = stretches([30, 30])
     surface = torch.tensor([5.0, 4.0])
     hits = torch.tensor([True, False])
     jitter = torch.rand(2, 24, generator=torch.Generator().manual_seed(0))
-    samples = backend.rays.interval_samples(steps, hits, surface, 0.6, 16, 8, jitter)
+    samples = torch_unisurf.interval_samples(steps, hits, surface, Interval(0.6, 16, 8), jitter)
     assert samples.packed_info[:, 1].tolist() == [24, 24]
     for ray in range(2):
         ts = samples.ts[samples.ray_indices == ray]

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from tolerances import BOUNDARY
 
 from quicksurf import _native, backends
 from quicksurf.backends.modules import LogitNetwork
-from quicksurf.rays import Rays, unit_ball_span
+from quicksurf.backends.torch_rays import traverse_grids
+from quicksurf.rays import Interval, Rays, unit_ball_span
 from quicksurf.render.grid import OccupancyGrid
 
 RADIUS = 0.4
+INTERVAL = Interval(0.1, 8, 4)
 ENCODING = {
     "otype": "Composite",
     "nested": [
@@ -49,6 +52,20 @@ def grid_of(surface, resolution=32):
     return grid
 
 
+def sample(backend, surface, grid, rays, step, interval=INTERVAL):
+    """The surface and samples, jittered the same way on every back end."""
+    shape = len(rays.near), interval.n_interval + interval.n_front
+    jitter = torch.rand(shape, generator=torch.Generator().manual_seed(5))
+    estimator = grid.estimator
+    return backend.unisurf.sample_surface(
+        surface, rays, estimator.binaries, estimator.aabbs, step, interval, jitter
+    )
+
+
+def find(backend, surface, grid, rays, step):
+    return sample(backend, surface, grid, rays, step)[0]
+
+
 def camera_rays(n):
     generator = torch.Generator().manual_seed(0)
     origins = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1) * 3
@@ -66,7 +83,7 @@ def true_depth(rays):
 @pytest.mark.parametrize("n", [0, 1, 7, 700])
 def test_depths_are_those_of_the_ball(backend, n):
     surface, rays = ball(backend), camera_rays(n)
-    found = grid_of(surface).find_surface(backend, surface, rays, 0.03)
+    found = find(backend, surface, grid_of(surface), rays, 0.03)
     truth = true_depth(rays)
     clear = (torch.cross(rays.origins, rays.directions, dim=-1).norm(dim=-1) - RADIUS).abs() > 0.01
     assert torch.equal(found.hits & clear, truth.isfinite() & clear)
@@ -77,9 +94,11 @@ def test_depths_are_those_of_the_ball(backend, n):
 def test_the_search_leaves_a_ray_at_its_surface_and_skips_empty_cells(backend):
     surface, rays = ball(backend), camera_rays(300)
     grid = grid_of(surface)
-    found = grid.find_surface(backend, surface, rays, 0.02)
+    found = find(backend, surface, grid, rays, 0.02)
     everywhere = int(((rays.far - rays.near).clamp_min(0) / 0.02).sum())
-    occupied = len(grid.march(backend, rays, 0.02).t_mids)
+    grids = grid.estimator.binaries, grid.estimator.aabbs
+    steps = traverse_grids(rays.origins, rays.directions, *grids, rays.near, rays.far, 0.02)
+    occupied = len(steps.t_mids)
     assert found.n_evaluations < occupied < 0.7 * everywhere
     assert found.n_evaluations < 0.3 * everywhere
 
@@ -91,7 +110,7 @@ def test_native_search_equals_its_twin(name):
     rays, results = camera_rays(900), []
     for backend in (backends.load("cpu"), backends.load("torch")):
         surface = bumpy(backend)
-        results.append(grid_of(surface).find_surface(backend, surface, rays, 0.05))
+        results.append(find(backend, surface, grid_of(surface), rays, 0.05))
     _native.set_instruction_set(before)
     native, twin = results
     assert 0.2 < float(twin.hits.float().mean()) < 0.9
@@ -109,7 +128,7 @@ def test_the_first_of_two_crossings_is_found(backend):
         torch.tensor([2.0, 0.0]),
         torch.tensor([4.0, 0.9]),
     )
-    found = grid_of(surface).find_surface(backend, surface, rays, 0.02)
+    found = find(backend, surface, grid_of(surface), rays, 0.02)
     assert abs(float(found.ts[0]) - (3 - RADIUS)) < 1e-4 and bool(found.hits.all())
     assert float(found.ts[1]) < 0.02
 
@@ -120,7 +139,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     grid, before, results = grid_of(surface), _native.num_threads(), []
     for n_threads in (1, 2, 5):
         _native.set_num_threads(n_threads)
-        results.append(grid.find_surface(backend, surface, rays, 0.03))
+        results.append(find(backend, surface, grid, rays, 0.03))
     _native.set_num_threads(before)
     assert all(torch.equal(result.ts, results[0].ts) for result in results)
     assert len({result.n_evaluations for result in results}) == 1
@@ -134,3 +153,41 @@ def test_grid_keeps_every_cell_the_surface_passes():
     cells = ((RADIUS * directions + 1) / 2 * 24).long()
     assert bool(grid.occupied[cells[:, 0], cells[:, 1], cells[:, 2]].all())
     assert float(grid.occupied.float().mean()) < 0.2  # and not the empty ones
+
+
+@pytest.mark.parametrize("name", _native.instruction_sets())
+def test_native_samples_equal_their_twins(name):
+    before = _native.instruction_set()
+    _native.set_instruction_set(name)
+    rays, results = camera_rays(400), []
+    for backend in (backends.load("cpu"), backends.load("torch")):
+        surface = bumpy(backend)
+        results.append(sample(backend, surface, grid_of(surface), rays, 0.05))
+    _native.set_instruction_set(before)
+    (native_surface, native), (twin_surface, twin) = results
+    same = native_surface.hits == twin_surface.hits
+    same &= (native_surface.ts - twin_surface.ts).abs() < BOUNDARY
+    same &= native.packed_info[:, 1] == twin.packed_info[:, 1]
+    assert float(same.float().mean()) > 0.95  # the others hit on another step at the edge of a cell
+    a, b = same[native.ray_indices], same[twin.ray_indices]
+    assert torch.equal(native.ray_indices[a], twin.ray_indices[b])
+    close = (native.ts[a] - twin.ts[b]).abs() < 1e2 * BOUNDARY
+    close &= (native.lengths[a] - twin.lengths[b]).abs() < 1e2 * BOUNDARY
+    assert float(close.float().mean()) > 0.98  # a step more or less at a cell's edge moves the strata
+
+
+def test_samples_lie_in_occupied_cells_in_order_and_most_of_them_in_the_interval(backend):
+    surface, rays, interval = ball(backend), camera_rays(60), Interval(0.05, 16, 8)
+    grid = grid_of(surface)
+    found, samples = sample(backend, surface, grid, rays, 0.02, interval)
+    assert bool((samples.packed_info[found.hits, 1] >= 16).all())
+    points = rays.at(samples.ray_indices, samples.ts)
+    cells = ((points + 1) / 2 * 32).long().clamp(0, 31)
+    # half a step may reach over a cell's face
+    assert float(grid.occupied[cells[:, 0], cells[:, 1], cells[:, 2]].float().mean()) > 0.9
+    for ray, (begin, count) in enumerate(samples.packed_info.tolist()):
+        ts = samples.ts[begin : begin + count]
+        assert bool((ts[1:] >= ts[:-1]).all())
+        if found.hits[ray]:
+            inside = (ts - found.ts[ray]).abs() <= 0.05 + BOUNDARY
+            assert inside.sum() == 16 and bool((ts[~inside] < found.ts[ray]).all())

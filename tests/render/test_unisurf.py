@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from tolerances import GRADIENT32, SCAN32, relative
 
-from quicksurf.rays import Samples, pack_counts
-from quicksurf.render.unisurf import alphas_from_logits
+from quicksurf import _native
+from quicksurf.backends import cpu_unisurf, torch_unisurf
+from quicksurf.backends.torch_unisurf import alphas_from_logits
+from quicksurf.rays import pack_counts
 
 
-def samples_of(counts, ts=None):
-    indices = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    ts = torch.zeros(len(indices)) if ts is None else ts
-    return Samples(ts, torch.ones_like(ts), indices, pack_counts(torch.tensor(counts)))
+def packed(*counts):
+    return pack_counts(torch.tensor(counts))
 
 
 def opacity(alphas):
@@ -19,7 +20,7 @@ def opacity(alphas):
 
 def test_a_rise_sums_to_the_occupancy_it_reaches_and_a_fall_adds_nothing():
     logits = torch.tensor([-0.2, -0.05, 0.01, 0.03, -0.1, -0.4, -0.4, -0.1])
-    alphas = alphas_from_logits(logits, samples_of([6, 0, 2]), 50.0, "transmittance")
+    alphas = alphas_from_logits(logits, packed(6, 0, 2), 50.0, "transmittance")
     occupancy = torch.sigmoid(50 * logits)
     assert opacity(alphas[:4]) == pytest.approx(float(occupancy[3]), abs=1e-5)
     assert not alphas[4:6].any()
@@ -33,7 +34,7 @@ def test_transmittance_does_not_depend_on_the_number_of_samples(factor):
     for kind in ("transmittance", "occupancy"):
         for n in (20, 20 * factor):
             ts = torch.linspace(-0.1, -0.03, n)  # ends half-way in: neither reading is saturated
-            found[kind, n] = opacity(alphas_from_logits(ts, samples_of([n], ts), 40.0, kind))
+            found[kind, n] = opacity(alphas_from_logits(ts, packed(n), 40.0, kind))
     assert found["transmittance", 20] == pytest.approx(found["transmittance", 20 * factor], abs=1e-4)
     assert abs(found["occupancy", 20] - found["occupancy", 20 * factor]) > 0.1
 
@@ -41,17 +42,61 @@ def test_transmittance_does_not_depend_on_the_number_of_samples(factor):
 def test_the_papers_formula_is_the_occupancy():
     logits = torch.tensor([-0.1, 0.0, 0.1])
     assert torch.allclose(
-        alphas_from_logits(logits, samples_of([3]), 10.0, "occupancy"), torch.sigmoid(10 * logits)
+        alphas_from_logits(logits, packed(3), 10.0, "occupancy"), torch.sigmoid(10 * logits)
     )
 
 
 @pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
 def test_huge_logits_stay_finite_and_below_one(kind):
     logits = torch.tensor([-1e4, -1.0, 1.0, 1e4, 1e4], requires_grad=True)
-    alphas = alphas_from_logits(logits, samples_of([5]), 600.0, kind)
+    alphas = alphas_from_logits(logits, packed(5), 600.0, kind)
     alphas.sum().backward()
     assert bool((alphas < 1).all()) and bool(logits.grad.isfinite().all())
 
 
 def test_no_samples():
-    assert len(alphas_from_logits(torch.zeros(0), samples_of([0, 0]), 10.0, "transmittance")) == 0
+    assert len(alphas_from_logits(torch.zeros(0), packed(0, 0), 10.0, "transmittance")) == 0
+
+
+@pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
+@pytest.mark.parametrize("name", _native.instruction_sets())
+def test_native_weights_equal_their_twin(name, kind):
+    before = _native.instruction_set()
+    _native.set_instruction_set(name)
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 40, (700,), generator=generator)
+    values = 0.1 * torch.randn(int(counts.sum()), generator=generator)
+    results = []
+    for ops in (cpu_unisurf, torch_unisurf):
+        logits = values.clone().requires_grad_()
+        weights, opacities = ops.render_weight_from_logits(logits, pack_counts(counts), 30.0, kind)
+        (weights * torch.arange(len(weights)).cos()).sum().backward(retain_graph=True)
+        (opacities * torch.arange(len(counts)).sin()).sum().backward()
+        results.append((weights.detach(), opacities.detach(), logits.grad))
+    _native.set_instruction_set(before)
+    (weights, opacities, grads), (twin_weights, twin_opacities, twin_grads) = results
+    assert torch.allclose(weights, twin_weights, atol=SCAN32)
+    assert torch.allclose(opacities, twin_opacities, atol=SCAN32)
+    assert relative(grads, twin_grads) < GRADIENT32
+
+
+@pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
+def test_gradients_of_weights(kind):
+    counts = torch.tensor([4, 0, 1, 6])
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(11, dtype=torch.float64, generator=generator).requires_grad_()
+
+    def weights(logits):
+        return cpu_unisurf.render_weight_from_logits(logits, pack_counts(counts), 1.5, kind)
+
+    assert torch.autograd.gradcheck(weights, (logits,))
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0], [1], [0, 3, 0]])
+def test_weights_sum_to_opacity_for_shapes_that_hurt(backend, counts):
+    packed_info = pack_counts(torch.tensor(counts, dtype=torch.long))
+    logits = torch.linspace(-0.1, 0.2, sum(counts))
+    weights, opacities = backend.unisurf.render_weight_from_logits(logits, packed_info, 20.0, "transmittance")
+    assert len(weights) == sum(counts) and len(opacities) == len(counts)
+    for opacity, part in zip(opacities, weights.split(counts), strict=True):
+        assert abs(float(opacity - part.sum())) < SCAN32

@@ -1,0 +1,202 @@
+"""The slow twin of the UNISURF kernels in plain torch: the specification of csrc/search.h and csrc/opacity.h.
+
+The sampling twins loop over rays; they are meant to be read and compared against, not to be fast.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.torch_rays import accumulate_along_rays, render_weight_from_alpha, traverse_grids
+from quicksurf.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
+
+N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
+MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
+_ROUNDS = (12, 48)  # steps of a ray evaluated at a time: most rays end in the first shell of occupied cells
+
+
+@torch.no_grad()
+def sample_surface(
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> tuple[Surface, Samples]:
+    """Search the surface in occupied cells, and lay UNISURF's samples around it."""
+    found = find_surface(surface, rays, binaries, aabbs, step_size)
+    # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
+    behind_interval = found.ts + interval.half_width + step_size
+    far = torch.minimum(torch.where(found.hits, behind_interval, rays.far), rays.far)
+    steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, far, step_size)
+    return found, interval_samples(steps, found.hits, found.ts, interval, jitter)
+
+
+def first_crossing(
+    steps: Steps, logits: Float[Tensor, "m"]
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
+    """First outside-to-inside change of sign at the steps' middles.
+
+    Returns:
+        Whether a ray has one, and (t_low, t_high, logit_low, logit_high) of the bracket. A stretch that starts inside
+        has its surface at its start: t_low = t_high there, and logit_low is 0.
+    """
+    n_rays = steps.packed_info.shape[0]
+    hits, brackets, mids = torch.zeros(n_rays, dtype=torch.bool), torch.zeros(4, n_rays), steps.t_mids
+    for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
+        for i in range(begin, begin + count):
+            if not logits[i] > 0:
+                continue
+            length = steps.t_ends[i] - steps.t_starts[i]
+            joined = i > begin and bool(steps.t_starts[i] - steps.t_ends[i - 1] < 0.5 * length)
+            start = steps.t_starts[i]
+            bracket = (
+                (mids[i - 1], mids[i], logits[i - 1], logits[i]) if joined else (start, start, 0.0, logits[i])
+            )
+            hits[ray], brackets[:, ray] = True, torch.tensor(bracket)
+            break
+    return hits, brackets
+
+
+def find_surface(
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+) -> Surface:
+    """First change from outside to inside at the middles of a ray's occupied steps, refined by the secant method.
+
+    Evaluates in rounds from the front and leaves a ray at its crossing. UNISURF (section 3.2) evaluates every ray
+    everywhere; how many evaluations this takes is part of the result.
+    """
+    steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, rays.far, step_size)
+    values, n_evaluations = _evaluate_in_rounds(surface, rays, steps)
+    hits, brackets = first_crossing(steps, values)
+    refined = hits & (brackets[1] > brackets[0])
+    ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
+    index = torch.nonzero(refined)[:, 0]
+    ts[index] = _secant(surface, rays, index, *brackets[:, index].unbind(0))
+    return Surface(hits, ts, n_evaluations + N_SECANT * len(index))
+
+
+def _evaluate_in_rounds(surface: LogitNetwork, rays: Rays, steps: Steps) -> tuple[Float[Tensor, "m"], int]:
+    """Logits at the steps' middles up to the round that holds a ray's first inside point; −1 behind it."""
+    mids = steps.t_mids
+    values = torch.full_like(mids, -1.0)
+    begins, counts = steps.packed_info.unbind(1)
+    done, evaluated = torch.zeros_like(counts), 0
+    active = torch.nonzero(counts > 0)[:, 0]
+    for width in (*_ROUNDS, int(counts.max()) if len(counts) else 0):
+        if not len(active):
+            break
+        take = (counts[active] - done[active]).clamp_max(width)
+        index = _ranges(begins[active] + done[active], take)
+        values[index] = surface.query(rays.at(steps.ray_indices[index], mids[index]))[0]
+        evaluated += len(index)
+        inside = torch.zeros_like(counts).index_add_(0, steps.ray_indices[index], (values[index] > 0).long())
+        done[active] += take
+        active = active[(inside[active] == 0) & (done[active] < counts[active])]
+    return values, evaluated
+
+
+def _ranges(begins: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
+    """begins[0], begins[0] + 1, … counts[0] values, then those of the next."""
+    ends = counts.cumsum(0)
+    shift = torch.repeat_interleave(begins - (ends - counts), counts)
+    return shift + torch.arange(len(shift), device=begins.device)
+
+
+def _secant(
+    surface: LogitNetwork,
+    rays: Rays,
+    index: Int[Tensor, "k"],
+    low: Tensor,
+    high: Tensor,
+    logit_low: Tensor,
+    logit_high: Tensor,
+) -> Float[Tensor, "k"]:
+    """Root of the logit in [low, high] by regula falsi with the Illinois rule: a bracket is never lost."""
+    side = torch.zeros_like(low)
+    for _ in range(N_SECANT):
+        t = _false_position(low, high, logit_low, logit_high)
+        value = surface.query(rays.at(index, t))[0]
+        inside = value > 0
+        high, logit_high_new = torch.where(inside, t, high), torch.where(inside, value, logit_high)
+        low, logit_low_new = torch.where(inside, low, t), torch.where(inside, logit_low, value)
+        # an end that stays twice running is halved, so that it moves too
+        logit_low = torch.where(inside & (side > 0), logit_low_new / 2, logit_low_new)
+        logit_high = torch.where(~inside & (side < 0), logit_high_new / 2, logit_high_new)
+        side = inside.float() * 2 - 1
+    return _false_position(low, high, logit_low, logit_high)
+
+
+def _false_position(low: Tensor, high: Tensor, logit_low: Tensor, logit_high: Tensor) -> Tensor:
+    fraction = -logit_low / (logit_high - logit_low).clamp_min(1e-12)
+    return low + fraction.clamp(0, 1) * (high - low)
+
+
+def interval_samples(
+    steps: Steps,
+    hits: Bool[Tensor, "n"],
+    t_surface: Float[Tensor, "n"],
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> Samples:
+    """UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
+
+    With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width of
+    t_s; without one: n_front + n_interval over S. `jitter` in [0, 1) places a sample in its stratum.
+    """
+    half_width, n_interval, n_front = interval
+    ts, lengths, rays = [], [], []
+    for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
+        starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
+        low = float(t_surface[ray]) - half_width if hits[ray] else -torch.inf
+        high = float(t_surface[ray]) + half_width if hits[ray] else torch.inf
+        parts = [(-torch.inf, low, n_front), (low, high, n_interval)]
+        used = 0
+        for part_low, part_high, number in parts if hits[ray] else [(low, high, n_front + n_interval)]:
+            begins = starts.clamp(part_low, part_high)
+            spans = (ends.clamp(part_low, part_high) - begins).clamp_min(0)
+            measure = float(spans.sum())
+            if measure <= 0 or number == 0:
+                continue
+            quantiles = (torch.arange(number) + jitter[ray, used : used + number]) * (measure / number)
+            edges = spans.cumsum(0)
+            index = torch.searchsorted(edges, quantiles).clamp_max(count - 1)
+            ts.append(begins[index] + quantiles - (edges - spans)[index])
+            lengths.append(torch.full((number,), measure / number))
+            rays += [ray] * number
+            used += number
+    ray_indices = torch.tensor(rays, dtype=torch.long)
+    packed = pack_counts(torch.bincount(ray_indices, minlength=len(hits)))
+    empty = [torch.zeros(0)]
+    return Samples(torch.cat(ts or empty), torch.cat(lengths or empty), ray_indices, packed)
+
+
+def render_weight_from_logits(
+    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
+    """Weights of samples, and their sum on each ray, by one of the two readings of opacity in render/unisurf.py."""
+    weights, _ = render_weight_from_alpha(
+        alphas_from_logits(logits, packed_info, sharpness, opacity), packed_info
+    )
+    return weights, accumulate_along_rays(weights, None, packed_info)[:, 0]
+
+
+def alphas_from_logits(
+    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+) -> Float[Tensor, "m"]:
+    """α_i = 1 − exp(−max(0, s_i − p_i)) with s = softplus(κ l), and p the depth before or, for "occupancy", 0."""
+    depth = torch.nn.functional.softplus(sharpness * logits)
+    before = torch.zeros_like(depth)
+    if opacity == "transmittance":
+        begins, counts = packed_info.unbind(1)
+        first = torch.zeros(len(depth), dtype=torch.bool, device=depth.device)
+        first[begins[counts > 0]] = True
+        before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
+    return (1 - torch.exp(-torch.relu(depth - before))).clamp_max(MAX_ALPHA)

@@ -1,0 +1,133 @@
+// Bindings of what UNISURF does along rays: surface search with sampling, and weights from logits.
+#include <algorithm>
+#include <cmath>
+
+#include "bindings.h"
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace quicksurf {
+namespace {
+
+constexpr size_t PACK_RAYS_PER_TASK = 1024;
+
+using PackedInfo = nb::ndarray<int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+// Packs the slots' samples one ray behind the other; packed_info holds where a ray's begin and how many they are.
+void pack_samples(const SampleSlots& slots, size_t n_rays, size_t slot_size, const int64_t* packed_info, float* t,
+                  float* lengths, int64_t* ray_indices) {
+    parallel_for((n_rays + PACK_RAYS_PER_TASK - 1) / PACK_RAYS_PER_TASK, [&](size_t task) {
+        const size_t end = std::min(n_rays, (task + 1) * PACK_RAYS_PER_TASK);
+        for (size_t r = task * PACK_RAYS_PER_TASK; r < end; ++r) {
+            const int64_t to = packed_info[2 * r], n = packed_info[2 * r + 1];
+            std::copy_n(slots.t + r * slot_size, n, t + to);
+            std::copy_n(slots.lengths + r * slot_size, n, lengths + to);
+            std::fill_n(ray_indices + to, n, int64_t(r));
+        }
+    });
+}
+
+// Returns the number of samples and of evaluations; t, lengths and ray_indices have room for n_samples on every ray.
+std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const float> params, int n_active_levels,
+                                           Points origins, Points directions, Binaries binaries, Matrix<const float> aabbs,
+                                           Vector<const float> near, Vector<const float> far, float step_size, float radius,
+                                           float scale, int n_secant, float half_width, int n_interval, int n_front,
+                                           Matrix<const float> jitter, Vector<bool> hits, Vector<float> t_surface,
+                                           PackedInfo packed_info, Vector<float> t, Vector<float> lengths,
+                                           Vector<int64_t> ray_indices) {
+    expect(half_width > 0 && n_interval >= 1 && n_interval <= 4096 && n_front >= 0 && n_front <= 4096,
+           "half_width must be positive, n_interval 1 to 4096, n_front 0 to 4096");
+    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius, scale,
+                               n_secant, {half_width, n_interval, n_front}, jitter.data()};
+    const size_t n = search.rays.n, slot_size = search.interval.n_samples();
+    expect_size(params.size(), spec.n_params, "params");
+    expect(spec.n_input == 6 && spec.has_network(), "network: the search needs one on 6 inputs, x and (x + 1) / 2");
+    expect(step_size > 0 && std::isfinite(step_size), "step_size must be positive");
+    expect(n_secant >= 1 && n_secant <= 64, "n_secant must be 1 to 64");
+    expect_shape(jitter, n, slot_size, "jitter");
+    expect_size(hits.size(), n, "hits");
+    expect_size(t_surface.size(), n, "t_surface");
+    expect_shape(packed_info, n, 2, "packed_info");
+    expect_size(t.size(), n * slot_size, "t");
+    expect_size(lengths.size(), n * slot_size, "lengths");
+    expect_size(ray_indices.size(), n * slot_size, "ray_indices");
+    nb::gil_scoped_release release;
+    std::vector<float> slot_t(n * slot_size), slot_lengths(n * slot_size);
+    std::vector<int64_t> counts(n);
+    const SampleSlots slots{reinterpret_cast<uint8_t*>(hits.data()), t_surface.data(), counts.data(), slot_t.data(),
+                            slot_lengths.data()};
+    const int64_t n_evaluations = kernels().sample_surface(spec, params.data(), n_active_levels, search, slots);
+    int64_t n_samples = 0;
+    for (size_t r = 0; r < n; n_samples += counts[r++]) {
+        packed_info.data()[2 * r] = n_samples;
+        packed_info.data()[2 * r + 1] = counts[r];
+    }
+    pack_samples(slots, n, slot_size, packed_info.data(), t.data(), lengths.data(), ray_indices.data());
+    return {n_samples, n_evaluations};
+}
+
+template <class T>
+const OpacityKernels<T>& opacity_kernels() {
+    if constexpr (std::is_same_v<T, float>)
+        return kernels().opacity32;
+    else
+        return kernels().opacity64;
+}
+
+OpacitySpec make_opacity(double sharpness, bool transmittance) {
+    expect(sharpness > 0 && std::isfinite(sharpness), "sharpness must be positive");
+    return {sharpness, transmittance};
+}
+
+template <class T>
+void logit_weights_forward(Vector<const int64_t> offsets, Vector<const T> logits, double sharpness, bool transmittance,
+                           Vector<T> depths, Vector<T> alphas, Vector<T> weights, Vector<T> opacities) {
+    const size_t n = check_offsets(offsets, logits.size(), "logits");
+    expect_size(depths.size(), logits.size(), "depths");
+    expect_size(alphas.size(), logits.size(), "alphas");
+    expect_size(weights.size(), logits.size(), "weights");
+    expect_size(opacities.size(), n, "opacities");
+    const OpacitySpec spec = make_opacity(sharpness, transmittance);
+    nb::gil_scoped_release release;
+    opacity_kernels<T>().forward(spec, n, offsets.data(), logits.data(), depths.data(), alphas.data(), weights.data(),
+                                 opacities.data());
+}
+
+template <class T>
+void logit_weights_backward(Vector<const int64_t> offsets, Vector<const T> depths, Vector<const T> alphas, double sharpness,
+                            bool transmittance, Vector<const T> grad_weights, Vector<const T> grad_opacities,
+                            Vector<T> grad_logits) {
+    const size_t n = check_offsets(offsets, depths.size(), "depths");
+    expect_size(alphas.size(), depths.size(), "alphas");
+    expect_size(grad_weights.size(), depths.size(), "grad_weights");
+    expect_size(grad_opacities.size(), n, "grad_opacities");
+    expect_size(grad_logits.size(), depths.size(), "grad_logits");
+    const OpacitySpec spec = make_opacity(sharpness, transmittance);
+    nb::gil_scoped_release release;
+    opacity_kernels<T>().backward(spec, n, offsets.data(), depths.data(), alphas.data(), grad_weights.data(),
+                                  grad_opacities.data(), grad_logits.data());
+}
+
+template <class T>
+void bind_logit_weights(nb::module_& m) {
+    m.def("logit_weights_forward", &logit_weights_forward<T>, "offsets"_a.noconvert(), "logits"_a.noconvert(), "sharpness"_a,
+          "transmittance"_a, "depths"_a.noconvert(), "alphas"_a.noconvert(), "weights"_a.noconvert(),
+          "opacities"_a.noconvert());
+    m.def("logit_weights_backward", &logit_weights_backward<T>, "offsets"_a.noconvert(), "depths"_a.noconvert(),
+          "alphas"_a.noconvert(), "sharpness"_a, "transmittance"_a, "grad_weights"_a.noconvert(),
+          "grad_opacities"_a.noconvert(), "grad_logits"_a.noconvert());
+}
+
+}  // namespace
+
+void bind_unisurf(nb::module_& m) {
+    m.def("sample_surface", &sample_surface, "network"_a, "params"_a.noconvert(), "n_active_levels"_a, "origins"_a.noconvert(),
+          "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(), "near_planes"_a.noconvert(),
+          "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "n_secant"_a, "half_width"_a, "n_interval"_a,
+          "n_front"_a, "jitter"_a.noconvert(), "hits"_a.noconvert(), "t_surface"_a.noconvert(), "packed_info"_a.noconvert(),
+          "t"_a.noconvert(), "lengths"_a.noconvert(), "ray_indices"_a.noconvert());
+    bind_logit_weights<float>(m);
+    bind_logit_weights<double>(m);
+}
+
+}  // namespace quicksurf

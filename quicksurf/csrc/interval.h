@@ -1,0 +1,86 @@
+// UNISURF's samples on the occupied stretches S of a ray (Oechsle et al. 2021, section 3.3).
+//
+//   with a surface at t_s: n_front stratified over S before t_s - half_width, n_interval over S within t_s -+ half_width;
+//   without: n_front + n_interval over S. A part of measure zero gives no samples.
+//
+// Included inside one namespace per instruction set (see simd.h).
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "kernels.h"
+#include "march.h"
+
+namespace quicksurf {
+namespace QS_ISA {
+
+// The stretches of a ray in order; steps that touch are one stretch.
+class Stretches {
+   public:
+    void clear() { spans_.clear(); }
+    void add(float start, float end) {
+        if (!spans_.empty() && start <= spans_.back().end)
+            spans_.back().end = end;
+        else
+            spans_.push_back({start, end});
+    }
+
+    // Length of what lies within [low, high].
+    float measure(float low, float high) const {
+        float sum = 0;
+        for (const Span& s : spans_) sum += length(s, low, high);
+        return sum;
+    }
+
+    // Calls fn(t) for the middle of each of `count` strata, moved by u[k] in [0, 1): at quantile (k + u[k]) stratum.
+    template <class Fn>
+    void place(float low, float high, int count, float stratum, const float* u, Fn&& fn) const {
+        float before = 0;
+        size_t i = 0;
+        for (int k = 0; k < count; ++k) {
+            const float q = (k + u[k]) * stratum;
+            float here = length(spans_[i], low, high);
+            while (i + 1 < spans_.size() && (before + here < q || here == 0)) {
+                before += here;
+                here = length(spans_[++i], low, high);
+            }
+            const float begin = std::max(spans_[i].begin, low);
+            fn(begin + std::clamp(q - before, 0.0f, here));
+        }
+    }
+
+   private:
+    static float length(const Span& s, float low, float high) {
+        return std::max(0.0f, std::min(s.end, high) - std::max(s.begin, low));
+    }
+
+    std::vector<Span> spans_;
+};
+
+// Writes the ray's samples and their strata's lengths to t and lengths, and returns their number.
+inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, const float* jitter,
+                         float* t, float* lengths) {
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    int n = 0;
+    const auto part = [&](float low, float high, int count) {
+        const float measure = stretches.measure(low, high);
+        if (!(measure > 0) || count == 0) return;
+        const float stratum = measure / count;
+        stretches.place(low, high, count, stratum, jitter + n, [&](float sample) {
+            t[n] = sample;
+            lengths[n++] = stratum;
+        });
+    };
+    if (!hit) {
+        part(-infinity, infinity, spec.n_samples());
+        return n;
+    }
+    part(-infinity, t_surface - spec.half_width, spec.n_front);
+    part(t_surface - spec.half_width, t_surface + spec.half_width, spec.n_interval);
+    return n;
+}
+
+}  // namespace QS_ISA
+}  // namespace quicksurf
