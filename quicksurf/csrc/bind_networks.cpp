@@ -1,3 +1,5 @@
+#include <memory>
+
 #include "bindings.h"
 #include "kernels.h"
 
@@ -135,11 +137,12 @@ void network_backward(const NetworkSpec& spec, Vector<const T> params, int n_act
     expect_shape(grad_output, spec.n_output, n, "grad_output");
     if (grad_params) expect_size(grad_params->size(), spec.n_params, "grad_params");
     if (grad_x) expect_shape(*grad_x, spec.n_input, n, "grad_x");
+    expect(n <= UINT32_MAX, "x: at most 2^32 - 1 points at once");
     nb::gil_scoped_release release;
-    std::vector<T> grad_saved(grad_params ? size_t(spec.n_saved) * n : 0);
+    const std::unique_ptr<T[]> grad_saved(new T[grad_params ? size_t(spec.n_saved) * n : 0]);  // not zeroed: 4 MB a step
     network_kernels<T>().backward(spec, params.data(), n_active_levels, strided<T>(x), n, saved.data(), grad_output.data(),
                                   grad_params ? grad_params->data() : nullptr, grad_x ? grad_x->data() : nullptr,
-                                  grad_saved.data());
+                                  grad_saved.get());
 }
 
 void adam(Vector<float> param, Vector<const float> grad, Vector<float> first, Vector<float> second, float learning_rate,

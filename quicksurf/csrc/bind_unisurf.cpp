@@ -1,6 +1,8 @@
 // Bindings of what UNISURF does along rays: surface search with sampling, and weights from logits.
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <vector>
 
 #include "bindings.h"
 #include "kernels.h"
@@ -52,10 +54,10 @@ std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const
     expect_size(lengths.size(), n * slot_size, "lengths");
     expect_size(ray_indices.size(), n * slot_size, "ray_indices");
     nb::gil_scoped_release release;
-    std::vector<float> slot_t(n * slot_size), slot_lengths(n * slot_size);
+    const std::unique_ptr<float[]> slot_t(new float[n * slot_size]), slot_lengths(new float[n * slot_size]);
     std::vector<int64_t> counts(n);
-    const SampleSlots slots{reinterpret_cast<uint8_t*>(hits.data()), t_surface.data(), counts.data(), slot_t.data(),
-                            slot_lengths.data()};
+    const SampleSlots slots{reinterpret_cast<uint8_t*>(hits.data()), t_surface.data(), counts.data(), slot_t.get(),
+                            slot_lengths.get()};
     const int64_t n_evaluations = kernels().sample_surface(spec, params.data(), n_active_levels, search, slots);
     int64_t n_samples = 0;
     for (size_t r = 0; r < n; n_samples += counts[r++]) {

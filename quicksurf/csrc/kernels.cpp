@@ -1,6 +1,7 @@
 // Compiled once per instruction set with QS_ISA naming it; defines quicksurf::QS_ISA::table.
 #include "kernels.h"
 
+#include "backward.h"
 #include "network.h"
 #include "opacity.h"
 #include "search.h"
@@ -18,7 +19,7 @@ void forward(const NetworkSpec& spec, const T* params, int n_active_levels, Stri
 template <class T>
 void backward(const NetworkSpec& spec, const T* params, int n_active_levels, Strided<const T> x, size_t n,
               const T* saved, const T* grad_output, T* grad_params, T* grad_x, T* grad_saved) {
-    FusedNetwork<T>(spec, params, n_active_levels)
+    FusedBackward<T>(spec, params, n_active_levels)
         .backward(x, n, saved, grad_output, grad_params, grad_x, grad_saved);
 }
 

@@ -62,7 +62,7 @@ class SearchTask {
    public:
     SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search,
                const SampleSlots& slots)
-        : network_(network), search_(search), slots_(slots), tile_(spec), lanes_(TILE) {}
+        : network_(network), search_(search), slots_(slots), tile_(spec, 1), scratch_(spec), lanes_(TILE) {}
 
     int64_t run(size_t first, size_t end) {
         next_ray_ = first;
@@ -74,7 +74,8 @@ class SearchTask {
             for (int i = 0; i < TILE; ++i) n_active += place(lanes_[i], i);
             if (n_active == 0) return n_evaluations;
             n_evaluations += n_active;
-            const float* output = network_.forward_tile(tile_, 1);
+            network_.encode(tile_, 1);
+            const float* output = network_.network_forward(tile_.encoded(0), scratch_, 1);
             for (int i = 0; i < TILE; ++i)
                 if (lanes_[i].active) advance(lanes_[i], depth_[i], radial_[i] - search_.scale * output[i]);
         }
@@ -112,8 +113,8 @@ class SearchTask {
         float square = 0;
         for (int d = 0; d < 3; ++d) {
             const float x = lane.active ? search_.rays.origins[3 * lane.ray + d] + t * search_.rays.directions[3 * lane.ray + d] : 0;
-            tile_.input[d * TILE + i] = x;
-            tile_.input[(d + 3) * TILE + i] = 0.5f * x + 0.5f;
+            tile_.input(0)[d * TILE + i] = x;
+            tile_.input(0)[(d + 3) * TILE + i] = 0.5f * x + 0.5f;
             square += x * x;
         }
         radial_[i] = search_.radius - std::sqrt(square);
@@ -161,7 +162,8 @@ class SearchTask {
     const FusedNetwork<float>& network_;
     const SurfaceSearch& search_;
     const SampleSlots& slots_;
-    typename FusedNetwork<float>::TileScratch tile_;
+    typename FusedNetwork<float>::Block tile_;
+    typename FusedNetwork<float>::TileScratch scratch_;
     std::vector<SearchLane> lanes_;
     float depth_[TILE], radial_[TILE];
     size_t next_ray_ = 0, end_ray_ = 0;
