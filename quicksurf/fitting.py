@@ -19,8 +19,9 @@ from quicksurf.data.scene import Scene
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
+from quicksurf.model.field import gradients_from_taps, taps_around
 from quicksurf.optimizer import Adam, Group, network_groups
-from quicksurf.rays import Rays
+from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
 from quicksurf.render.renderer import Rendering, RenderSettings
 
@@ -129,10 +130,10 @@ class Trainer:
             result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
         batch, rays = self._draw()
         behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
-        rendering = result.renderer.render(rays, settings, self._generator, behind)
+        rendering = result.renderer.render(rays, settings, self._generator, behind, self._probe)
         colors = result.appearance(rendering.colors, batch.image_indices)
         targets = _over(batch, behind)
-        loss = losses.color_loss(colors, targets) + self._regularise(rays, rendering)
+        loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -193,22 +194,25 @@ class Trainer:
         index = torch.nonzero(meets | lenient if useful else meets)[:, 0]
         return batch.select(index), Rays(*(part[index] for part in rays))
 
-    def _regularise(self, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
-        """UNISURF's normal pairs and a light pull of |∇l| to 1, at surface points and at random ones."""
-        train, field = self._config.train, self.result.field
-        index = torch.nonzero(rendering.surface.hits)[: train.n_surface_points, 0]
-        if len(index) == 0:
-            return torch.zeros(())
-        points = rays.at(index, rendering.surface.ts[index])
-        reach = max(0.01, field.finest_cell())
+    def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
+        """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each."""
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points, 0]
+        points = rays.at(index, surface.ts[index])
+        reach = max(0.01, self.result.field.finest_cell())
         beside = points + reach * (2 * torch.rand(points.shape, generator=self._generator) - 1)
         anywhere = 2 * torch.rand(len(points), 3, generator=self._generator) - 1
-        gradients = field.gradients(
-            torch.cat([points, beside, anywhere]), max(0.5 * field.finest_cell(), 0.002)
-        )
-        at_surface, neighbours, _ = gradients.split(len(points))
+        return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
+
+    def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
+        """UNISURF's normal pairs and a light pull of |∇l| to 1."""
+        train = self._config.train
+        gradients = gradients_from_taps(probed, self._tap_step())
+        at_surface, neighbours, _ = gradients.chunk(3)
         smoothness = losses.normal_smoothness(at_surface, neighbours)
         return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+
+    def _tap_step(self) -> float:
+        return max(0.5 * self.result.field.finest_cell(), 0.002)
 
 
 def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reconstruction:

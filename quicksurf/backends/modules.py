@@ -58,8 +58,9 @@ class LogitNetwork(NamedTuple):
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
         """Logits, and the network's other outputs; differentiable in parameters and points."""
         rows = points.T  # the networks keep one value of all points together
-        output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T)
-        return self.radius - points.norm(dim=-1) - self.scale * output[:, 0], output[:, 1:]
+        output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T).T
+        first, others = output.split([1, len(output) - 1])  # its gradient is one copy, that of slices four
+        return self.radius - points.norm(dim=-1) - self.scale * first[0], others.T
 
 
 def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:

@@ -16,16 +16,16 @@ size_t check_offsets(const Vector<const int64_t>& offsets, size_t n_values, cons
 
 Grids make_grids(const Binaries& binaries, const Matrix<const float>& aabbs) {
     expect_shape(aabbs, binaries.shape(0), 6, "aabbs");
-    Grids grids{reinterpret_cast<const uint8_t*>(binaries.data()), aabbs.data(), int(binaries.shape(0)), {}};
+    int resolution[3];
     for (int d = 0; d < 3; ++d) {
         expect(binaries.shape(d + 1) >= 1 && binaries.shape(d + 1) <= 4096, "binaries: resolution must be 1 to 4096");
-        grids.resolution[d] = int(binaries.shape(d + 1));
+        resolution[d] = int(binaries.shape(d + 1));
     }
-    expect(grids.n_levels >= 1, "binaries: at least one level");
+    expect(binaries.shape(0) >= 1 && binaries.shape(0) <= 64, "binaries: 1 to 64 levels");
     for (size_t i = 0; i < binaries.shape(0) * 6; ++i)
         expect(std::isfinite(aabbs.data()[i]) && (i % 6 < 3 || aabbs.data()[i] > aabbs.data()[i - 3]),
                "aabbs: finite, and min below max");
-    return grids;
+    return {reinterpret_cast<const uint8_t*>(binaries.data()), aabbs.data(), int(binaries.shape(0)), resolution};
 }
 
 RayBatch make_rays(const Points& origins, const Points& directions, const Vector<const float>& near,

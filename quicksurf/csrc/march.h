@@ -31,7 +31,7 @@ inline Span clip(const float* aabb, const float* origin, const float* inverse, f
 
 struct Cell {
     bool occupied;
-    float exit;  // t at which the ray leaves the cell
+    float exit;  // t at which the ray leaves the cell, or the block of empty cells around it
 };
 
 inline Cell cell_at(const Grids& grids, const float* o, const float* d, const float* inverse, float t) {
@@ -40,21 +40,30 @@ inline Cell cell_at(const Grids& grids, const float* o, const float* d, const fl
     const float* box = grids.aabbs;
     for (; level < grids.n_levels - 1; ++level, box += 6)
         if (p[0] > box[0] && p[0] < box[3] && p[1] > box[1] && p[1] < box[4] && p[2] > box[2] && p[2] < box[5]) break;
-    float exit = std::numeric_limits<float>::infinity();
-    size_t index = level;
+    const float *size = grids.cell_sizes.data() + 3 * level, *inverse_size = grids.inverse_cell_sizes.data() + 3 * level;
+    int at[3], begin[3], end[3];
+    size_t index = level, block = level;
     for (int k = 0; k < 3; ++k) {
         const int n = grids.resolution[k];
-        const float size = (box[k + 3] - box[k]) / n;
-        const int i = std::clamp(static_cast<int>((p[k] - box[k]) / size), 0, n - 1);
-        index = index * n + i;
-        const float face = (box[k] + (d[k] > 0 ? i + 1 : i) * size - o[k]) * inverse[k];
+        at[k] = std::clamp(static_cast<int>((p[k] - box[k]) * inverse_size[k]), 0, n - 1);
+        index = index * n + at[k];
+        block = block * grids.n_blocks[k] + (at[k] >> Grids::BLOCK_SHIFT);
+    }
+    const bool empty_block = !grids.blocks[block];
+    for (int k = 0; k < 3; ++k) {
+        begin[k] = empty_block ? at[k] >> Grids::BLOCK_SHIFT << Grids::BLOCK_SHIFT : at[k];
+        end[k] = empty_block ? std::min(begin[k] + (1 << Grids::BLOCK_SHIFT), grids.resolution[k]) : at[k] + 1;
+    }
+    float exit = std::numeric_limits<float>::infinity();
+    for (int k = 0; k < 3; ++k) {
+        const float face = (box[k] + (d[k] > 0 ? end[k] : begin[k]) * size[k] - o[k]) * inverse[k];
         if (face == face) exit = std::min(exit, face);
     }
     if (level > 0) {  // a coarser cell may reach into the finer box, where that one decides
         const Span finer = clip(box - 6, o, inverse, t, exit);
         if (finer.begin < finer.end) exit = std::min(exit, std::max(finer.begin, t));
     }
-    return {grids.binaries[index] != 0, exit};
+    return {!empty_block && grids.binaries[index] != 0, exit};
 }
 
 // The steps of one ray that lie in occupied cells; see traverse_count in rays.h.

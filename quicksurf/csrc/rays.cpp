@@ -13,21 +13,47 @@ using portable::March;
 
 namespace {
 
-constexpr size_t RAYS_PER_TASK = 256;
+constexpr size_t MARCHED_RAYS_PER_TASK = 256;
+// A scan of fewer rays takes less than to wake a sleeping thread.
+constexpr size_t SCANNED_RAYS_PER_TASK = 2048;
 
 template <class Fn>
-void for_rays(size_t n_rays, Fn&& fn) {
-    parallel_for((n_rays + RAYS_PER_TASK - 1) / RAYS_PER_TASK, [&](size_t task) {
-        const size_t end = std::min(n_rays, (task + 1) * RAYS_PER_TASK);
-        for (size_t r = task * RAYS_PER_TASK; r < end; ++r) fn(r);
+void for_rays(size_t n_rays, size_t n_per_task, Fn&& fn) {
+    parallel_for((n_rays + n_per_task - 1) / n_per_task, [&](size_t task) {
+        const size_t end = std::min(n_rays, (task + 1) * n_per_task);
+        for (size_t r = task * n_per_task; r < end; ++r) fn(r);
     });
 }
 
 }  // namespace
 
+Grids::Grids(const uint8_t* binaries_, const float* aabbs_, int n_levels_, const int resolution_[3])
+    : binaries(binaries_), aabbs(aabbs_), n_levels(n_levels_) {
+    for (int d = 0; d < 3; ++d) {
+        resolution[d] = resolution_[d];
+        n_blocks[d] = ((resolution[d] - 1) >> BLOCK_SHIFT) + 1;
+    }
+    for (int i = 0; i < 3 * n_levels; ++i) {
+        const float* box = aabbs + 6 * (i / 3) + i % 3;
+        cell_sizes.push_back((box[3] - box[0]) / resolution[i % 3]);
+        inverse_cell_sizes.push_back(1 / cell_sizes.back());
+    }
+    blocks.assign(size_t(n_levels) * n_blocks[0] * n_blocks[1] * n_blocks[2], 0);
+    parallel_for(size_t(n_levels) * n_blocks[0], [&](size_t slab) {
+        const size_t level = slab / n_blocks[0], first = slab % n_blocks[0] << BLOCK_SHIFT;
+        const int end = std::min<int>(resolution[0], first + (1 << BLOCK_SHIFT));
+        for (int x = first; x < end; ++x)
+            for (int y = 0; y < resolution[1]; ++y) {
+                const uint8_t* row = binaries + ((level * resolution[0] + x) * resolution[1] + y) * resolution[2];
+                uint8_t* block = blocks.data() + (slab * n_blocks[1] + (y >> BLOCK_SHIFT)) * n_blocks[2];
+                for (int z = 0; z < resolution[2]; ++z) block[z >> BLOCK_SHIFT] |= row[z];
+            }
+    });
+}
+
 bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, int64_t* counts) {
     std::atomic<bool> bounded{true};
-    for_rays(rays.n, [&](size_t r) {
+    for_rays(rays.n, MARCHED_RAYS_PER_TASK, [&](size_t r) {
         March march(grids, rays, r, step_size, cone_angle);
         float start, end;
         for (counts[r] = 0; march.next(start, end);) ++counts[r];
@@ -39,7 +65,7 @@ bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, f
 bool traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, const int64_t* offsets,
                    float* t_starts, float* t_ends, int64_t* ray_indices) {
     std::atomic<bool> agrees{true};
-    for_rays(rays.n, [&](size_t r) {
+    for_rays(rays.n, MARCHED_RAYS_PER_TASK, [&](size_t r) {
         March march(grids, rays, r, step_size, cone_angle);
         int64_t i = offsets[r];
         while (i < offsets[r + 1] && march.next(t_starts[i], t_ends[i])) ray_indices[i++] = static_cast<int64_t>(r);
@@ -51,7 +77,7 @@ bool traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, fl
 
 template <class T>
 void weights_forward(size_t n_rays, const int64_t* offsets, const T* alphas, T* weights, T* transmittance) {
-    for_rays(n_rays, [&](size_t r) {
+    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
         T through = 1;
         for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
             transmittance[i] = through;
@@ -64,7 +90,7 @@ void weights_forward(size_t n_rays, const int64_t* offsets, const T* alphas, T* 
 template <class T>
 void weights_backward(size_t n_rays, const int64_t* offsets, const T* alphas, const T* transmittance, const T* grad_weights,
                       const T* grad_transmittance, T* grad_alphas) {
-    for_rays(n_rays, [&](size_t r) {
+    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
         T behind = 0;  // R_{i+1}
         for (int64_t i = offsets[r + 1]; i-- > offsets[r];) {
             grad_alphas[i] = transmittance[i] * (grad_weights[i] - behind);
@@ -76,7 +102,7 @@ void weights_backward(size_t n_rays, const int64_t* offsets, const T* alphas, co
 
 template <class T>
 void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims, T* out) {
-    for_rays(n_rays, [&](size_t r) {
+    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
         std::fill(out + r * n_dims, out + (r + 1) * n_dims, T(0));
         for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i)
             for (size_t d = 0; d < n_dims; ++d) out[r * n_dims + d] += weights[i] * (values ? values[i * n_dims + d] : T(1));
@@ -86,7 +112,7 @@ void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights,
 template <class T>
 void accumulate_backward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims,
                          const T* grad_out, T* grad_weights, T* grad_values) {
-    for_rays(n_rays, [&](size_t r) {
+    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
         const T* g = grad_out + r * n_dims;
         for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
             T sum = 0;

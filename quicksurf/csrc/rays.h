@@ -5,14 +5,23 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace quicksurf {
 
 // Occupancy grids of growing size around one centre, all of one resolution (nerfacc's layout).
 struct Grids {
+    static constexpr int BLOCK_SHIFT = 3;  // a block has 8 cells along an axis
+
     const uint8_t* binaries;  // [n_levels][rx][ry][rz], non-zero: occupied
     const float* aabbs;       // [n_levels][6]: min xyz, max xyz; level 0 is the smallest
     int n_levels, resolution[3];
+    // What follows from them: empty blocks are crossed in one jump.
+    std::vector<float> cell_sizes, inverse_cell_sizes;  // [n_levels][3]
+    int n_blocks[3];
+    std::vector<uint8_t> blocks;  // [n_levels][bx][by][bz], non-zero: a cell is occupied
+
+    Grids(const uint8_t* binaries, const float* aabbs, int n_levels, const int resolution[3]);
 };
 
 struct RayBatch {

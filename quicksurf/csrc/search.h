@@ -1,8 +1,8 @@
 // Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its crossing.
 //
-// TILE rays are under way at a time, one a lane. Each turn evaluates one point of every lane in one pass of the fused
-// network; a lane whose ray is finished takes the next ray of its task. A ray's result does not depend on its
-// neighbours in the tile, so the bits do not depend on the number of threads.
+// SEARCH_LANES rays are under way at a time on every thread. Each turn evaluates one point of each in one pass of the fused
+// network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not depend on its
+// neighbours, so the bits do not depend on the number of threads.
 //
 //   march    the middles of the occupied steps, until the logit is above 0
 //   bracket  between that step's middle and the one before; if the step before is not adjacent (its cell is empty, or
@@ -14,6 +14,8 @@
 // The number of a ray's samples is known only then: they go to slots of fixed size and are packed at the end.
 #pragma once
 
+#include <atomic>
+
 #include "interval.h"
 #include "kernels.h"
 #include "march.h"
@@ -22,11 +24,12 @@
 namespace quicksurf {
 namespace QS_ISA {
 
-constexpr size_t SEARCH_RAYS_PER_TASK = 512;
+// Enough points a turn for a level's table to be read once for several tiles (tile.h), few enough for the last rays, which
+// leave their tile half empty, to be a small part.
+constexpr int SEARCH_LANES = 256;
 
 // One ray under way.
 struct SearchLane {
-    bool active = false;
     size_t ray = 0;
     March march;
     Stretches stretches;
@@ -36,6 +39,7 @@ struct SearchLane {
     int secants_left = -1;              // -1: marching
     float low = 0, high = 0, logit_low = 0, logit_high = 0;
     int side = 0;                       // which end moved last: +1 the inside one
+    bool done = false;
 
     float false_position() const {
         const float fraction = -logit_low / std::max(logit_high - logit_low, 1e-12f);
@@ -61,43 +65,67 @@ struct SearchLane {
 class SearchTask {
    public:
     SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search,
-               const SampleSlots& slots)
-        : network_(network), search_(search), slots_(slots), tile_(spec, 1), scratch_(spec), lanes_(TILE) {}
+               const SampleSlots& slots, std::atomic<size_t>& next_ray)
+        : network_(network), search_(search), slots_(slots), next_ray_(next_ray), block_(spec, SEARCH_LANES / TILE),
+          scratch_(spec), lanes_(SEARCH_LANES) {}
 
-    int64_t run(size_t first, size_t end) {
-        next_ray_ = first;
-        end_ray_ = end;
+    int64_t run() {
         int64_t n_evaluations = 0;
-        for (SearchLane& lane : lanes_) refill(lane);
-        for (;;) {
-            int n_active = 0;
-            for (int i = 0; i < TILE; ++i) n_active += place(lanes_[i], i);
-            if (n_active == 0) return n_evaluations;
-            n_evaluations += n_active;
-            network_.encode(tile_, 1);
-            const float* output = network_.network_forward(tile_.encoded(0), scratch_, 1);
-            for (int i = 0; i < TILE; ++i)
-                if (lanes_[i].active) advance(lanes_[i], depth_[i], radial_[i] - search_.scale * output[i]);
+        int n_lanes = 0;
+        while (n_lanes < SEARCH_LANES && refill(lanes_[n_lanes])) ++n_lanes;
+        while (n_lanes > 0) {
+            n_evaluations += n_lanes;
+            evaluate(n_lanes);
+            for (int i = 0; i < n_lanes; ++i) lanes_[i].done = advance(lanes_[i], depth_[i], logit_[i]);
+            for (int i = 0; i < n_lanes;)
+                if (!lanes_[i].done || refill(lanes_[i]))
+                    ++i;
+                else
+                    std::swap(lanes_[i], lanes_[--n_lanes]);
         }
+        return n_evaluations;
     }
 
    private:
-    // The lane's next ray that has an occupied step; rays without one are misses without samples.
-    void refill(SearchLane& lane) {
-        lane.active = lane.has_last = false;
-        lane.secants_left = -1;
-        lane.side = 0;
-        lane.stretches.clear();
-        for (; next_ray_ < end_ray_; ++next_ray_) {
-            lane.ray = next_ray_;
-            lane.march = March(search_.grids, search_.rays, lane.ray, search_.step_size, 0);
-            if (step(lane)) {
-                lane.active = true;
-                ++next_ray_;
-                return;
-            }
+    // Gives the lane the next ray that has an occupied step; rays without one are misses without samples. False at the end.
+    bool refill(SearchLane& lane) {
+        for (size_t ray; (ray = next_ray_++) < search_.rays.n;) {
+            lane.ray = ray;
+            lane.has_last = false;
+            lane.secants_left = -1;
+            lane.side = 0;
+            lane.stretches.clear();
+            lane.march = March(search_.grids, search_.rays, ray, search_.step_size, 0);
+            if (step(lane)) return true;
             finish(lane, false, 0);
         }
+        return false;
+    }
+
+    // Logits at the lanes' points; the rest of the last tile evaluates the origin.
+    void evaluate(int n_lanes) {
+        const int n_tiles = (n_lanes + TILE - 1) / TILE;
+        for (int i = 0; i < n_tiles * TILE; ++i) place(i, i < n_lanes);
+        network_.encode(block_, n_tiles);
+        for (int t = 0; t < n_tiles; ++t) {
+            const float* output = network_.network_forward(block_.encoded(t), scratch_, 1);
+            for (int i = 0; i < TILE; ++i) logit_[t * TILE + i] -= search_.scale * output[i];
+        }
+    }
+
+    // Writes the lane's point into its tile, and l(x) without the network's part.
+    void place(int lane, bool active) {
+        float* input = block_.input(lane / TILE) + lane % TILE;
+        const size_t ray = lanes_[lane].ray;
+        const float t = depth_[lane] = active ? lanes_[lane].t() : 0;
+        float square = 0;
+        for (int d = 0; d < 3; ++d) {
+            const float x = active ? search_.rays.origins[3 * ray + d] + t * search_.rays.directions[3 * ray + d] : 0;
+            input[d * TILE] = x;
+            input[(d + 3) * TILE] = 0.5f * x + 0.5f;
+            square += x * x;
+        }
+        logit_[lane] = search_.radius - std::sqrt(square);
     }
 
     // Takes the next occupied step.
@@ -107,48 +135,34 @@ class SearchTask {
         return true;
     }
 
-    // Writes the lane's point into the tile; idle lanes evaluate the origin.
-    int place(const SearchLane& lane, int i) {
-        const float t = depth_[i] = lane.active ? lane.t() : 0;
-        float square = 0;
-        for (int d = 0; d < 3; ++d) {
-            const float x = lane.active ? search_.rays.origins[3 * lane.ray + d] + t * search_.rays.directions[3 * lane.ray + d] : 0;
-            tile_.input(0)[d * TILE + i] = x;
-            tile_.input(0)[(d + 3) * TILE + i] = 0.5f * x + 0.5f;
-            square += x * x;
-        }
-        radial_[i] = search_.radius - std::sqrt(square);
-        return lane.active;
-    }
-
-    void advance(SearchLane& lane, float t, float logit) {
+    // Takes the logit at t into account; true if that finished the ray.
+    bool advance(SearchLane& lane, float t, float logit) {
         if (lane.secants_left >= 0) {
             lane.narrow(t, logit);
-            if (--lane.secants_left == 0) hit(lane, lane.false_position());
-        } else if (!(logit > 0)) {
+            return --lane.secants_left == 0 && hit(lane, lane.false_position());
+        }
+        if (!(logit > 0)) {
             lane.last_mid = t;
             lane.last_end = lane.end;
             lane.last_logit = logit;
             lane.has_last = true;
-            if (!step(lane)) {
-                finish(lane, false, 0);
-                refill(lane);
-            }
-        } else if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) {
-            hit(lane, lane.start);
-        } else {
-            lane.low = lane.last_mid;
-            lane.logit_low = lane.last_logit;
-            lane.high = t;
-            lane.logit_high = logit;
-            lane.secants_left = search_.n_secant;
+            if (step(lane)) return false;
+            finish(lane, false, 0);
+            return true;
         }
+        if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) return hit(lane, lane.start);
+        lane.low = lane.last_mid;
+        lane.logit_low = lane.last_logit;
+        lane.high = t;
+        lane.logit_high = logit;
+        lane.secants_left = search_.n_secant;
+        return false;
     }
 
-    void hit(SearchLane& lane, float t) {
+    bool hit(SearchLane& lane, float t) {
         while (lane.end < t + search_.interval.half_width && step(lane)) continue;
         finish(lane, true, t);
-        refill(lane);
+        return true;
     }
 
     void finish(const SearchLane& lane, bool hit, float t) {
@@ -162,26 +176,21 @@ class SearchTask {
     const FusedNetwork<float>& network_;
     const SurfaceSearch& search_;
     const SampleSlots& slots_;
-    typename FusedNetwork<float>::Block tile_;
+    std::atomic<size_t>& next_ray_;
+    typename FusedNetwork<float>::Block block_;
     typename FusedNetwork<float>::TileScratch scratch_;
     std::vector<SearchLane> lanes_;
-    float depth_[TILE], radial_[TILE];
-    size_t next_ray_ = 0, end_ray_ = 0;
+    float depth_[SEARCH_LANES], logit_[SEARCH_LANES];
 };
 
 inline int64_t sample_surface(const NetworkSpec& spec, const float* params, int n_active_levels,
                               const SurfaceSearch& search, const SampleSlots& slots) {
     const FusedNetwork<float> network(spec, params, n_active_levels);
-    const size_t n = search.rays.n, n_tasks = (n + SEARCH_RAYS_PER_TASK - 1) / SEARCH_RAYS_PER_TASK;
-    std::vector<int64_t> evaluations(n_tasks);
-    parallel_for(n_tasks, [&](size_t task) {
-        const size_t first = task * SEARCH_RAYS_PER_TASK;
-        evaluations[task] =
-            SearchTask(network, spec, search, slots).run(first, std::min(n, first + SEARCH_RAYS_PER_TASK));
-    });
-    int64_t sum = 0;
-    for (const int64_t count : evaluations) sum += count;
-    return sum;
+    std::atomic<size_t> next_ray{0};
+    std::atomic<int64_t> n_evaluations{0};
+    const size_t n_tasks = std::min<size_t>(num_threads(), (search.rays.n + TILE - 1) / TILE);
+    parallel_for(n_tasks, [&](size_t) { n_evaluations += SearchTask(network, spec, search, slots, next_ray).run(); });
+    return n_evaluations;
 }
 
 }  // namespace QS_ISA

@@ -18,5 +18,5 @@ class Appearance(nn.Module):
 
     def forward(self, colors: Float[Tensor, "n 3"], image_indices: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
         """Colours as the given photos show them."""
-        maps = (self.offsets - self.offsets.mean(0))[image_indices]
-        return colors + (maps[:, :, :3] @ colors[:, :, None]).squeeze(-1) + maps[:, :, 3]
+        maps = (self.offsets - self.offsets.mean(0)).index_select(0, image_indices)
+        return colors + (maps[:, :, :3] * colors[:, None]).sum(-1) + maps[:, :, 3]

@@ -28,6 +28,20 @@ def per_level_scale(model: ModelConfig) -> float:
     return (model.finest_resolution / model.base_resolution) ** (1 / max(model.n_levels - 1, 1))
 
 
+def taps_around(points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n*4 3"]:
+    """Four points at ±step around each, on a tetrahedron."""
+    return (points[:, None] + step * _TAPS.to(points)).reshape(-1, 3)
+
+
+def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Tensor, "_ 3"]:
+    """∇l ≈ Σ_k e_k l(x + step e_k) / (4 step) from the logits at `taps_around`.
+
+    Finite differences, because nothing in training may differentiate a gradient; the step decides which detail a
+    loss on it can see.
+    """
+    return logits.reshape(-1, 4) @ _TAPS.to(logits) / (4 * step)
+
+
 class SurfaceField(nn.Module):
     """Geometry and colour networks of one back end."""
 
@@ -100,14 +114,8 @@ class SurfaceField(nn.Module):
         return self.color(torch.cat([features.T, points.T, 0.5 * directions.T + 0.5]).T)
 
     def gradients(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
-        """∇l by four taps at ±step on a tetrahedron: ∇l ≈ Σ_k e_k l(x + step e_k) / (4 step).
-
-        Finite differences, because nothing in training may differentiate a gradient; the step decides which
-        detail a loss on it can see.
-        """
-        taps = _TAPS.to(points)
-        logits = self.logits((points[:, None] + step * taps).reshape(-1, 3)).reshape(-1, 4)
-        return logits @ taps / (4 * step)
+        """∇l by finite differences; see `gradients_from_taps`."""
+        return gradients_from_taps(self.logits(taps_around(points, step)), step)
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Unit normals, outward: −∇l/|∇l|."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
-_UPDATE_EVERY = 16  # steps
+_UPDATE_EVERY = 32  # steps; an update costs as much as three of them
 _DECAY = 0.8  # a cell that a surface left is forgotten after a score of updates
 _EVERY_CELL_STEPS = 96  # in the first steps all cells are probed, later a quarter and the occupied ones
 
