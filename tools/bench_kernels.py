@@ -13,6 +13,8 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
@@ -20,9 +22,9 @@ BASELINE = TOOLS / "baseline.json"
 # the tolerances are those of the tests, which are no package
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent / "tests")]
 
-from kernel_bench import gate, networks, rays  # noqa: E402
+from kernel_bench import gate, limits, memory, networks, rays, step  # noqa: E402
 from kernel_bench.check import Mismatch  # noqa: E402
-from kernel_bench.kernel import measure  # noqa: E402
+from kernel_bench.kernel import MACHINE, measure, measure_limits  # noqa: E402
 from kernel_bench.results import Row, ratios_of, table_of  # noqa: E402
 from rich.console import Console  # noqa: E402
 
@@ -50,7 +52,9 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression of row names")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions whose median is taken")
     action = parser.add_mutually_exclusive_group()
@@ -67,11 +71,24 @@ def parse() -> argparse.Namespace:
 def measure_all(wanted: re.Pattern[str], n_threads: int, repeats: int, console: Console) -> list[Row]:
     """The rows whose name matches, each announced when it is done."""
     rows = []
-    for kernel in [*networks.kernels(), *rays.kernels()]:
-        if wanted.search(kernel.name):
-            rows.append(measure(kernel, n_threads, repeats))
-            console.print(f"[dim]{kernel.name}: done[/]")
+    for name, run in jobs(n_threads, repeats).items():
+        if wanted.search(name):
+            started = time.monotonic()
+            rows.append(run())
+            console.print(f"[dim]{name}: {time.monotonic() - started:.1f} s[/]")
     return rows
+
+
+def jobs(n_threads: int, repeats: int) -> dict[str, Callable[[], Row]]:
+    """Everything that can be measured, by name."""
+    table: dict[str, Callable[[], Row]] = {
+        MACHINE: partial(measure_limits, limits.machine(), n_threads, repeats)
+    }
+    for kernel in [*networks.kernels(), *rays.kernels()]:
+        table[kernel.name] = partial(measure, kernel, n_threads, repeats)
+    table[step.NAME] = partial(step.measure, n_threads, max(3, repeats - 2))
+    table[memory.NAME] = memory.measure
+    return table
 
 
 def check_gate(rows: list[Row], only: str, console: Console) -> int:
@@ -79,7 +96,9 @@ def check_gate(rows: list[Row], only: str, console: Console) -> int:
     baseline = gate.read_baseline(BASELINE)
     if baseline["machine"] != gate.machine():
         console.print(f"[yellow]the baseline was measured on another machine: {baseline['machine']}[/]")
-    committed = {name: ratio for name, ratio in baseline["ratios"].items() if re.search(only, name.rsplit(": ", 1)[0])}
+    committed = {
+        name: ratio for name, ratio in baseline["ratios"].items() if re.search(only, name.rsplit(": ", 1)[0])
+    }
     lines = gate.regressions(ratios_of(rows), committed)
     for line in lines:
         console.print(f"[red]regression[/] {line}")

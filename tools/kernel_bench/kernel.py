@@ -9,6 +9,7 @@ from kernel_bench.timing import Action, Spread, interleaved, pool_threads, sprea
 
 LONG_SECONDS = 1e-3  # shorter calls are bound by waking a thread, not by the machine
 TWO_THREADS = 1.8
+MACHINE = "limits of this machine"
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,38 @@ def measure(kernel: Kernel, n_threads: int, repeats: int) -> Row:
     row.add("rate", _rates(own, kernel.amount / kernel.scale), kernel.unit)
     for limit, work in kernel.limits:
         times = [limit_s * work / limit.call_work for limit_s in seconds[limit.name]]
-        row.add(f"{limit.name} beside it", _rates(seconds[limit.name], limit.call_work / limit.scale), limit.unit)
+        row.add(
+            f"{limit.name} beside it", _rates(seconds[limit.name], limit.call_work / limit.scale), limit.unit
+        )
         _add(row, kernel, f"share of {limit.name}", times, own)
     for name, (_, part) in kernel.rivals.items():
         _add(row, kernel, name, [s / part for s in seconds[name]], own)
     if kernel.twin is not None:
-        twin = interleaved({"twin": Action(kernel.twin, torch_threads(n_threads)), "own": _own(kernel, n_threads)}, 3)
+        twin = interleaved(
+            {"twin": Action(kernel.twin, torch_threads(n_threads)), "own": _own(kernel, n_threads)}, 3
+        )
         _add(row, kernel, "times the twin", [s / kernel.twin_part for s in twin["twin"]], twin["own"])
     if n_threads > 1:
         long = min(seconds["one"]) > LONG_SECONDS
-        row.add_ratio(f"{n_threads} threads against 1", _ratio(seconds["one"], own), TWO_THREADS if long else None)
+        row.add_ratio(
+            f"{n_threads} threads against 1", _ratio(seconds["one"], own), TWO_THREADS if long else None
+        )
+    return row
+
+
+def measure_limits(limits: tuple[Limit, ...], n_threads: int, repeats: int) -> Row:
+    """The machine itself, on one thread and on all: no kernel gains more from threads than these."""
+    row = Row(MACHINE)
+    for limit in limits:
+        actions = {"one": Action(limit.on(1))}
+        if n_threads > 1:
+            actions["all"] = Action(limit.on(n_threads))
+        seconds = interleaved(actions, repeats)
+        for name, times in seconds.items():
+            threads = "1 thread" if name == "one" else f"{n_threads} threads"
+            row.add(f"{limit.name}, {threads}", _rates(times, limit.call_work / limit.scale), limit.unit)
+        if n_threads > 1:
+            row.add(f"{limit.name}, {n_threads} threads against 1", _ratio(seconds["one"], seconds["all"]))
     return row
 
 

@@ -80,7 +80,7 @@ def sgemm() -> Limit:
     return Limit("sgemm", "GFLOP/s", 1e9, 2.0 * _GEMM_ROWS * _GEMM_WIDTH**2, 64, prepare)
 
 
-def gather(n_entries: int) -> Limit:
+def gather(n_entries: int, name: str = "random gathers") -> Limit:
     """Random loads of 8 bytes (two float32 features) from a table of `n_entries`."""
     table = torch.rand(n_entries, dtype=torch.float64)
 
@@ -88,7 +88,13 @@ def gather(n_entries: int) -> Limit:
         indices = torch.randint(n_entries, (_N_INDICES,), dtype=torch.int32)
         return _gather_chunk(table, indices)
 
-    return Limit("random gathers", "M/s", 1e6, _GATHER_CHUNK, 128, prepare)
+    return Limit(name, "M/s", 1e6, _GATHER_CHUNK, 128, prepare)
+
+
+def machine() -> tuple[Limit, ...]:
+    """Limits that are printed by themselves; the gathers from 4 KB show what the call costs without waiting."""
+    table = gather(1 << 21, "gathers from 16 MB")
+    return sgemm(), gather(512, "gathers from 4 KB"), table, copy(1 << 26)
 
 
 def gather_entries(layout: NetworkLayout, points: Float[Tensor, "n 3"]) -> Limit:

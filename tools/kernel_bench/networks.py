@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kernel_bench import counts, limits
+from kernel_bench.check import Mismatch, same_network
+from kernel_bench.kernel import Kernel
 from quicksurf import backends
 from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.config import ModelConfig
 from quicksurf.model.field import N_GEOMETRY_FEATURES, SurfaceField, per_level_scale
-
-from kernel_bench import counts, limits
-from kernel_bench.check import Mismatch, same_network
-from kernel_bench.kernel import Kernel
 
 N_RAYS, N_ON_RAY = 4096, 32
 _TWIN_POINTS = 1 << 15  # fewer, and the zeros of its table gradients would be most of its time
@@ -56,7 +55,10 @@ def _encode() -> list[Kernel]:
     twin = backends.load("torch").modules.Encoding(3, ENCODING)
     points = _rows(ray_points())
     loads = counts.accesses(native.layout) * len(points)
-    table = limits.gather(native.layout.n_params // 2), limits.gather_entries(native.layout, points[: 1 << 15])
+    table = (
+        limits.gather(native.layout.n_params // 2),
+        limits.gather_entries(native.layout, points[: 1 << 15]),
+    )
     return _both_ways(
         "hash encode L16 F2 T2^17",
         native,
@@ -86,9 +88,7 @@ def _mlp(name: str, n_output: int, n_hidden: int) -> list[Kernel]:
     )
 
 
-def _both_ways(
-    name, native, twin, x, *, limits_of, passes, targets, flops=None, rival=None
-) -> list[Kernel]:
+def _both_ways(name, native, twin, x, *, limits_of, passes, targets, flops=None, rival=None) -> list[Kernel]:
     """Forward, and forward with backward, of one network."""
     part = x[:_TWIN_POINTS].detach().requires_grad_(x.requires_grad)
     kernels = []

@@ -8,18 +8,17 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 from tolerances import BOUNDARY, GRADIENT32, SCAN32
+from torch import Tensor
 
+from kernel_bench import counts, limits
+from kernel_bench.check import Mismatch, same
+from kernel_bench.kernel import Kernel
 from quicksurf import backends
 from quicksurf.config import Config
 from quicksurf.model.field import INITIAL_RADIUS, SurfaceField
 from quicksurf.optimizer import BETAS, EPSILON
 from quicksurf.rays import Rays, pack_counts, unit_ball_span
-
-from kernel_bench import counts, limits
-from kernel_bench.check import Mismatch, same
-from kernel_bench.kernel import Kernel
 
 _N_RAYS, _PER_RAY = 1 << 15, 24
 _SCAN = _N_RAYS * _PER_RAY
@@ -115,7 +114,9 @@ def _check_weights() -> None:
     alphas, packed = torch.rand(1000 * _PER_RAY), _packed(1000)
     alphas[::7] = 1.0
     grads = torch.rand_like(alphas), torch.rand_like(alphas)
-    _same_scans("render_weight_from_alpha", (alphas,), grads, lambda rays, a: rays.render_weight_from_alpha(a, packed))
+    _same_scans(
+        "render_weight_from_alpha", (alphas,), grads, lambda rays, a: rays.render_weight_from_alpha(a, packed)
+    )
 
 
 def _check_accumulate() -> None:
@@ -170,7 +171,10 @@ def _check_adam() -> None:
 
 def _search(march: March) -> Kernel:
     """Evaluations of the search, beside as many points of the same kind evaluated by the network alone."""
-    rays, fields = backends.load("cpu").rays, {n: SurfaceField(Config().model, backends.load(n), 0) for n in ("cpu", "torch")}
+    rays, fields = (
+        backends.load("cpu").rays,
+        {n: SurfaceField(Config().model, backends.load(n), 0) for n in ("cpu", "torch")},
+    )
     args = march.rays, march.binaries, march.aabbs, _STEP
     n_evaluations = rays.find_surface(fields["cpu"].surface, *args).n_evaluations
     steps = rays.traverse_grids(*march.geometry())
@@ -221,7 +225,9 @@ def _copied(n_bytes: float):
 
 
 def _check_traverse(march: March) -> None:
-    found, expected = (backends.load(name).rays.traverse_grids(*march.geometry()) for name in ("cpu", "torch"))
+    found, expected = (
+        backends.load(name).rays.traverse_grids(*march.geometry()) for name in ("cpu", "torch")
+    )
     if not torch.equal(found.packed_info, expected.packed_info):
         raise Mismatch("traverse_grids: other steps than in the torch twin")
     same("traverse_grids", found.t_mids, expected.t_mids, BOUNDARY)
@@ -251,7 +257,9 @@ def _interval_run(march: March):
     hits, ts = root > 0, -b - root.clamp_min(0).sqrt()
     numbers = render.n_interval_samples, render.n_front_samples
     jitter = torch.rand(len(b), sum(numbers), generator=torch.Generator().manual_seed(1))
-    return lambda name: backends.load(name).rays.interval_samples(steps, hits, ts, _HALF_WIDTH, *numbers, jitter)
+    return lambda name: backends.load(name).rays.interval_samples(
+        steps, hits, ts, _HALF_WIDTH, *numbers, jitter
+    )
 
 
 def _check_intervals(march: March) -> None:

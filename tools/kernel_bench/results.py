@@ -61,7 +61,9 @@ def table_of(rows: list[Row]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         for index, figure in enumerate(row.figures):
-            table.add_row(row.name if index == 0 else "", *_cells(figure), end_section=figure is row.figures[-1])
+            table.add_row(
+                row.name if index == 0 else "", *_cells(figure), end_section=figure is row.figures[-1]
+            )
     return table
 
 

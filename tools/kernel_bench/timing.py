@@ -53,10 +53,11 @@ def interleaved(
 
 
 def _calls_per_sample(action: Action, sample_seconds: float) -> int:
-    """From the faster of two calls after a first one that only warms up."""
-    with action.within():
-        action.run()
-    return max(1, round(sample_seconds / min(_sample(action, 1), _sample(action, 1))))
+    """From the fastest of three calls, the first of which warms up; a long call is made once."""
+    first = _sample(action, 1)
+    if first > 10 * sample_seconds:
+        return 1
+    return max(1, round(sample_seconds / min(first, _sample(action, 1), _sample(action, 1))))
 
 
 def _sample(action: Action, n_calls: int) -> float:
