@@ -5,8 +5,8 @@
     python tools/bench_kernels.py --gate             fail if a ratio fell against tools/baseline.json
     python tools/bench_kernels.py --write-baseline   keep this run's ratios
 
-Threads: two, or what this process may use if that is less. The machine should be idle; ratios are taken between neighbouring
-samples, so that they hold on a busy one, too, but with a wider spread.
+Threads: two, or what this process may use if that is less. The machine should be idle. Ratios are taken between
+neighbouring samples, so that most hold on a busy one, too, with a wider spread; what a second thread gains does not.
 """
 
 import argparse

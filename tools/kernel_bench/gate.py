@@ -1,7 +1,7 @@
 """The committed ratios and the comparison with them.
 
-Only ratios of things measured in the same run are kept: times differ from machine to machine and from hour to hour. They
-still depend on the kind of processor (an instruction set, the size of a cache), so its name stands beside them.
+Only ratios of things measured in the same run are kept: times differ from machine to machine and from hour to hour.
+Ratios still depend on the kind of processor (an instruction set, the size of a cache), so its name stands beside them.
 """
 
 import json

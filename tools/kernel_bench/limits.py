@@ -5,11 +5,12 @@ chunks of it from one counter. torch's own threads are not used: they spin after
 cores from the kernels that are measured next.
 
     sgemm     [4096×64]·[64×64] in place: 2 MB a core, in the second cache
-    gather    8-byte loads at random from a table, by index_select. On a table of 4 KB the call itself does 0.9–1.2 · 10⁹ a
-              second on one core (here: 911 with 64-bit, 1201 with 32-bit indices), on one of 14 MB 0.18 · 10⁹: there
-              it waits for the caches and nothing else. numpy's take gives 0.15, torch.gather 0.09.
+    gather    8-byte loads at random from a table, by index_select with 32-bit indices. It is a limit of the caches,
+              not of the call: from a table of 4 KB it does 0.9–1.2 · 10⁹ a second on one core, from one of 14 MB
+              0.18 · 10⁹ (numpy's take 0.15, torch.gather 0.09). Both are printed.
     entries   the same loads at the entries that the encoding reads for given points, level after level. Points along
-              rays share entries of coarse levels, so this limit is higher than the one of random loads.
+              rays share entries of coarse levels, so this is faster than loads at random: a share above 1 of
+              those says that points are coherent, a share near 1 of these that nothing is left to gain.
     copy      bytes read plus bytes written by copy_, of as many bytes as the operation moves, so that both meet
               the same caches
 """

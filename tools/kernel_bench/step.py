@@ -24,7 +24,7 @@ from kernel_bench.limits import Limit
 from kernel_bench.networks import ray_points
 from kernel_bench.results import Row
 from kernel_bench.scene import painted_ellipsoid
-from kernel_bench.timing import Action, interleaved, pool_threads, spread, torch_threads
+from kernel_bench.timing import Action, interleaved, pool_threads, spread
 from quicksurf import backends
 from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.config import Config, with_settings
@@ -81,10 +81,9 @@ def measure(n_threads: int, repeats: int) -> Row:
     """Check the first step against the twin's, then time the step beside its limits and the twin."""
     row, (scene, saved) = Row(NAME), warmed_up()
     folder = Path(saved.name)
-    twin_seconds = _twin_seconds_per_sample(scene, folder, n_threads)
+    twin_seconds = _twin_seconds_per_sample(scene, folder)
     trainer = resumed(scene, folder, "cpu", Config().train.n_samples)
-    for _ in range(2):
-        run_block(trainer)  # until the number of rays has settled
+    run_block(trainer)  # until the number of rays has settled
     work, block = count_work(trainer)
     own_limits = _limits(trainer)
     seconds = _time(trainer, own_limits, n_threads, repeats)
@@ -202,14 +201,17 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
     ), block
 
 
-def _twin_seconds_per_sample(scene: Scene, folder: Path, n_threads: int) -> float:
-    """Of the `torch` back end's second step on few rays; the loss of its first must be that of the `cpu` back end."""
+def _twin_seconds_per_sample(scene: Scene, folder: Path) -> float:
+    """Of the `torch` back end's second step on few rays; the loss of its first must be that of the `cpu` back end.
+
+    On one thread: its loops over rays are made of tiny operations, between which torch's threads spin. With two it
+    did 121 to 509 samples/s, with one more.
+    """
     native, twin = (resumed(scene, folder, name, _TWIN_SAMPLES) for name in ("cpu", "torch"))
-    with torch_threads(n_threads)():
-        found = twin.step(PROGRESS)[1]
-        start = time.perf_counter()
-        n_samples = twin.step(PROGRESS)[0].n_samples
-        seconds = (time.perf_counter() - start) / n_samples
+    found = twin.step(PROGRESS)[1]
+    start = time.perf_counter()
+    n_samples = twin.step(PROGRESS)[0].n_samples
+    seconds = (time.perf_counter() - start) / n_samples
     expected = native.step(PROGRESS)[1]
     if not abs(found - expected) <= _LOSS_TOLERANCE * abs(expected):
         raise Mismatch(f"training step: loss {found:.6g} in the torch twin, {expected:.6g} in native code")
