@@ -81,8 +81,8 @@ def test_bytes_equal_those_counted_by_hand():
     """10 samples of 3 values on 2 rays: 40 floats in and 6 out; backward 10 + 30 + 6 in and 10 + 30 out."""
     assert counts.accumulate_forward_bytes(10, 2, 3) == 4 * 46
     assert counts.accumulate_backward_bytes(10, 2, 3) == 4 * 86
-    assert counts.step_scan_bytes(10, 10, 2) == 10 * 32 + 4 * 24 + 4 * (46 + 86)
-    assert counts.interval_bytes(4, 10) == 4 * 8 + 10 * 20
+    assert counts.logits_forward_bytes(10, 2) == 4 * 22 and counts.logits_backward_bytes(10, 2) == 4 * 32
+    assert counts.step_scan_bytes(10, 10, 2) == 4 * (22 + 32 + 46 + 86)
 
 
 def test_the_floor_is_the_sum_of_its_parts():

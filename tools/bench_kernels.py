@@ -22,7 +22,7 @@ BASELINE = TOOLS / "baseline.json"
 # the tolerances are those of the tests, which are no package
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent / "tests")]
 
-from kernel_bench import gate, limits, memory, networks, rays, step  # noqa: E402
+from kernel_bench import gate, limits, marching, memory, networks, scans, step  # noqa: E402
 from kernel_bench.check import Mismatch  # noqa: E402
 from kernel_bench.kernel import MACHINE, measure, measure_limits  # noqa: E402
 from kernel_bench.results import Row, ratios_of, table_of  # noqa: E402
@@ -43,6 +43,9 @@ def main() -> int:
     except Mismatch as error:
         console.print(f"[red]{error}[/]")
         return 1
+    if not rows:
+        console.print(f"no row matches '{options.only}': {', '.join(jobs(n_threads, options.repeats))}")
+        return 2
     console.print(table_of(rows))
     console.print(f"{gate.machine()}; {n_threads} threads; {time.monotonic() - started:.0f} s")
     if options.write_baseline:
@@ -63,6 +66,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.repeats < 3:
         parser.error(f"--repeats is {options.repeats}: a median needs at least 3")
+    if options.gate and not BASELINE.is_file():
+        parser.error(f"{BASELINE} is missing: make it with --write-baseline")
     if options.only and options.write_baseline:
         parser.error("--write-baseline needs all rows: leave out --only")
     return options
@@ -84,7 +89,7 @@ def jobs(n_threads: int, repeats: int) -> dict[str, Callable[[], Row]]:
     table: dict[str, Callable[[], Row]] = {
         MACHINE: partial(measure_limits, limits.machine(), n_threads, repeats)
     }
-    for kernel in [*networks.kernels(), *rays.kernels()]:
+    for kernel in [*networks.kernels(), *scans.kernels(), *marching.kernels()]:
         table[kernel.name] = partial(measure, kernel, n_threads, repeats)
     table[step.NAME] = partial(step.measure, n_threads, max(3, repeats - 2))
     table[memory.NAME] = memory.measure

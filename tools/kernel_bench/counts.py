@@ -39,9 +39,14 @@ def accumulate_backward_bytes(n_samples: int, n_rays: int, n_values: int) -> flo
     return float(_FLOAT * (n_samples * (2 + 2 * n_values) + n_rays * n_values))
 
 
-def interval_bytes(n_steps: int, n_samples: int) -> float:
-    """Bytes of the interval sampler: step starts and ends and jitter in, depths, lengths and ray indices out."""
-    return float(2 * _FLOAT * n_steps + (3 * _FLOAT + _INT) * n_samples)
+def logits_forward_bytes(n_samples: int, n_rays: int) -> float:
+    """Bytes of weights from logits: logits in, weights out, and an opacity a ray."""
+    return float(_FLOAT * (2 * n_samples + n_rays))
+
+
+def logits_backward_bytes(n_samples: int, n_rays: int) -> float:
+    """Bytes of its gradient: logits, ∂w and ∂opacity in, ∂logits out."""
+    return float(_FLOAT * (3 * n_samples + n_rays))
 
 
 class StepWork(NamedTuple):
@@ -80,8 +85,7 @@ def network_work(
 
 
 def step_scan_bytes(n_samples: float, n_shaded: float, n_rays: float) -> float:
-    """Bytes of the scans of a step: weights, opacity and colour, each forward and backward."""
+    """Bytes of the scans of a step: weights from logits and colours, each forward and backward."""
     samples, shaded, rays = round(n_samples), round(n_shaded), round(n_rays)
-    opacity = _FLOAT * (2 * samples + 2 * rays)  # Σ w: weights in, and ∂w out
-    color = accumulate_forward_bytes(shaded, rays, 3) + accumulate_backward_bytes(shaded, rays, 3)
-    return samples * (WEIGHTS_FORWARD + WEIGHTS_BACKWARD) + opacity + color
+    weights = logits_forward_bytes(samples, rays) + logits_backward_bytes(samples, rays)
+    return weights + accumulate_forward_bytes(shaded, rays, 3) + accumulate_backward_bytes(shaded, rays, 3)
