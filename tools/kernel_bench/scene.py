@@ -25,7 +25,7 @@ def painted_ellipsoid() -> Scene:
     names = [f"{index:02d}.png" for index in range(_N_VIEWS)]
     held_out = np.arange(_N_VIEWS) % 8 == 0
     roi = Roi((0.0, 0.0, 0.0), _ROI_RADIUS)
-    masks = [None] * _N_VIEWS
+    masks: list[np.ndarray | None] = [None] * _N_VIEWS
     return Scene("ellipsoid", Path(), cameras, images, masks, names, held_out, roi, None, ReadReport())
 
 

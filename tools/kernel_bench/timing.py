@@ -17,7 +17,6 @@ from quicksurf import backends
 Within = Callable[[], AbstractContextManager[None]]
 
 _SAMPLE_SECONDS = 0.02  # a thousand times the clock's and the loop's own cost, ten times a scheduler's slice
-_SPIN_SECONDS = 0.02  # libgomp's workers spin for a few milliseconds after torch's last parallel operation
 
 
 class Action(NamedTuple):
@@ -79,7 +78,7 @@ def pool_threads(n: int) -> Within:
 
 
 def torch_threads(n: int) -> Within:
-    """Circumstances in which torch uses `n` threads, as its twins do; afterwards one, once its workers sleep."""
+    """Circumstances in which torch uses `n` threads, as its twins do; afterwards one."""
 
     @contextmanager
     def within() -> Iterator[None]:
@@ -88,6 +87,5 @@ def torch_threads(n: int) -> Within:
             yield
         finally:
             torch.set_num_threads(1)
-            time.sleep(_SPIN_SECONDS)
 
     return within
