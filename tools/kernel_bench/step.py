@@ -2,11 +2,12 @@
 
     floor = flops / sgemm + table accesses / gathers + (Adam's and the scans' bytes) / copy
 
-with the useful work of the parts, counted in the steps that are timed: the geometry net at the search's evaluations, at
-the samples, at the regulariser's and the occupancy grid's probes; the colour net at the shaded samples; Adam at the
-entries that moved. Ray generation, march, losses and torch's glue have no limit of their own, so the floor is low. With
-random gathers, as the issue has it, the floor is too high on the other side: points along rays share entries of coarse
-levels. The second floor has gathers of the entries that the encoding of points along rays reads.
+with the useful work of the parts, counted in a block of steps before those that are timed: the geometry net at the
+search's evaluations, at the samples, at the regulariser's and the occupancy grid's probes, the colour net at the shaded
+samples, both backward where a gradient is not 0; Adam at the entries that moved. Ray generation, march, losses and
+torch's glue have no limit of their own, so the floor is low. With random gathers, as the issue has it, the floor is too
+high on the other side: points along rays share entries of coarse levels. The second floor has gathers of the entries
+that the encoding of points along rays reads.
 """
 
 import time
@@ -154,18 +155,25 @@ def _floors(
 
 
 class _Points:
-    """Counts the points that a network is evaluated at, with and without a gradient."""
+    """Counts the points that a network is evaluated at, and those that a gradient other than 0 comes back to."""
 
     def __init__(self, network: EncodedNetwork) -> None:
         self.layout, self.n_active_levels = network.layout, network.n_active_levels
-        self.inference = self.training = 0
+        self.forward = self.backward = 0
         self._handle = network.register_forward_hook(self._count)
 
     def _count(self, network: EncodedNetwork, inputs: tuple, output: torch.Tensor) -> None:
+        self.forward += len(output)
         if output.requires_grad:
-            self.training += len(output)
-        else:
-            self.inference += len(output)
+            output.register_hook(self._count_gradients)
+
+    def _count_gradients(self, grad: torch.Tensor) -> None:
+        self.backward += int((grad != 0).any(1).sum())
+
+    def work(self, n_steps: int) -> tuple[float, float]:
+        """Mean flops and table accesses of a step."""
+        only_forward, both = (self.forward - self.backward) / n_steps, self.backward / n_steps
+        return counts.network_work(self.layout, only_forward, both, self.n_active_levels)
 
     def remove(self) -> None:
         """Stop counting."""
@@ -186,18 +194,13 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
     block = run_block(trainer)
     for points in (geometry, color):
         points.remove()
-    n_shaded = color.training / _BLOCK
-    if geometry.training < block.samples * _BLOCK or n_shaded == 0:
+    n_shaded = color.forward / _BLOCK
+    if geometry.forward < block.samples * _BLOCK or color.backward == 0:
         raise Mismatch(
             "the step evaluates its networks past their modules: count its points in kernel_bench/step.py"
         )
     n_search = block.evaluations - block.samples
-    parts = [
-        counts.network_work(
-            points.layout, points.inference / _BLOCK, points.training / _BLOCK, points.n_active_levels
-        )
-        for points in (geometry, color)
-    ]
+    parts = [points.work(_BLOCK) for points in (geometry, color)]
     parts.append(counts.network_work(geometry.layout, n_search, 0, geometry.n_active_levels))
     flops, accesses = (sum(column) for column in zip(*parts, strict=True))
     adam = counts.ADAM * n_moved + counts.ADAM_SKIPPED * (geometry.layout.n_params - n_moved)
