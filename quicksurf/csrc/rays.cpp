@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "march.h"
-#include "thread_pool.h"
+#include "ray_tasks.h"
 
 namespace quicksurf {
 
@@ -13,15 +13,6 @@ using portable::March;
 
 namespace {
 
-constexpr size_t RAYS_PER_TASK = 256;
-
-template <class Fn>
-void for_rays(size_t n_rays, Fn&& fn) {
-    parallel_for((n_rays + RAYS_PER_TASK - 1) / RAYS_PER_TASK, [&](size_t task) {
-        const size_t end = std::min(n_rays, (task + 1) * RAYS_PER_TASK);
-        for (size_t r = task * RAYS_PER_TASK; r < end; ++r) fn(r);
-    });
-}
 
 }  // namespace
 
