@@ -47,7 +47,11 @@ def serve_nerfacc() -> bool:
     if loaded is None:
         loaded = sys.modules[_BACKEND] = ModuleType(_BACKEND, "Served by quicksurf.")
     loaded._C = sys.modules[__name__]  # type: ignore[attr-defined]
-    for module in (nerfacc, nerfacc.pack, nerfacc.volrend):  # nerfacc's own refuses CPU tensors by an explicit test
+    for module in (
+        nerfacc,
+        nerfacc.pack,
+        nerfacc.volrend,
+    ):  # nerfacc's own refuses CPU tensors by an explicit test
         module.pack_info = pack_info
     return True
 
@@ -164,9 +168,7 @@ def ray_aabb_intersect(
     shape = rays_o.shape[0], aabbs.shape[0]
     t_mins, t_maxs, hits = torch.empty(shape), torch.empty(shape), torch.empty(shape, dtype=torch.bool)
     rays = rays_o.detach(), rays_d.detach()
-    _native.intersect_boxes(
-        *rays, aabbs.detach(), near_plane, far_plane, miss_value, t_mins, t_maxs, hits
-    )
+    _native.intersect_boxes(*rays, aabbs.detach(), near_plane, far_plane, miss_value, t_mins, t_maxs, hits)
     return t_mins, t_maxs, hits
 
 

@@ -92,17 +92,23 @@ def ray_cells(
         ts = ((planes - o) / d).flatten()
         return [low, *sorted(set(ts[(ts > low) & (ts < high)].tolist())), high]
 
-    cells = []
+    stretches: list[
+        tuple[float, float, int]
+    ] = []  # begin, end and deciding grid, neighbours of one grid joined
     outer = cuts(boxes.reshape(-1, 3), near, far)
     for low, high in zip(outer, outer[1:], strict=False):
         middle = o + d * (low + high) / 2
         inside = ((middle > boxes[:, :3]) & (middle < boxes[:, 3:])).all(1)
-        if not bool(inside.any()):
+        level = int(inside.int().argmax()) if bool(inside.any()) else -1
+        if stretches and stretches[-1][2] == level:
+            low = stretches.pop()[0]
+        stretches.append((low, high, level))
+    cells = []
+    for low, high, level in stretches:
+        if level < 0:
             continue
-        level = int(inside.int().argmax())
         size = (boxes[level, 3:] - boxes[level, :3]) / resolution
-        faces = boxes[level, :3] + torch.arange(int(resolution.max()) + 1)[:, None] * size
-        inner = cuts(faces, low, high)
+        inner = cuts(boxes[level, :3] + torch.arange(int(resolution.max()) + 1)[:, None] * size, low, high)
         for begin, end in zip(inner, inner[1:], strict=False):
             index = ((o + d * (begin + end) / 2 - boxes[level, :3]) / size).long()
             index = torch.minimum(index.clamp_min(0), resolution - 1)

@@ -115,8 +115,8 @@ class Walk {
                 const float dt = length();
                 if (t_ + 0.5f * dt >= t) return;
                 next = t_ + dt;
-            } else if (!(t_ < t)) {
-                return;
+            } else if (!(t_ + BEHIND_FACE < t)) {
+                return;  // a sliver: the face was missed by rounding
             }
             bounded_ &= ++n_steps_ <= MAX_STEPS;
             if (!bounded_) return;
