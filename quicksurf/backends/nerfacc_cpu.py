@@ -52,7 +52,7 @@ def serve_nerfacc() -> bool:
         nerfacc.pack,
         nerfacc.volrend,
     ):  # nerfacc's own refuses CPU tensors by an explicit test
-        module.pack_info = pack_info
+        module.pack_info = pack_info  # type: ignore[attr-defined]
     return True
 
 
@@ -253,29 +253,36 @@ def importance_sampling(
     Raises:
         ValueError: if a number of intervals is negative or all together are more than 2²⁸.
     """
-    keys = ray_segments.chunks()
+    keys, shape = ray_segments.chunks(), ray_segments.shape[:-1]
     n_rays = len(keys[0])
-    fixed = not isinstance(n_intervals_per_ray, Tensor)
-    n = torch.full((n_rays,), n_intervals_per_ray) if fixed else n_intervals_per_ray.long().reshape(-1)
-    if len(n) and (int(n.min()) < 0 or int(n.max()) > _MAX_VALUES or int(n.sum()) > _MAX_VALUES):
-        raise ValueError(f"n_intervals_per_ray must not be negative, nor more than {_MAX_VALUES} in all")
-    n_edges = n + 1 if fixed else (n + 1) * (n > 0)
-    biases = torch.rand(n_rays) if stratified else torch.full((n_rays,), 0.5)
-    starts, edge_starts = n.cumsum(0) - n, n_edges.cumsum(0) - n_edges
-    ts, edge_ts = torch.empty(int(n.sum())), torch.empty(int(n_edges.sum()))
-    room = starts, n, ts, edge_starts, n_edges, edge_ts
-    _native.importance_sampling(*keys, cdfs.detach().reshape(-1), biases, *room)
-    if fixed:
-        shape = ray_segments.shape[:-1] or (n_rays,)
-        batched = (t.reshape(*shape, n_intervals_per_ray + extra) for t, extra in ((edge_ts, 1), (ts, 0)))
-        return RaySegmentsSpec(next(batched)), RaySegmentsSpec(next(batched))
-    used, rays = n > 0, torch.arange(n_rays)
+    if not isinstance(n_intervals_per_ray, Tensor):
+        size, n = n_intervals_per_ray, torch.full((n_rays,), n_intervals_per_ray)
+        edge_ts, ts = _invert(keys, cdfs, n, n + 1, stratified)
+        shape = shape or (n_rays,)
+        return RaySegmentsSpec(edge_ts.reshape(*shape, size + 1)), RaySegmentsSpec(ts.reshape(*shape, size))
+    n = n_intervals_per_ray.long().reshape(-1)
+    n_edges = (n + 1) * (n > 0)
+    edge_ts, ts = _invert(keys, cdfs, n, n_edges, stratified)
+    rays, edge_starts = torch.arange(n_rays), n_edges.cumsum(0) - n_edges
     is_left, is_right = torch.ones(2, len(edge_ts), dtype=torch.bool)
-    is_left[(edge_starts + n)[used]] = False
-    is_right[edge_starts[used]] = False
+    is_left[(edge_starts + n)[n > 0]] = False
+    is_right[edge_starts[n > 0]] = False
     edge_rays = rays.repeat_interleave(n_edges)
     intervals = RaySegmentsSpec(edge_ts, edge_starts, n_edges, edge_rays, is_left, is_right)
-    return intervals, RaySegmentsSpec(ts, starts, n, rays.repeat_interleave(n))
+    return intervals, RaySegmentsSpec(ts, n.cumsum(0) - n, n, rays.repeat_interleave(n))
+
+
+def _invert(
+    keys: tuple[Tensor, Tensor, Tensor], cdfs: Tensor, n: Tensor, n_edges: Tensor, stratified: bool
+) -> tuple[Float[Tensor, "e"], Float[Tensor, "s"]]:
+    """Edges and samples of all rays, one ray after another."""
+    if len(n) and (int(n.min()) < 0 or int(n.max()) > _MAX_VALUES or int(n.sum()) > _MAX_VALUES):
+        raise ValueError(f"n_intervals_per_ray must not be negative, nor more than {_MAX_VALUES} in all")
+    biases = torch.rand(len(n)) if stratified else torch.full((len(n),), 0.5)
+    ts, edge_ts = torch.empty(int(n.sum())), torch.empty(int(n_edges.sum()))
+    room = n.cumsum(0) - n, n, ts, n_edges.cumsum(0) - n_edges, n_edges, edge_ts
+    _native.importance_sampling(*keys, cdfs.detach().reshape(-1), biases, *room)
+    return edge_ts, ts
 
 
 def searchsorted(query: RaySegmentsSpec, key: RaySegmentsSpec) -> list[Tensor]:

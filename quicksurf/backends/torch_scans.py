@@ -1,10 +1,12 @@
-"""The slow twin of `nerfacc_cpu` in plain torch and Python: the specification of csrc/packed_scans, importance, traversal.
+"""The slow twin of `nerfacc_cpu` in plain torch and Python.
 
-Differentiable by torch's own autograd where nerfacc has a backward. Boxes have their twin in `torch_rays`.
+It specifies csrc/packed_scans.h, importance.h and traversal.h. Differentiable by torch's own autograd where nerfacc has
+a backward. Boxes have their twin in `torch_rays`.
 """
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,11 +94,10 @@ def ray_cells(
         ts = ((planes - o) / d).flatten()
         return [low, *sorted(set(ts[(ts > low) & (ts < high)].tolist())), high]
 
-    stretches: list[
-        tuple[float, float, int]
-    ] = []  # begin, end and deciding grid, neighbours of one grid joined
+    # Begin, end and deciding grid; neighbours with the same grid are joined.
+    stretches: list[tuple[float, float, int]] = []
     outer = cuts(boxes.reshape(-1, 3), near, far)
-    for low, high in zip(outer, outer[1:], strict=False):
+    for low, high in pairwise(outer):
         middle = o + d * (low + high) / 2
         inside = ((middle > boxes[:, :3]) & (middle < boxes[:, 3:])).all(1)
         level = int(inside.int().argmax()) if bool(inside.any()) else -1
@@ -109,7 +110,7 @@ def ray_cells(
             continue
         size = (boxes[level, 3:] - boxes[level, :3]) / resolution
         inner = cuts(boxes[level, :3] + torch.arange(int(resolution.max()) + 1)[:, None] * size, low, high)
-        for begin, end in zip(inner, inner[1:], strict=False):
+        for begin, end in pairwise(inner):
             index = ((o + d * (begin + end) / 2 - boxes[level, :3]) / size).long()
             index = torch.minimum(index.clamp_min(0), resolution - 1)
             cells.append((begin, end, bool(binaries[level][tuple(index)])))

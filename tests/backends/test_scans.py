@@ -1,4 +1,4 @@
-"""nerfacc's scans and importance sampling on CPU tensors against their twin: values, gradients, shapes, bad arguments."""
+"""nerfacc's scans and importance sampling on CPU tensors against their twin: values, gradients, bad arguments."""
 
 import nerfacc
 import pytest
