@@ -14,23 +14,35 @@ namespace {
 
 using Indices = Vector<const int64_t>;
 
-// ValueError unless every chunk lies in [0, n_values) and no two share a value.
-Chunks make_chunks(const Indices& starts, const Indices& counts, size_t n_values, const std::string& name) {
-    expect(starts.size() == counts.size(), name + ": as many chunk_starts as chunk_cnts");
-    const int64_t size = static_cast<int64_t>(n_values), *s = starts.data(), *c = counts.data();
+bool overlap(const Chunks& chunks) {
     std::vector<std::pair<int64_t, int64_t>> used;
-    bool sorted = true;
-    for (size_t i = 0; i < starts.size(); ++i) {
-        expect(s[i] >= 0 && s[i] <= size && c[i] >= 0 && c[i] <= size - s[i],
-               name + ": chunk " + std::to_string(i) + " (start " + std::to_string(s[i]) + ", count " + std::to_string(c[i]) +
-                   ") reaches outside of " + std::to_string(size) + " values");
-        if (c[i] == 0) continue;
-        sorted &= used.empty() || used.back().first <= s[i];
-        used.emplace_back(s[i], s[i] + c[i]);
+    for (size_t i = 0; i < chunks.n; ++i)
+        if (chunks.counts[i] > 0) used.emplace_back(chunks.starts[i], chunks.starts[i] + chunks.counts[i]);
+    std::sort(used.begin(), used.end());
+    for (size_t i = 1; i < used.size(); ++i)
+        if (used[i - 1].second > used[i].first) return true;
+    return false;
+}
+
+// ValueError unless every chunk lies in [0, n_values) and no two share a value.
+Chunks make_chunks(const Indices& starts, const Indices& counts, size_t n_values, const char* name) {
+    expect_size(counts.size(), starts.size(), "chunk_cnts");
+    const Chunks chunks{starts.size(), starts.data(), counts.data()};
+    const int64_t size = static_cast<int64_t>(n_values);
+    int64_t end = 0;
+    bool in_order = true;
+    for (size_t i = 0; i < chunks.n; ++i) {
+        const int64_t start = chunks.starts[i], count = chunks.counts[i];
+        if (start < 0 || start > size || count < 0 || count > size - start)
+            throw std::invalid_argument(std::string(name) + ": chunk " + std::to_string(i) + " (start " +
+                                        std::to_string(start) + ", count " + std::to_string(count) + ") is not within " +
+                                        std::to_string(size) + " values");
+        if (count == 0) continue;
+        in_order &= start >= end;
+        end = start + count;
     }
-    if (!sorted) std::sort(used.begin(), used.end());
-    for (size_t i = 1; i < used.size(); ++i) expect(used[i - 1].second <= used[i].first, name + ": chunks overlap");
-    return {starts.size(), s, c};
+    expect(in_order || !overlap(chunks), std::string(name) + ": chunks overlap");
+    return chunks;
 }
 
 // Outputs that no chunk holds are zero.

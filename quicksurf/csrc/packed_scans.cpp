@@ -46,6 +46,33 @@ double scan(Op op, bool inclusive, int64_t n, int64_t stride, const T* inputs, T
     return inclusive ? scan<true>(op, n, stride, inputs, outputs) : scan<false>(op, n, stride, inputs, outputs);
 }
 
+// With B_i = R_{i+1} or x_{i+1} S_{i+1} of the header: B_{i-1} = c_i + x_i B_i from the back, c_i = g_i or x_i g_i.
+// Four at a time, so that only one step in four waits for the one before it.
+template <bool inclusive, class T>
+void prod_backward(int64_t n, const T* x, const T* y, const T* g, T* grad) {
+    double behind = 0;
+    const auto put = [&](int64_t i, double b) {
+        const double before = inclusive ? (i > 0 ? y[i - 1] : T(1)) : y[i];
+        grad[i] = static_cast<T>(before * (inclusive ? g[i] + b : b));
+    };
+    const auto gain = [&](int64_t i) { return inclusive ? double(x[i]) * g[i] : double(g[i]); };
+    int64_t i = n;
+    for (; i >= 4; i -= 4) {
+        const double x1 = x[i - 1], x2 = x[i - 2], x3 = x[i - 3], x4 = x[i - 4];
+        const double c1 = gain(i - 1), c2 = gain(i - 2) + x2 * c1, c3 = gain(i - 3) + x3 * c2, c4 = gain(i - 4) + x4 * c3;
+        const double p2 = x1 * x2, p3 = p2 * x3, p4 = p3 * x4;
+        put(i - 1, behind);
+        put(i - 2, c1 + x1 * behind);
+        put(i - 3, c2 + p2 * behind);
+        put(i - 4, c3 + p3 * behind);
+        behind = c4 + p4 * behind;
+    }
+    for (; i > 0; --i) {
+        put(i - 1, behind);
+        behind = gain(i - 1) + x[i - 1] * behind;
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -71,19 +98,9 @@ template <class T>
 void prod_scan_backward(const Chunks& chunks, bool inclusive, const T* inputs, const T* outputs, const T* grad_outputs,
                         T* grad_inputs) {
     for_rays(chunks.n, [&](size_t c) {
-        const T *x = inputs + chunks.starts[c], *y = outputs + chunks.starts[c], *g = grad_outputs + chunks.starts[c];
-        T* grad = grad_inputs + chunks.starts[c];
-        double behind = 0;  // x_{i+1} S_{i+1} or R_{i+1}
-        for (int64_t i = chunks.counts[c]; i-- > 0;) {
-            if (inclusive) {
-                const double sum = g[i] + behind;
-                grad[i] = static_cast<T>((i > 0 ? y[i - 1] : T(1)) * sum);
-                behind = x[i] * sum;
-            } else {
-                grad[i] = static_cast<T>(y[i] * behind);
-                behind = g[i] + x[i] * behind;
-            }
-        }
+        const int64_t n = chunks.counts[c], begin = chunks.starts[c];
+        const auto backward = inclusive ? prod_backward<true, T> : prod_backward<false, T>;
+        backward(n, inputs + begin, outputs + begin, grad_outputs + begin, grad_inputs + begin);
     });
 }
 

@@ -59,31 +59,40 @@ class Walk {
     void cross(int level, float begin, float end) {
         joined_ &= begin <= behind_;  // boxes may be apart
         behind_ = end;
-        if (!joined_) advance(begin);
         const float* box = all_.grids.aabbs + 6 * level;
-        float size[3];
+        const int* n = all_.grids.resolution;
+        float size[3], faces[3];
         int index[3];
+        const auto face = [&](int k) {
+            return d_[k] == 0 ? infinity : (box[k] + (index[k] + (d_[k] > 0)) * size[k] - o_[k]) * inverse_[k];
+        };
         for (int k = 0; k < 3; ++k) {
-            size[k] = (box[k + 3] - box[k]) / all_.grids.resolution[k];
-            index[k] = cell_of((o_[k] + d_[k] * (begin + BEHIND_FACE) - box[k]) / size[k], all_.grids.resolution[k]);
+            size[k] = (box[k + 3] - box[k]) / n[k];
+            index[k] = cell_of((o_[k] + d_[k] * (begin + BEHIND_FACE) - box[k]) / size[k], n[k]);
+            faces[k] = face(k);
         }
+        const bool grows = all_.cone_angle > 0;  // else several empty cells are crossed in one jump
+        if (grows && !joined_) advance(begin);
+        float entry = begin;
         while (bounded_ && !at_limit()) {
             int axis = 0;
             float exit = infinity;
-            for (int k = 0; k < 3; ++k) {
-                const float face = d_[k] == 0 ? infinity : (box[k] + (index[k] + (d_[k] > 0)) * size[k] - o_[k]) * inverse_[k];
-                if (face <= exit) exit = face, axis = k;
-            }
+            for (int k = 0; k < 3; ++k)
+                if (faces[k] <= exit) exit = faces[k], axis = k;
             exit = std::min(exit, end);
             if (occupied(level, index)) {
+                if (!joined_) advance(entry);
                 step_until(exit);
             } else {
-                advance(exit);
+                if (grows) advance(exit);
                 joined_ = false;
             }
+            entry = exit;
             index[axis] += d_[axis] > 0 ? 1 : -1;
-            if (!(exit < end) || index[axis] < 0 || index[axis] >= all_.grids.resolution[axis]) break;
+            if (!(exit < end) || index[axis] < 0 || index[axis] >= n[axis]) break;
+            faces[axis] = face(axis);
         }
+        if (!joined_) advance(entry);
     }
 
     bool occupied(int level, const int* index) const {
