@@ -11,11 +11,6 @@ namespace quicksurf {
 
 using portable::March;
 
-namespace {
-
-
-}  // namespace
-
 bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, int64_t* counts) {
     std::atomic<bool> bounded{true};
     for_rays(rays.n, [&](size_t r) {
