@@ -25,7 +25,7 @@ class Backend:
     """Why this one was chosen, for the user."""
     modules: Modules
     rays: ModuleType
-    """traverse_grids, render_weight_from_alpha, accumulate_along_rays, adam_step."""
+    """accumulate_along_rays and adam_step; what else is done along rays is nerfacc's, on every device."""
     unisurf: ModuleType
     """sample_surface, render_weight_from_logits."""
 
@@ -61,7 +61,7 @@ def set_num_threads(n: int) -> None:
 def _cpu(reason: str) -> Backend:
     try:
         from quicksurf import _native
-        from quicksurf.backends import cpu_networks, cpu_rays, cpu_unisurf
+        from quicksurf.backends import cpu_networks, cpu_rays, cpu_unisurf, nerfacc_cpu
     except ImportError as error:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): "
@@ -74,6 +74,7 @@ def _cpu(reason: str) -> Backend:
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.
     torch.set_num_threads(1)
+    nerfacc_cpu.serve_nerfacc()
     return Backend(
         "cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays, cpu_unisurf
     )

@@ -3,6 +3,8 @@
 The marching twin loops over rays; it is meant to be read and compared against, not to be fast.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -31,28 +33,27 @@ def traverse_grids(
     near_planes: Float[Tensor, "n"],
     far_planes: Float[Tensor, "n"],
     step_size: float,
-    cone_angle: float = 0.0,
 ) -> Steps:
     """Steps from `near_planes` on whose midpoint lies in an occupied cell of the smallest grid that holds it."""
-    t_min, t_max, hits = (values[:, -1] for values in ray_aabb_intersect(rays_o, rays_d, aabbs[-1:]))
-    resolution = torch.tensor(binaries.shape[1:])
-    rows: list[tuple[float, float, int]] = []
+    t_mins, t_maxs, hits = (values[:, -1] for values in ray_aabb_intersect(rays_o, rays_d, aabbs[-1:]))
+    resolution, starts, ends = torch.tensor(binaries.shape[1:]), [], []
     for ray in range(rays_o.shape[0]):
-        t, end = float(near_planes[ray]), float(torch.minimum(far_planes, t_max)[ray])
-        while bool(hits[ray]) and t < end:
-            dt = max(step_size, t * cone_angle)
-            mid = rays_o[ray] + (t + dt / 2) * rays_d[ray]
-            inside = ((mid > aabbs[:, :3]) & (mid < aabbs[:, 3:])).all(-1)
-            if t + dt / 2 < end and t + dt / 2 >= float(t_min[ray]) and bool(inside.any()):
-                level = int(inside.int().argmax())
-                cell = (mid - aabbs[level, :3]) / (aabbs[level, 3:] - aabbs[level, :3]) * resolution
-                if bool(binaries[level][tuple(cell.long().clamp_max(resolution - 1))]):
-                    rows.append((t, min(t + dt, end), ray))
-            t += dt
-    starts, ends, indices = zip(*rows, strict=True) if rows else ((), (), ())
-    ray_indices = torch.tensor(indices, dtype=torch.long)
-    counts = torch.bincount(ray_indices, minlength=rays_o.shape[0])
-    return Steps(torch.tensor(starts).float(), torch.tensor(ends).float(), ray_indices, pack_counts(counts))
+        near, end = float(near_planes[ray]), float(torch.minimum(far_planes, t_maxs)[ray])
+        n_steps = max(0, math.ceil((end - near) / step_size)) if hits[ray] else 0
+        ts = near + step_size * torch.arange(n_steps)
+        mids = ts + step_size / 2
+        points = rays_o[ray] + mids[:, None] * rays_d[ray]
+        inside = ((points[:, None] > aabbs[:, :3]) & (points[:, None] < aabbs[:, 3:])).all(-1)
+        level = inside.int().argmax(1)
+        cells = (points - aabbs[level, :3]) / (aabbs[level, 3:] - aabbs[level, :3]) * resolution
+        x, y, z = cells.long().clamp_min(0).minimum(resolution - 1).unbind(1)
+        kept = binaries[level, x, y, z] & inside.any(1) & (mids < end) & (mids >= t_mins[ray])
+        starts.append(ts[kept])
+        ends.append((ts[kept] + step_size).clamp_max(end))
+    counts = torch.tensor([len(part) for part in starts], dtype=torch.long)
+    ray_indices = torch.arange(len(starts)).repeat_interleave(counts)
+    empty = [torch.zeros(0)]
+    return Steps(torch.cat(starts or empty), torch.cat(ends or empty), ray_indices, pack_counts(counts))
 
 
 def render_weight_from_alpha(

@@ -12,6 +12,7 @@ namespace quicksurf {
 namespace {
 
 constexpr size_t PACK_RAYS_PER_TASK = 1024;
+constexpr float MAX_STEPS_ACROSS = 65536;
 
 using PackedInfo = nb::ndarray<int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 
@@ -44,7 +45,10 @@ std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const
     const size_t n = search.rays.n, slot_size = search.interval.n_samples();
     expect_size(params.size(), spec.n_params, "params");
     expect(spec.n_input == 6 && spec.has_network(), "network: the search needs one on 6 inputs, x and (x + 1) / 2");
-    expect(step_size > 0 && std::isfinite(step_size), "step_size must be positive");
+    const float* box = aabbs.data() + 6 * (aabbs.shape(0) - 1);
+    for (int d = 0; d < 3; ++d)
+        expect(step_size > 0 && step_size * MAX_STEPS_ACROSS >= box[d + 3] - box[d] && std::isfinite(step_size),
+               "step_size must be positive, and at least a 65536th of the largest box");
     expect(n_secant >= 1 && n_secant <= 64, "n_secant must be 1 to 64");
     expect_shape(jitter, n, slot_size, "jitter");
     expect_size(hits.size(), n, "hits");

@@ -22,4 +22,5 @@ NB_MODULE(_native, m) {
     bind_rays(m);
     bind_unisurf(m);
     bind_rasterize(m);
+    bind_nerfacc(m);
 }

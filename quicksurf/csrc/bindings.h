@@ -52,8 +52,9 @@ RayBatch make_rays(const Points& origins, const Points& directions, const Vector
                    const Vector<const float>& far);
 
 void bind_networks(nb::module_&);   // Network with forward and backward; adam
-void bind_rays(nb::module_&);       // traverse, weights, accumulate
+void bind_rays(nb::module_&);       // accumulate
 void bind_unisurf(nb::module_&);    // sample_surface, logit_weights
 void bind_rasterize(nb::module_&);
+void bind_nerfacc(nb::module_&);    // scans of packed arrays, importance sampling, boxes, walks
 
 }  // namespace quicksurf

@@ -66,12 +66,13 @@ inline Cell cell_at(const Grids& grids, const float* o, const float* d, const fl
     return {!empty_block && grids.binaries[index] != 0, exit};
 }
 
-// The steps of one ray that lie in occupied cells; see traverse_count in rays.h.
+// The steps of one ray that lie in occupied cells: a lattice of steps from `near` on, of which those are kept whose middle lies in
+// an occupied cell of the smallest grid that holds it. Empty cells are crossed in one jump that stays on the lattice.
 class March {
    public:
     March() = default;
-    March(const Grids& grids, const RayBatch& rays, size_t r, float step_size, float cone_angle)
-        : grids_(&grids), o_(rays.origins + 3 * r), d_(rays.directions + 3 * r), step_size_(step_size), cone_(cone_angle) {
+    March(const Grids& grids, const RayBatch& rays, size_t r, float step_size)
+        : grids_(&grids), o_(rays.origins + 3 * r), d_(rays.directions + 3 * r), step_size_(step_size) {
         for (int k = 0; k < 3; ++k) inverse_[k] = 1 / d_[k];
         box_ = clip(grids.aabbs + 6 * (grids.n_levels - 1), o_, inverse_, rays.near[r], rays.far[r]);
         float sum = 0;
@@ -80,43 +81,34 @@ class March {
         // The lattice starts at `near`, wherever the box begins.
         t_ = rays.near[r];
         if (!std::isfinite(t_)) t_ = box_.begin;
-        if (cone_ == 0) t_ += std::max(0.0f, std::ceil((box_.begin - t_) / step_size - 0.5f)) * step_size;
+        t_ += std::max(0.0f, std::ceil((box_.begin - t_) / step_size - 0.5f)) * step_size;
     }
 
     // The next occupied step; false at the end of the ray, or after MAX_STEPS.
     bool next(float& start, float& end) {
         while (t_ < box_.end && ++n_steps_ <= MAX_STEPS) {
-            const float dt = length(t_), mid = t_ + 0.5f * dt;
+            const float mid = t_ + 0.5f * step_size_;
             if (mid >= box_.end) break;
             if (mid < box_.begin) {
-                t_ += dt;
+                t_ += step_size_;
                 continue;
             }
             if (mid >= cell_.exit) cell_ = cell_at(*grids_, o_, d_, inverse_, mid);  // several steps lie in one cell
             if (cell_.occupied) {
                 start = t_;
-                end = std::min(t_ + dt, box_.end);
-                t_ += dt;
+                end = std::min(t_ + step_size_, box_.end);
+                t_ += step_size_;
                 return true;
             }
-            if (cone_ == 0) {
-                t_ += std::max(1.0f, std::ceil((cell_.exit - mid) / step_size_)) * step_size_;
-            } else {
-                do t_ += length(t_);
-                while (t_ + 0.5f * length(t_) < cell_.exit && t_ < box_.end && ++n_steps_ <= MAX_STEPS);
-            }
+            t_ += std::max(1.0f, std::ceil((cell_.exit - mid) / step_size_)) * step_size_;
         }
         return false;
     }
 
-    bool bounded() const { return n_steps_ <= MAX_STEPS; }
-
    private:
-    float length(float t) const { return std::max(step_size_, t * cone_); }
-
     const Grids* grids_ = nullptr;
     const float *o_ = nullptr, *d_ = nullptr;
-    float inverse_[3] = {}, step_size_ = 1, cone_ = 0, t_ = 0;
+    float inverse_[3] = {}, step_size_ = 1, t_ = 0;
     Span box_{0, 0};
     Cell cell_{false, -std::numeric_limits<float>::infinity()};
     int64_t n_steps_ = 0;

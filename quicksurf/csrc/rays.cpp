@@ -1,31 +1,10 @@
-#define QS_ISA portable
 #include "rays.h"
 
 #include <algorithm>
-#include <atomic>
 
-#include "march.h"
-#include "thread_pool.h"
+#include "ray_tasks.h"
 
 namespace quicksurf {
-
-using portable::March;
-
-namespace {
-
-constexpr size_t MARCHED_RAYS_PER_TASK = 256;
-// A scan of fewer rays takes less than to wake a sleeping thread.
-constexpr size_t SCANNED_RAYS_PER_TASK = 2048;
-
-template <class Fn>
-void for_rays(size_t n_rays, size_t n_per_task, Fn&& fn) {
-    parallel_for((n_rays + n_per_task - 1) / n_per_task, [&](size_t task) {
-        const size_t end = std::min(n_rays, (task + 1) * n_per_task);
-        for (size_t r = task * n_per_task; r < end; ++r) fn(r);
-    });
-}
-
-}  // namespace
 
 Grids::Grids(const uint8_t* binaries_, const float* aabbs_, int n_levels_, const int resolution_[3])
     : binaries(binaries_), aabbs(aabbs_), n_levels(n_levels_) {
@@ -48,55 +27,6 @@ Grids::Grids(const uint8_t* binaries_, const float* aabbs_, int n_levels_, const
                 uint8_t* block = blocks.data() + (slab * n_blocks[1] + (y >> BLOCK_SHIFT)) * n_blocks[2];
                 for (int z = 0; z < resolution[2]; ++z) block[z >> BLOCK_SHIFT] |= row[z];
             }
-    });
-}
-
-bool traverse_count(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, int64_t* counts) {
-    std::atomic<bool> bounded{true};
-    for_rays(rays.n, MARCHED_RAYS_PER_TASK, [&](size_t r) {
-        March march(grids, rays, r, step_size, cone_angle);
-        float start, end;
-        for (counts[r] = 0; march.next(start, end);) ++counts[r];
-        if (!march.bounded()) bounded = false;
-    });
-    return bounded;
-}
-
-bool traverse_fill(const Grids& grids, const RayBatch& rays, float step_size, float cone_angle, const int64_t* offsets,
-                   float* t_starts, float* t_ends, int64_t* ray_indices) {
-    std::atomic<bool> agrees{true};
-    for_rays(rays.n, MARCHED_RAYS_PER_TASK, [&](size_t r) {
-        March march(grids, rays, r, step_size, cone_angle);
-        int64_t i = offsets[r];
-        while (i < offsets[r + 1] && march.next(t_starts[i], t_ends[i])) ray_indices[i++] = static_cast<int64_t>(r);
-        float start, end;
-        if (i < offsets[r + 1] || march.next(start, end)) agrees = false;
-    });
-    return agrees;
-}
-
-template <class T>
-void weights_forward(size_t n_rays, const int64_t* offsets, const T* alphas, T* weights, T* transmittance) {
-    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
-        T through = 1;
-        for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
-            transmittance[i] = through;
-            weights[i] = alphas[i] * through;
-            through *= 1 - alphas[i];
-        }
-    });
-}
-
-template <class T>
-void weights_backward(size_t n_rays, const int64_t* offsets, const T* alphas, const T* transmittance, const T* grad_weights,
-                      const T* grad_transmittance, T* grad_alphas) {
-    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
-        T behind = 0;  // R_{i+1}
-        for (int64_t i = offsets[r + 1]; i-- > offsets[r];) {
-            grad_alphas[i] = transmittance[i] * (grad_weights[i] - behind);
-            behind = grad_weights[i] * alphas[i] + (1 - alphas[i]) * behind;
-            if (grad_transmittance) behind += grad_transmittance[i];
-        }
     });
 }
 
@@ -125,10 +55,8 @@ void accumulate_backward(size_t n_rays, const int64_t* offsets, const T* weights
     });
 }
 
-#define QS_INSTANTIATE(T)                                                                                       \
-    template void weights_forward<T>(size_t, const int64_t*, const T*, T*, T*);                                 \
-    template void weights_backward<T>(size_t, const int64_t*, const T*, const T*, const T*, const T*, T*);      \
-    template void accumulate_forward<T>(size_t, const int64_t*, const T*, const T*, size_t, T*);                \
+#define QS_INSTANTIATE(T)                                                                       \
+    template void accumulate_forward<T>(size_t, const int64_t*, const T*, const T*, size_t, T*); \
     template void accumulate_backward<T>(size_t, const int64_t*, const T*, const T*, size_t, const T*, T*, T*);
 QS_INSTANTIATE(float)
 QS_INSTANTIATE(double)

@@ -30,23 +30,6 @@ struct RayBatch {
     const float *near, *far;            // [n]
 };
 
-// March with step = max(step_size, t * cone_angle) from `near`; keep the steps whose midpoint lies in an occupied cell of
-// the smallest grid that holds it; empty cells are crossed in one jump that stays on the steps' lattice.
-// First pass: counts[r]. Returns false if a ray would take more than 2^20 steps.
-bool traverse_count(const Grids&, const RayBatch&, float step_size, float cone_angle, int64_t* counts);
-// Second pass: t_starts, t_ends, ray_indices [offsets[n]]. Returns false if the offsets are not those of the first pass.
-bool traverse_fill(const Grids&, const RayBatch&, float step_size, float cone_angle, const int64_t* offsets,
-                   float* t_starts, float* t_ends, int64_t* ray_indices);
-
-// w_i = a_i T_i, T_i = prod_{j<i} (1 - a_j) (Mildenhall et al. 2020, eq. 3).
-template <class T>
-void weights_forward(size_t n_rays, const int64_t* offsets, const T* alphas, T* weights, T* transmittance);
-// grad_a_i = T_i (g_i - R_{i+1}), R_i = g_i a_i + (1 - a_i) R_{i+1}: no division, so it is right at a = 1. With h the
-// gradient by T:  R_i = g_i a_i + h_i + (1 - a_i) R_{i+1}. grad_transmittance may be null.
-template <class T>
-void weights_backward(size_t n_rays, const int64_t* offsets, const T* alphas, const T* transmittance, const T* grad_weights,
-                      const T* grad_transmittance, T* grad_alphas);
-
 // out[r][d] = sum_i w_i v_i[d]; values may be null (ones, n_dims = 1).
 template <class T>
 void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims, T* out);

@@ -95,7 +95,7 @@ class SearchTask {
             lane.secants_left = -1;
             lane.side = 0;
             lane.stretches.clear();
-            lane.march = March(search_.grids, search_.rays, ray, search_.step_size, 0);
+            lane.march = March(search_.grids, search_.rays, ray, search_.step_size);
             if (step(lane)) return true;
             finish(lane, false, 0);
         }

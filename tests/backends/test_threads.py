@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quicksurf import _native, backends
-from quicksurf.backends import cpu_rays
+from quicksurf.backends import cpu_unisurf
 from quicksurf.rays import pack_counts
 
 
@@ -16,8 +16,8 @@ def work():
     """A call that takes several tasks."""
     counts = torch.full((5000,), 8)
     packed = pack_counts(counts)
-    alphas = torch.rand(40000, generator=torch.Generator().manual_seed(0))
-    return cpu_rays.render_weight_from_alpha(alphas, packed)[0]
+    logits = 0.1 * torch.randn(40000, generator=torch.Generator().manual_seed(0))
+    return cpu_unisurf.render_weight_from_logits(logits, packed, 20.0, "transmittance")[0]
 
 
 def test_the_number_of_threads_is_bounded():

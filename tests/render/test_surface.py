@@ -191,3 +191,22 @@ def test_samples_lie_in_occupied_cells_in_order_and_most_of_them_in_the_interval
         if found.hits[ray]:
             inside = (ts - found.ts[ray]).abs() <= 0.05 + BOUNDARY
             assert inside.sum() == 16 and bool((ts[~inside] < found.ts[ray]).all())
+
+
+def test_rays_in_the_plane_of_a_face_end_and_those_that_are_not_finite_meet_nothing():
+    backend = backends.load("cpu")
+    surface = ball(backend)
+    origins = torch.tensor([[-3.0, 1, 0], [-3, 0, 0], [torch.nan, 0, 0], [0, torch.inf, 0], [-3, 0, 0]])
+    directions = torch.tensor([[1.0, 0, 0]] * 4 + [[torch.nan, 0, 0]])
+    rays = Rays(origins, directions, torch.zeros(5), torch.full((5,), 10.0))
+    found, samples = sample(backend, surface, grid_of(surface), rays, 0.02)
+    assert found.hits.tolist() == [False, True, False, False, False]
+    assert not samples.packed_info[2:, 1].any()
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf"), 1e-9])
+def test_steps_that_would_not_end_are_refused(step):
+    backend = backends.load("cpu")
+    surface = ball(backend)
+    with pytest.raises(ValueError, match="step_size"):
+        find(backend, surface, grid_of(surface), camera_rays(2), step)
