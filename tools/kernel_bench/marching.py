@@ -6,6 +6,7 @@ held against the rate at which the network alone answers; no limit bounds a trav
 
 from typing import NamedTuple
 
+import nerfacc
 import torch
 from jaxtyping import Bool, Float
 from tolerances import BOUNDARY
@@ -15,12 +16,14 @@ from kernel_bench import counts, limits
 from kernel_bench.check import Mismatch, same
 from kernel_bench.kernel import Kernel
 from quicksurf import backends
+from quicksurf.backends import torch_rays
 from quicksurf.config import Config
 from quicksurf.model.field import INITIAL_RADIUS, SurfaceField
 from quicksurf.rays import Interval, Rays, Samples, Surface, unit_ball_span
 
 _N_RAYS = 1 << 14
 _CHECK_RAYS = 64  # the twins are loops in Python
+_TWIN_RAYS = 4096
 _STEP = 0.02
 _SHELL = 0.15  # a dozen steps on a ray before it meets the ball
 _HALF_WIDTH = 0.03
@@ -66,7 +69,7 @@ def _search(march: March) -> Kernel:
     """The search and its samples, beside as many points of the same kind evaluated by the network alone."""
     fields = {name: SurfaceField(Config().model, backends.load(name), 0) for name in ("cpu", "torch")}
     n_evaluations = _sample("cpu", fields, march)[0].n_evaluations
-    steps = backends.load("cpu").rays.traverse_grids(*march.geometry())
+    steps = torch_rays.traverse_grids(*march.first(_TWIN_RAYS).geometry())
     points = march.rays.at(steps.ray_indices, steps.t_mids)[:n_evaluations]
     x = torch.cat([points.T, 0.5 * points.T + 0.5]).T
 
@@ -111,11 +114,10 @@ def _check_search(march: March, fields: dict[str, SurfaceField]) -> None:
 
 
 def _traverse(march: March) -> Kernel:
-    rays = backends.load("cpu").rays
-    n_steps = len(rays.traverse_grids(*march.geometry()).t_starts)
+    n_steps = len(nerfacc.traverse_grids(*march.geometry())[1].vals)
     return Kernel(
-        "traverse_grids",
-        lambda: rays.traverse_grids(*march.geometry()),
+        "nerfacc.traverse_grids",
+        lambda: nerfacc.traverse_grids(*march.geometry()),
         n_steps,
         "M steps/s",
         1e6,
@@ -125,9 +127,11 @@ def _traverse(march: March) -> Kernel:
 
 
 def _check_traverse(march: March) -> None:
-    found, expected = (
-        backends.load(name).rays.traverse_grids(*march.geometry()) for name in ("cpu", "torch")
-    )
-    if not torch.equal(found.packed_info, expected.packed_info):
-        raise Mismatch("traverse_grids: other steps than in the torch twin")
-    same("traverse_grids", found.t_mids, expected.t_mids, BOUNDARY)
+    """As many steps as the twin; nerfacc begins them where a ray enters a stretch of cells, so ends may differ."""
+    _, samples, _ = nerfacc.traverse_grids(*march.geometry())
+    expected = torch_rays.traverse_grids(*march.geometry())
+    difference = (samples.packed_info[:, 1] - expected.packed_info[:, 1]).abs()
+    if int(difference.max()) > 2:
+        raise Mismatch(
+            f"traverse_grids: a ray has {int(difference.max())} steps more or less than in the twin"
+        )

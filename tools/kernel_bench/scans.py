@@ -1,5 +1,6 @@
 """Rows of what streams through memory: scans along rays and Adam, held against a copy that moves the same bytes."""
 
+import nerfacc
 import torch
 from jaxtyping import Int
 from tolerances import GRADIENT32, SCAN32
@@ -9,7 +10,7 @@ from kernel_bench import counts, limits
 from kernel_bench.check import same
 from kernel_bench.kernel import Kernel
 from quicksurf import backends
-from quicksurf.backends import Backend
+from quicksurf.backends import Backend, torch_rays
 from quicksurf.optimizer import BETAS, EPSILON
 from quicksurf.rays import pack_counts
 
@@ -29,19 +30,28 @@ def _packed(n_rays: int) -> Int[Tensor, "n 2"]:
 
 
 def _weights() -> list[Kernel]:
-    rays, packed = backends.load("cpu").rays, _packed(_N_RAYS)
+    backends.load("cpu")  # nerfacc then works on CPU tensors
+    packed = _packed(_N_RAYS)
     alphas = (0.3 * torch.rand(_SCAN)).requires_grad_()
-    outputs, grads = rays.render_weight_from_alpha(alphas, packed), (torch.rand(_SCAN), torch.rand(_SCAN))
+    outputs = nerfacc.render_weight_from_alpha(alphas, packed_info=packed)
+    grads = torch.rand(_SCAN), torch.rand(_SCAN)
 
     def run() -> object:
-        return rays.render_weight_from_alpha(alphas.detach(), packed)
+        return nerfacc.render_weight_from_alpha(alphas.detach(), packed_info=packed)
 
     def back() -> object:
         return torch.autograd.grad(outputs, alphas, grads, retain_graph=True)
 
     return [
-        _scan("render_weight_from_alpha, forward", run, _check_weights, counts.WEIGHTS_FORWARD * _SCAN),
-        _scan("render_weight_from_alpha, backward", back, _check_weights, counts.WEIGHTS_BACKWARD * _SCAN),
+        _scan(
+            "nerfacc.render_weight_from_alpha, forward", run, _check_weights, counts.WEIGHTS_FORWARD * _SCAN
+        ),
+        _scan(
+            "nerfacc.render_weight_from_alpha, backward",
+            back,
+            _check_weights,
+            counts.WEIGHTS_BACKWARD * _SCAN,
+        ),
     ]
 
 
@@ -95,12 +105,13 @@ def _check_weights() -> None:
     alphas, packed = torch.rand(1000 * _PER_RAY), _packed(1000)
     alphas[::7] = 1.0
     grads = torch.rand_like(alphas), torch.rand_like(alphas)
-    _same_scans(
-        "render_weight_from_alpha",
-        (alphas,),
-        grads,
-        lambda backend, a: backend.rays.render_weight_from_alpha(a, packed),
-    )
+
+    def run(backend: Backend, leaf: Tensor) -> tuple[Tensor, ...]:
+        if backend.name == "cpu":
+            return nerfacc.render_weight_from_alpha(leaf, packed_info=packed)
+        return torch_rays.render_weight_from_alpha(leaf, packed)
+
+    _same_scans("render_weight_from_alpha", (alphas,), grads, run)
 
 
 def _check_logit_weights() -> None:
