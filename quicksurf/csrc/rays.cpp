@@ -1,6 +1,7 @@
 #include "rays.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "ray_tasks.h"
 
@@ -30,28 +31,51 @@ Grids::Grids(const uint8_t* binaries_, const float* aabbs_, int n_levels_, const
     });
 }
 
+namespace {
+
+// fn(std::integral_constant<int, D>) with D = n_dims where it is the 1 or 3 of depths and colours, so that sums stay in registers;
+// D = 0 otherwise.
+template <class Fn>
+void with_dims(size_t n_dims, Fn&& fn) {
+    if (n_dims == 1) return fn(std::integral_constant<int, 1>());
+    if (n_dims == 3) return fn(std::integral_constant<int, 3>());
+    fn(std::integral_constant<int, 0>());
+}
+
+}  // namespace
+
 template <class T>
 void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims, T* out) {
-    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
-        std::fill(out + r * n_dims, out + (r + 1) * n_dims, T(0));
-        for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i)
-            for (size_t d = 0; d < n_dims; ++d) out[r * n_dims + d] += weights[i] * (values ? values[i * n_dims + d] : T(1));
+    with_dims(n_dims, [&](auto dims) {
+        constexpr size_t D = decltype(dims)::value;
+        for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
+            const size_t n = D ? D : n_dims;
+            T own[D ? D : 1] = {}, *sum = D ? own : out + r * n_dims;
+            if (!D) std::fill(sum, sum + n, T(0));
+            for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i)
+                for (size_t d = 0; d < n; ++d) sum[d] += values ? weights[i] * values[i * n + d] : weights[i];
+            if (D) std::copy(sum, sum + n, out + r * n);
+        });
     });
 }
 
 template <class T>
 void accumulate_backward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims,
                          const T* grad_out, T* grad_weights, T* grad_values) {
-    for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
-        const T* g = grad_out + r * n_dims;
-        for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
-            T sum = 0;
-            for (size_t d = 0; d < n_dims; ++d) {
-                sum += g[d] * (values ? values[i * n_dims + d] : T(1));
-                if (grad_values) grad_values[i * n_dims + d] = weights[i] * g[d];
+    with_dims(n_dims, [&](auto dims) {
+        constexpr size_t D = decltype(dims)::value;
+        for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
+            const size_t n = D ? D : n_dims;
+            const T* g = grad_out + r * n;
+            for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
+                T sum = 0;
+                for (size_t d = 0; d < n; ++d) {
+                    sum += values ? g[d] * values[i * n + d] : g[d];
+                    if (grad_values) grad_values[i * n + d] = weights[i] * g[d];
+                }
+                grad_weights[i] = sum;
             }
-            grad_weights[i] = sum;
-        }
+        });
     });
 }
 
