@@ -40,7 +40,7 @@ class OccupancyGrid:
         return self.estimator.get_buffer("aabbs")[0]
 
     def update(self, step: int, logits: Logits, sharpness: float, seed: int = 0) -> None:
-        """Probe the field every sixteenth step, at places that `seed` and `step` decide; every cell at step 0."""
+        """Probe the field now and then, at places that `seed` and `step` decide; every cell at step 0."""
         if step % _UPDATE_EVERY:
             return
         margin = math.sqrt(3) / 2 * self.cell
