@@ -35,7 +35,7 @@ class Kernel:
     rivals: dict[str, tuple[Callable[[], object], float]] = field(default_factory=dict)
     """Other native ways: ratio's name → how, and its share of the work."""
     targets: dict[str, float] = field(default_factory=dict)
-    """Ratio's name → the issue's target."""
+    """Ratio's name → its target."""
 
 
 def measure(kernel: Kernel, n_threads: int, repeats: int) -> Row:

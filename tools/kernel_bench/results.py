@@ -1,4 +1,4 @@
-"""Rows of the printed table: figures with their spread, and the targets of the issue."""
+"""Rows of the printed table: figures with their spread, and the targets."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
