@@ -26,8 +26,10 @@ bool overlap(const Chunks& chunks) {
 
 // ValueError unless every chunk lies in [0, n_values) and no two share a value.
 Chunks make_chunks(const Indices& starts, const Indices& counts, size_t n_values, const char* name) {
-    expect_size(counts.size(), starts.size(), "chunk_cnts");
-    const Chunks chunks{starts.size(), starts.data(), counts.data()};
+    expect(counts.size() == starts.size(), std::string(name) + ": as many chunks begin as have a count");
+    Chunks chunks{starts.size(),
+                  {starts.data(), starts.data() + starts.size()},
+                  {counts.data(), counts.data() + counts.size()}};
     const int64_t size = static_cast<int64_t>(n_values);
     int64_t end = 0;
     bool in_order = true;
@@ -87,15 +89,15 @@ void bind_prod_scan_backward(Indices starts, Indices counts, bool inclusive, Vec
 void bind_importance(Indices key_starts, Indices key_counts, Vector<const float> key_ts, Vector<const float> cdfs,
                      Vector<const float> biases, Indices sample_starts, Indices sample_counts, Vector<float> ts,
                      Indices edge_starts, Indices edge_counts, Vector<float> edge_ts) {
-    const Chunks keys = make_chunks(key_starts, key_counts, key_ts.size(), "intervals");
-    const Chunks samples = make_chunks(sample_starts, sample_counts, ts.size(), "samples");
-    const Chunks edges = make_chunks(edge_starts, edge_counts, edge_ts.size(), "edges");
+    const Chunks keys = make_chunks(key_starts, key_counts, key_ts.size(), "key_ts");
+    const Chunks samples = make_chunks(sample_starts, sample_counts, ts.size(), "ts");
+    const Chunks edges = make_chunks(edge_starts, edge_counts, edge_ts.size(), "edge_ts");
     expect_size(cdfs.size(), key_ts.size(), "cdfs");
     expect_size(biases.size(), keys.n, "biases");
-    expect_size(samples.n, keys.n, "n_intervals_per_ray");
-    expect_size(edges.n, keys.n, "edges");
+    expect_size(samples.n, keys.n, "sample_starts");
+    expect_size(edges.n, keys.n, "edge_starts");
     for (size_t i = 0; i < keys.n; ++i)
-        expect(edges.counts[i] >= (samples.counts[i] > 0 ? samples.counts[i] + 1 : 0), "edges: one more than samples");
+        expect(edges.counts[i] >= (samples.counts[i] > 0 ? samples.counts[i] + 1 : 0), "edge_counts: one more than sample_counts");
     nb::gil_scoped_release release;
     importance_sampling(keys, key_ts.data(), cdfs.data(), biases.data(), samples, ts.data(), edges, edge_ts.data());
 }
@@ -103,9 +105,9 @@ void bind_importance(Indices key_starts, Indices key_counts, Vector<const float>
 void bind_searchsorted(Indices key_starts, Indices key_counts, Vector<const float> key_ts, Indices query_starts,
                        Indices query_counts, Vector<const float> query_ts, bool relative, Vector<int64_t> left,
                        Vector<int64_t> right) {
-    const Chunks keys = make_chunks(key_starts, key_counts, key_ts.size(), "sorted_sequence");
-    const Chunks queries = make_chunks(query_starts, query_counts, query_ts.size(), "values");
-    expect_size(queries.n, keys.n, "rays of values");
+    const Chunks keys = make_chunks(key_starts, key_counts, key_ts.size(), "key_ts");
+    const Chunks queries = make_chunks(query_starts, query_counts, query_ts.size(), "query_ts");
+    expect_size(queries.n, keys.n, "query_starts");
     expect_size(left.size(), query_ts.size(), "left");
     expect_size(right.size(), query_ts.size(), "right");
     nb::gil_scoped_release release;
@@ -156,15 +158,15 @@ Traversal Walks::checked() const {
     expect_shape(hits, rays.n, binaries.shape(0), "hits");
     expect_shape(t_sorted, rays.n, n_crossings, "t_sorted");
     expect_shape(t_indices, rays.n, n_crossings, "t_indices");
+    std::vector<int64_t> crossings(t_indices.data(), t_indices.data() + rays.n * n_crossings);  // may share an output's memory
     bool in_range = true;
-    for (size_t i = 0; i < rays.n * n_crossings; ++i)
-        in_range &= t_indices.data()[i] >= 0 && t_indices.data()[i] < int64_t(n_crossings);
+    for (const int64_t i : crossings) in_range &= i >= 0 && i < int64_t(n_crossings);
     expect(in_range, "t_indices holds a number that is no crossing of a grid");
     expect(std::isfinite(step_size) && (step_size <= 0 || step_size >= FLT_MIN),
            "step_size must be finite: above 0 and not subnormal, or at most 0 for one step per cell");
     expect(std::isfinite(cone_angle) && cone_angle >= 0, "cone_angle must be finite and not negative");
     return {grids, rays, reinterpret_cast<const uint8_t*>(mask.data()), reinterpret_cast<const uint8_t*>(hits.data()),
-            t_sorted.data(), t_indices.data(), step_size, cone_angle, steps_limit};
+            t_sorted.data(), std::move(crossings), step_size, cone_angle, steps_limit};
 }
 
 void Walks::count(Vector<int64_t> n_edges, Vector<int64_t> n_mids) const {
@@ -184,22 +186,26 @@ void Walks::fill(Indices edge_starts, Indices edge_room, Vector<float> edge_ts, 
                  Vector<float> mid_ts, Vector<int64_t> mid_rays, Vector<bool> is_valid, Vector<int64_t> n_mids,
                  Vector<float> t_ends) const {
     const Traversal traversal = checked();
-    const StepEdges edges{make_chunks(edge_starts, edge_room, edge_ts.size(), "edges"), edge_ts.data(), edge_rays.data(),
+    const StepEdges edges{make_chunks(edge_starts, edge_room, edge_ts.size(), "edge_ts"), edge_ts.data(), edge_rays.data(),
                           reinterpret_cast<uint8_t*>(is_left.data()), reinterpret_cast<uint8_t*>(is_right.data()),
                           n_edges.data()};
-    const StepMids mids{make_chunks(mid_starts, mid_room, mid_ts.size(), "samples"), mid_ts.data(), mid_rays.data(),
+    const StepMids mids{make_chunks(mid_starts, mid_room, mid_ts.size(), "mid_ts"), mid_ts.data(), mid_rays.data(),
                         reinterpret_cast<uint8_t*>(is_valid.data()), n_mids.data()};
-    for (const size_t size : {edges.room.n, mids.room.n, n_edges.size(), n_mids.size(), t_ends.size()})
-        expect_size(size, traversal.rays.n, "an output by ray");
-    for (const size_t size : {edge_rays.size(), is_left.size(), is_right.size()})
-        expect_size(size, edge_ts.size(), "an output by edge");
-    for (const size_t size : {mid_rays.size(), is_valid.size()}) expect_size(size, mid_ts.size(), "an output by sample");
+    const size_t n = traversal.rays.n;
+    for (const auto& [size, expected, name] : {std::tuple{edges.room.n, n, "edge_starts"}, {mids.room.n, n, "mid_starts"},
+                                               {n_edges.size(), n, "n_edges"}, {n_mids.size(), n, "n_mids"},
+                                               {t_ends.size(), n, "t_ends"}, {edge_rays.size(), edge_ts.size(), "edge_rays"},
+                                               {is_left.size(), edge_ts.size(), "is_left"},
+                                               {is_right.size(), edge_ts.size(), "is_right"},
+                                               {mid_rays.size(), mid_ts.size(), "mid_rays"},
+                                               {is_valid.size(), mid_ts.size(), "is_valid"}})
+        expect_size(size, expected, name);
     bool fits;
     {
         nb::gil_scoped_release release;
         fits = fill_steps(traversal, edges, mids, t_ends.data());
     }
-    expect(fits, "a ray takes more than a million steps, or more than it has room for: choose a larger step_size");
+    expect(fits, "a ray takes more than a million steps, or more than it has room for in edge_room and mid_room: choose a larger step_size");
 }
 
 void bind_walks(nb::module_& m) {

@@ -28,25 +28,26 @@ EncodingPart make_part(const PartSpec& from, NetworkSpec& spec, size_t& n_table)
     part.input_begin = from.input_begin;
     part.n_dims = from.n_dims;
     part.row_begin = spec.n_encoded;
-    expect(from.input_begin >= 0 && from.n_dims > 0 && from.input_begin + from.n_dims <= spec.n_input,
-           "an encoding reads inputs that do not exist");
+    expect(from.input_begin >= 0 && from.input_begin < spec.n_input && from.n_dims > 0 &&
+               from.n_dims <= spec.n_input - from.input_begin,
+           "parts: an encoding reads other inputs than the n_input there are");
     if (from.kind == "Identity") {
         part.kind = EncodingKind::identity;
         part.n_rows = from.n_dims;
         return part;
     }
-    expect(from.n_dims == 3, from.kind + " encodes 3 dimensions, not " + std::to_string(from.n_dims));
+    expect(from.n_dims == 3, "parts: " + from.kind + " encodes 3 dimensions, not " + std::to_string(from.n_dims));
     if (from.kind == "SphericalHarmonics") {
-        expect(from.degree >= 1 && from.degree <= 4, "SphericalHarmonics: degree must be 1 to 4");
+        expect(from.degree >= 1 && from.degree <= 4, "parts: SphericalHarmonics: degree must be 1 to 4");
         part.kind = EncodingKind::spherical_harmonics;
         part.degree = from.degree;
         part.n_rows = from.degree * from.degree;
         return part;
     }
-    expect(from.kind == "Grid", "encoding '" + from.kind + "' is unknown");
+    expect(from.kind == "Grid", "parts: encoding '" + from.kind + "' is unknown");
     const int f = from.n_features;
-    expect(f == 1 || f == 2 || f == 4 || f == 8, "Grid: n_features_per_level must be 1, 2, 4 or 8");
-    expect(!from.levels.empty() && from.levels.size() <= 32, "Grid: n_levels must be 1 to 32");
+    expect(f == 1 || f == 2 || f == 4 || f == 8, "parts: Grid: n_features_per_level must be 1, 2, 4 or 8");
+    expect(!from.levels.empty() && from.levels.size() <= 32, "parts: Grid: n_levels must be 1 to 32");
     part.kind = EncodingKind::grid;
     part.n_features = f;
     part.n_rows = f * static_cast<int>(from.levels.size());
@@ -54,11 +55,13 @@ EncodingPart make_part(const PartSpec& from, NetworkSpec& spec, size_t& n_table)
     spec.n_saved += part.n_rows;
     size_t entries = 0;
     for (const auto& [scale, resolution, size, hashed] : from.levels) {
-        expect(scale >= 0 && scale < 1 << 20 && resolution >= 1 && resolution <= 1 << 20, "Grid: resolution out of range");
-        expect(size >= 1 && size <= 1u << 28, "Grid: table size out of range");
+        expect(scale >= 0 && scale < 1 << 20 && resolution >= 1 && resolution <= 1 << 20, "parts: Grid: resolution out of range");
+        expect(size >= 1 && size <= 1u << 28, "parts: Grid: table size out of range");
+        // Positions reach scale + 0.5: below resolution, also when rounded to float32.
         expect(hashed ? (size & (size - 1)) == 0
-                      : resolution <= 1024 && size >= uint64_t(resolution) * resolution * resolution && size >= 8,
-               "Grid: a hashed level's size must be a power of two, a dense level must hold its grid");
+                      : resolution <= 1024 && size >= uint64_t(resolution) * resolution * resolution && size >= 8 &&
+                            scale <= resolution - 0.75,
+               "parts: Grid: a hashed level's size must be a power of two, a dense level must hold its grid");
         part.levels.push_back({scale, resolution, size, hashed, entries});
         entries += size;
     }
@@ -70,22 +73,22 @@ EncodingPart make_part(const PartSpec& from, NetworkSpec& spec, size_t& n_table)
 NetworkSpec make_network(int n_input, const std::vector<PartSpec>& parts, int width, int n_hidden_layers, int n_output,
                          const std::string& hidden_activation, const std::string& output_activation) {
     expect(n_input >= 1 && n_input <= 256, "n_input must be 1 to 256");
-    expect(!parts.empty(), "an encoding needs at least one part");
+    expect(!parts.empty(), "parts: an encoding needs at least one");
     NetworkSpec spec{};
     spec.n_input = n_input;
     size_t n_table = 0;
     for (const PartSpec& part : parts) {
         spec.parts.push_back(make_part(part, spec, n_table));
         spec.n_encoded += spec.parts.back().n_rows;
+        expect(spec.n_encoded <= 512, "parts: an encoding has at most 512 outputs");
     }
-    expect(spec.n_encoded <= 512, "an encoding has at most 512 outputs");
     spec.hidden_activation = activation(hidden_activation);
     spec.output_activation = activation(output_activation);
     spec.n_hidden_layers = n_hidden_layers;
     if (n_hidden_layers > 0) {
         expect(n_hidden_layers <= 8, "n_hidden_layers must be 1 to 8");
-        expect(width == 16 || width == 32 || width == 64 || width == 128, "n_neurons must be 16, 32, 64 or 128");
-        expect(n_output >= 1 && n_output <= 128, "n_output_dims must be 1 to 128");
+        expect(width == 16 || width == 32 || width == 64 || width == 128, "width (n_neurons) must be 16, 32, 64 or 128");
+        expect(n_output >= 1 && n_output <= 128, "n_output must be 1 to 128");
         spec.width = width;
         spec.n_output = n_output;
         spec.n_output_padded = padded(n_output);

@@ -5,7 +5,7 @@ namespace quicksurf {
 
 namespace {
 
-using Faces = nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Faces = Array<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
 using Image = nb::ndarray<nb::numpy, T, nb::ndim<2>, nb::c_contig>;
@@ -19,6 +19,7 @@ Image<T> new_image(int width, int height) {
 
 std::pair<Image<float>, Image<int32_t>> rasterize_mesh(Points vertices, Faces faces, int width, int height) {
     expect(width >= 1 && height >= 1 && width <= 32768 && height <= 32768, "width and height must be 1 to 32768");
+    expect(int64_t(width) * height <= 1 << 28, "width * height must be at most 2^28 pixels");
     const int64_t n_vertices = int64_t(vertices.shape(0)), n_faces = int64_t(faces.shape(0));
     bool in_range = true;
     for (int64_t i = 0; i < 3 * n_faces; ++i) in_range &= faces.data()[i] >= 0 && faces.data()[i] < n_vertices;

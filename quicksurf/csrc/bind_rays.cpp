@@ -1,17 +1,16 @@
 #include "bindings.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace quicksurf {
 
-size_t check_offsets(const Vector<const int64_t>& offsets, size_t n_values, const char* name) {
-    const size_t n = offsets.size();
-    expect(n >= 1 && offsets.data()[0] == 0 && offsets.data()[n - 1] == int64_t(n_values),
-           std::string("offsets must start at 0 and end at the length of ") + name);
-    bool sorted = true;
-    for (size_t i = 1; i < n; ++i) sorted &= offsets.data()[i - 1] <= offsets.data()[i];
-    expect(sorted, "offsets must not decrease");
-    return n - 1;
+std::vector<int64_t> checked_offsets(const Vector<const int64_t>& offsets, size_t n_values, const char* values_name) {
+    std::vector<int64_t> copy(offsets.data(), offsets.data() + offsets.size());
+    expect(!copy.empty() && copy.front() == 0 && copy.back() == int64_t(n_values),
+           std::string("offsets must start at 0 and end at the length of ") + values_name);
+    expect(std::is_sorted(copy.begin(), copy.end()), "offsets must not decrease");
+    return copy;
 }
 
 Grids make_grids(const Binaries& binaries, const Matrix<const float>& aabbs) {
@@ -42,23 +41,25 @@ namespace {
 template <class T>
 void bind_accumulate_forward(Vector<const int64_t> offsets, Vector<const T> weights, std::optional<Matrix<const T>> values,
                              Matrix<T> out) {
-    const size_t n = check_offsets(offsets, weights.size(), "weights");
+    const std::vector<int64_t> bounds = checked_offsets(offsets, weights.size(), "weights");
+    const size_t n = bounds.size() - 1;
     if (values) expect_shape(*values, weights.size(), out.shape(1), "values");
     expect_shape(out, n, values ? values->shape(1) : 1, "out");
     nb::gil_scoped_release release;
-    accumulate_forward<T>(n, offsets.data(), weights.data(), values ? values->data() : nullptr, out.shape(1), out.data());
+    accumulate_forward<T>(n, bounds.data(), weights.data(), values ? values->data() : nullptr, out.shape(1), out.data());
 }
 
 template <class T>
 void bind_accumulate_backward(Vector<const int64_t> offsets, Vector<const T> weights, std::optional<Matrix<const T>> values,
                               Matrix<const T> grad_out, Vector<T> grad_weights, std::optional<Matrix<T>> grad_values) {
-    const size_t n = check_offsets(offsets, weights.size(), "weights"), n_dims = grad_out.shape(1);
+    const std::vector<int64_t> bounds = checked_offsets(offsets, weights.size(), "weights");
+    const size_t n = bounds.size() - 1, n_dims = grad_out.shape(1);
     if (values) expect_shape(*values, weights.size(), n_dims, "values");
     if (grad_values) expect_shape(*grad_values, weights.size(), n_dims, "grad_values");
     expect_shape(grad_out, n, values ? n_dims : 1, "grad_out");
     expect_size(grad_weights.size(), weights.size(), "grad_weights");
     nb::gil_scoped_release release;
-    accumulate_backward<T>(n, offsets.data(), weights.data(), values ? values->data() : nullptr, n_dims, grad_out.data(),
+    accumulate_backward<T>(n, bounds.data(), weights.data(), values ? values->data() : nullptr, n_dims, grad_out.data(),
                            grad_weights.data(), grad_values ? grad_values->data() : nullptr);
 }
 

@@ -14,15 +14,15 @@ namespace {
 constexpr size_t PACK_RAYS_PER_TASK = 1024;
 constexpr float MAX_STEPS_ACROSS = 65536;
 
-using PackedInfo = nb::ndarray<int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+using PackedInfo = Array<int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 
-// Packs the slots' samples one ray behind the other; packed_info holds where a ray's begin and how many they are.
-void pack_samples(const SampleSlots& slots, size_t n_rays, size_t slot_size, const int64_t* packed_info, float* t,
+// Packs the slots' samples one ray behind the other, the first at begins[r].
+void pack_samples(const SampleSlots& slots, size_t n_rays, size_t slot_size, const int64_t* begins, float* t,
                   float* lengths, int64_t* ray_indices) {
     parallel_for((n_rays + PACK_RAYS_PER_TASK - 1) / PACK_RAYS_PER_TASK, [&](size_t task) {
         const size_t end = std::min(n_rays, (task + 1) * PACK_RAYS_PER_TASK);
         for (size_t r = task * PACK_RAYS_PER_TASK; r < end; ++r) {
-            const int64_t to = packed_info[2 * r], n = packed_info[2 * r + 1];
+            const int64_t to = begins[r], n = slots.counts[r];
             std::copy_n(slots.t + r * slot_size, n, t + to);
             std::copy_n(slots.lengths + r * slot_size, n, lengths + to);
             std::fill_n(ray_indices + to, n, int64_t(r));
@@ -59,16 +59,17 @@ std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const
     expect_size(ray_indices.size(), n * slot_size, "ray_indices");
     nb::gil_scoped_release release;
     const std::unique_ptr<float[]> slot_t(new float[n * slot_size]), slot_lengths(new float[n * slot_size]);
-    std::vector<int64_t> counts(n);
+    std::vector<int64_t> counts(n), begins(n);
     const SampleSlots slots{reinterpret_cast<uint8_t*>(hits.data()), t_surface.data(), counts.data(), slot_t.get(),
                             slot_lengths.get()};
     const int64_t n_evaluations = kernels().sample_surface(spec, params.data(), n_active_levels, search, slots);
     int64_t n_samples = 0;
-    for (size_t r = 0; r < n; n_samples += counts[r++]) {
-        packed_info.data()[2 * r] = n_samples;
+    for (size_t r = 0; r < n; n_samples += counts[r++]) begins[r] = n_samples;
+    pack_samples(slots, n, slot_size, begins.data(), t.data(), lengths.data(), ray_indices.data());
+    for (size_t r = 0; r < n; ++r) {
+        packed_info.data()[2 * r] = begins[r];
         packed_info.data()[2 * r + 1] = counts[r];
     }
-    pack_samples(slots, n, slot_size, packed_info.data(), t.data(), lengths.data(), ray_indices.data());
     return {n_samples, n_evaluations};
 }
 
@@ -88,14 +89,15 @@ OpacitySpec make_opacity(double sharpness, bool transmittance) {
 template <class T>
 void logit_weights_forward(Vector<const int64_t> offsets, Vector<const T> logits, double sharpness, bool transmittance,
                            Vector<T> depths, Vector<T> alphas, Vector<T> weights, Vector<T> opacities) {
-    const size_t n = check_offsets(offsets, logits.size(), "logits");
+    const std::vector<int64_t> bounds = checked_offsets(offsets, logits.size(), "logits");
+    const size_t n = bounds.size() - 1;
     expect_size(depths.size(), logits.size(), "depths");
     expect_size(alphas.size(), logits.size(), "alphas");
     expect_size(weights.size(), logits.size(), "weights");
     expect_size(opacities.size(), n, "opacities");
     const OpacitySpec spec = make_opacity(sharpness, transmittance);
     nb::gil_scoped_release release;
-    opacity_kernels<T>().forward(spec, n, offsets.data(), logits.data(), depths.data(), alphas.data(), weights.data(),
+    opacity_kernels<T>().forward(spec, n, bounds.data(), logits.data(), depths.data(), alphas.data(), weights.data(),
                                  opacities.data());
 }
 
@@ -103,14 +105,15 @@ template <class T>
 void logit_weights_backward(Vector<const int64_t> offsets, Vector<const T> depths, Vector<const T> alphas, double sharpness,
                             bool transmittance, Vector<const T> grad_weights, Vector<const T> grad_opacities,
                             Vector<T> grad_logits) {
-    const size_t n = check_offsets(offsets, depths.size(), "depths");
+    const std::vector<int64_t> bounds = checked_offsets(offsets, depths.size(), "depths");
+    const size_t n = bounds.size() - 1;
     expect_size(alphas.size(), depths.size(), "alphas");
     expect_size(grad_weights.size(), depths.size(), "grad_weights");
     expect_size(grad_opacities.size(), n, "grad_opacities");
     expect_size(grad_logits.size(), depths.size(), "grad_logits");
     const OpacitySpec spec = make_opacity(sharpness, transmittance);
     nb::gil_scoped_release release;
-    opacity_kernels<T>().backward(spec, n, offsets.data(), depths.data(), alphas.data(), grad_weights.data(),
+    opacity_kernels<T>().backward(spec, n, bounds.data(), depths.data(), alphas.data(), grad_weights.data(),
                                   grad_opacities.data(), grad_logits.data());
 }
 

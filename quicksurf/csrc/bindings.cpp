@@ -11,7 +11,7 @@ NB_MODULE(_native, m) {
     m.def("usable_cpus", &usable_cpus);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", [](int n) {
-        expect(n >= 1 && n <= 1024, "the number of threads must be 1 to 1024");
+        expect(n >= 1 && n <= 1024, "n, the number of threads, must be 1 to 1024");
         set_num_threads(n);
     }, "n"_a);
     m.def("instruction_set", &instruction_set);

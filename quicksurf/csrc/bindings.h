@@ -12,6 +12,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "rays.h"
 
@@ -20,14 +21,26 @@ using namespace nb::literals;
 
 namespace quicksurf {
 
+// An array whose elements are where its type may be: kernels are compiled for that. numpy and torch also make others,
+// from a buffer at an odd offset or from storage that was freed.
+template <class... Args>
+struct Array : nb::ndarray<Args...> {
+    Array() = default;
+    explicit Array(const nb::ndarray<Args...>& array) : nb::ndarray<Args...>(array) {}
+    bool addressable() const {
+        const auto* data = this->data();
+        return this->size() == 0 || (data && reinterpret_cast<uintptr_t>(data) % alignof(decltype(*data)) == 0);
+    }
+};
+
 template <class T>
-using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Vector = Array<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <class T>
-using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Matrix = Array<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
-using StridedMatrix = nb::ndarray<T, nb::ndim<2>, nb::device::cpu>;
-using Points = nb::ndarray<const float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
-using Binaries = nb::ndarray<const bool, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using StridedMatrix = Array<T, nb::ndim<2>, nb::device::cpu>;
+using Points = Array<const float, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Binaries = Array<const bool, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
 inline void expect(bool condition, const std::string& message) {
     if (!condition) throw std::invalid_argument(message);
@@ -45,8 +58,9 @@ void expect_shape(const A& array, size_t rows, size_t columns, const char* name)
                "), expected (" + std::to_string(rows) + ", " + std::to_string(columns) + ")");
 }
 
-// Number of rays of `offsets`; ValueError unless they rise from 0 to n_values, the length of `name`.
-size_t check_offsets(const Vector<const int64_t>& offsets, size_t n_values, const char* name);
+// A copy of `offsets`, one more than there are rays; ValueError unless they rise from 0 to n_values, the length of
+// `values_name`. A copy: what kernels index with must not change under way, even if the array is an output as well.
+std::vector<int64_t> checked_offsets(const Vector<const int64_t>& offsets, size_t n_values, const char* values_name);
 Grids make_grids(const Binaries& binaries, const Matrix<const float>& aabbs);
 RayBatch make_rays(const Points& origins, const Points& directions, const Vector<const float>& near,
                    const Vector<const float>& far);
@@ -58,3 +72,21 @@ void bind_rasterize(nb::module_&);
 void bind_nerfacc(nb::module_&);    // scans of packed arrays, importance sampling, boxes, walks
 
 }  // namespace quicksurf
+
+namespace nanobind::detail {
+
+template <class... Args>
+struct type_caster<quicksurf::Array<Args...>> {
+    using Inner = make_caster<ndarray<Args...>>;
+    NB_TYPE_CASTER(quicksurf::Array<Args...>, Inner::Name)
+
+    template <class Flags>
+    bool from_python(handle source, Flags flags, cleanup_list* cleanup) noexcept {
+        Inner inner;
+        if (!inner.from_python(source, flags, cleanup)) return false;
+        value = Value(inner.value);
+        return !value.is_valid() || value.addressable();
+    }
+};
+
+}  // namespace nanobind::detail

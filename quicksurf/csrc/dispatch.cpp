@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -28,7 +29,7 @@ struct Choice {
 };
 
 // Narrowest first.
-std::vector<Choice> runnable() {
+std::vector<Choice> detect() {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     std::vector<Choice> choices{{"v2", &v2::table}};
@@ -43,28 +44,34 @@ std::vector<Choice> runnable() {
 #endif
 }
 
-Choice find(const std::string& name) {
+const std::vector<Choice>& runnable() {
+    static const std::vector<Choice> choices = detect();
+    return choices;
+}
+
+const Choice* find(const std::string& name) {
     for (const Choice& choice : runnable())
-        if (choice.name == name) return choice;
+        if (choice.name == name) return &choice;
     std::string known;
     for (const Choice& choice : runnable()) known += (known.empty() ? "" : ", ") + choice.name;
     throw std::invalid_argument("instruction set '" + name + "' cannot run here: choose one of " + known);
 }
 
-Choice initial() {
+const Choice* initial() {
     const char* wanted = std::getenv("QUICKSURF_ISA");
-    return wanted && *wanted ? find(wanted) : runnable().back();
+    return wanted && *wanted ? find(wanted) : &runnable().back();
 }
 
-Choice& chosen() {
-    static Choice choice = initial();
+// Atomic: kernels read it without Python's lock.
+std::atomic<const Choice*>& chosen() {
+    static std::atomic<const Choice*> choice{initial()};
     return choice;
 }
 
 }  // namespace
 
-const Kernels& kernels() { return *chosen().table; }
-std::string instruction_set() { return chosen().name; }
+const Kernels& kernels() { return *chosen().load()->table; }
+std::string instruction_set() { return chosen().load()->name; }
 void set_instruction_set(const std::string& name) { chosen() = find(name); }
 
 std::vector<std::string> instruction_sets() {

@@ -45,7 +45,8 @@ inline Cell cell_at(const Grids& grids, const float* o, const float* d, const fl
     size_t index = level, block = level;
     for (int k = 0; k < 3; ++k) {
         const int n = grids.resolution[k];
-        at[k] = std::clamp(static_cast<int>((p[k] - box[k]) * inverse_size[k]), 0, n - 1);
+        // Bounded before the cast, which is undefined beyond int's range; a NaN becomes 0.
+        at[k] = static_cast<int>(std::min(std::max(0.0f, (p[k] - box[k]) * inverse_size[k]), float(n - 1)));
         index = index * n + at[k];
         block = block * grids.n_blocks[k] + (at[k] >> Grids::BLOCK_SHIFT);
     }
@@ -82,6 +83,10 @@ class March {
         t_ = rays.near[r];
         if (!std::isfinite(t_)) t_ = box_.begin;
         t_ += std::max(0.0f, std::ceil((box_.begin - t_) / step_size - 0.5f)) * step_size;
+        // Known beforehand: more steps than are allowed, or steps that rounding swallows.
+        const bool possible = box_.end - std::max(t_, box_.begin) <= MAX_STEPS * step_size && t_ + step_size > t_ &&
+                              box_.end + step_size > box_.end;
+        if (t_ < box_.end && !possible) n_steps_ = MAX_STEPS;
     }
 
     // The next occupied step; false at the end of the ray, or after MAX_STEPS.
@@ -104,6 +109,8 @@ class March {
         }
         return false;
     }
+
+    bool bounded() const { return n_steps_ <= MAX_STEPS; }
 
    private:
     const Grids* grids_ = nullptr;

@@ -7,12 +7,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace quicksurf {
 
 struct Chunks {
     size_t n;
-    const int64_t *starts, *counts;  // [n]
+    std::vector<int64_t> starts, counts;  // [n]; not the caller's memory, which may be an output's as well
 };
 
 // y_i = sum_{j<=i} x_j (inclusive) or sum_{j<i} x_j; `from_back` sums j >= i or j > i, which is the gradient by x of the

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <atomic>
+#include <stdexcept>
 
 #include "interval.h"
 #include "kernels.h"
@@ -130,7 +131,10 @@ class SearchTask {
 
     // Takes the next occupied step.
     static bool step(SearchLane& lane) {
-        if (!lane.march.next(lane.start, lane.end)) return false;
+        if (!lane.march.next(lane.start, lane.end)) {
+            if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps: choose a larger step_size");
+            return false;
+        }
         lane.stretches.add(lane.start, lane.end);
         return true;
     }

@@ -49,7 +49,7 @@ class Walk {
     // The grid between crossing i and the next; -1 between grids.
     int level_after(int i) const {
         const int m = all_.grids.n_levels;
-        const int64_t* ids = all_.t_indices + 2 * m * ray_;
+        const int64_t* ids = all_.t_indices.data() + 2 * m * ray_;
         const uint8_t* hits = all_.hits + m * ray_;
         if (!hits[ids[i] % m]) return -1;
         if (ids[i] < m) return static_cast<int>(ids[i]);

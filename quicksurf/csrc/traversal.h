@@ -6,6 +6,8 @@
 // parallel.
 #pragma once
 
+#include <vector>
+
 #include "packed_scans.h"
 #include "rays.h"
 
@@ -23,7 +25,7 @@ struct Traversal {
     const uint8_t* mask;       // [n]; rays where it is 0 are skipped
     const uint8_t* hits;       // [n][m], of grid by ray
     const float* t_sorted;     // [n][2 m], ascending
-    const int64_t* t_indices;  // [n][2 m]: grid g is entered (g) or left (m + g)
+    std::vector<int64_t> t_indices;  // [n][2 m]: grid g is entered (g) or left (m + g)
     float step_size, cone_angle;
     int64_t steps_limit;  // steps of a ray, <= 0: none
 };

@@ -230,7 +230,7 @@ def test_walks_outlive_their_arrays_and_keep_to_their_room():
     mids = starts, room, ts.clone(), indices.clone(), flags.clone(), n_mids
     with pytest.raises(ValueError, match="room"):
         walks.fill(*edges, *mids, torch.zeros(3))
-    with pytest.raises(ValueError, match="edges: chunk"):
+    with pytest.raises(ValueError, match="edge_ts: chunk"):
         walks.fill(starts + 1, *edges[1:], *mids, torch.zeros(3))
 
 
