@@ -65,6 +65,8 @@ class RenderConfig:
 
     interval_start: Annotated[float, Between(1e-3, 4.0)] = 0.5
     interval_end: Annotated[float, Between(1e-4, 1.0)] = 0.015
+    interval_reach: Annotated[float, Between(0.0, 50.0)] = 6.0
+    """What κ l shall reach at the interval's ends, where that needs a wider one: e^(−6) of the light passes."""
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
     n_front_samples: Annotated[int, Between(0, 256)] = 8
     n_background_samples: Annotated[int, Between(2, 256)] = 8

@@ -52,6 +52,8 @@ class Interval(NamedTuple):
     """How samples are laid around a surface: see `sample_surface` of a back end."""
 
     half_width: float
+    reach: float
+    """What the logit shall reach at the ends of the interval, where that needs a wider one."""
     n_interval: int
     n_front: int
 

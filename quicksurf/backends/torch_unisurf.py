@@ -13,6 +13,7 @@ from quicksurf.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
 
 N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
+MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
 _ROUNDS = (12, 48)  # steps of a ray evaluated at a time: most rays end in the first shell of occupied cells
 
 
@@ -27,12 +28,13 @@ def sample_surface(
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Surface, Samples]:
     """Search the surface in occupied cells, and lay UNISURF's samples around it."""
-    found = find_surface(surface, rays, binaries, aabbs, step_size)
+    found, slopes = find_surface(surface, rays, binaries, aabbs, step_size)
+    half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
     # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
-    behind_interval = found.ts + interval.half_width + step_size
+    behind_interval = found.ts + half_widths + step_size
     far = torch.minimum(torch.where(found.hits, behind_interval, rays.far), rays.far)
     steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, far, step_size)
-    return found, interval_samples(steps, found.hits, found.ts, interval, jitter)
+    return found, interval_samples(steps, found.hits, found.ts, half_widths, interval, jitter)
 
 
 def first_crossing(
@@ -67,11 +69,14 @@ def find_surface(
     binaries: Bool[Tensor, "m x y z"],
     aabbs: Float[Tensor, "m 6"],
     step_size: float,
-) -> Surface:
+) -> tuple[Surface, Float[Tensor, "n"]]:
     """First change from outside to inside at the middles of a ray's occupied steps, refined by the secant method.
 
     Evaluates in rounds from the front and leaves a ray at its crossing. UNISURF (section 3.2) evaluates every ray
     everywhere; how many evaluations this takes is part of the result.
+
+    Returns:
+        The surface, and dl/dt over the bracket of each crossing, 1 where there is none.
     """
     steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, rays.far, step_size)
     values, n_evaluations = _evaluate_in_rounds(surface, rays, steps)
@@ -80,7 +85,8 @@ def find_surface(
     ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
     index = torch.nonzero(refined)[:, 0]
     ts[index] = _secant(surface, rays, index, *brackets[:, index].unbind(0))
-    return Surface(hits, ts, n_evaluations + N_SECANT * len(index))
+    slopes = torch.where(refined, (brackets[3] - brackets[2]) / (brackets[1] - brackets[0]), 1.0)
+    return Surface(hits, ts, n_evaluations + N_SECANT * len(index)), slopes
 
 
 def _evaluate_in_rounds(surface: LogitNetwork, rays: Rays, steps: Steps) -> tuple[Float[Tensor, "m"], int]:
@@ -143,20 +149,21 @@ def interval_samples(
     steps: Steps,
     hits: Bool[Tensor, "n"],
     t_surface: Float[Tensor, "n"],
+    half_widths: Float[Tensor, "n"],
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> Samples:
     """UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
 
     With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width of
-    t_s; without one: n_front + n_interval over S. `jitter` in [0, 1) places a sample in its stratum.
+    t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval over S. `jitter` in [0, 1) places a sample in its stratum.
     """
-    half_width, n_interval, n_front = interval
+    n_interval, n_front = interval.n_interval, interval.n_front
     ts, lengths, rays = [], [], []
     for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
         starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
-        low = float(t_surface[ray]) - half_width if hits[ray] else -torch.inf
-        high = float(t_surface[ray]) + half_width if hits[ray] else torch.inf
+        low = float(t_surface[ray] - half_widths[ray]) if hits[ray] else -torch.inf
+        high = float(t_surface[ray] + half_widths[ray]) if hits[ray] else torch.inf
         parts = [(-torch.inf, low, n_front), (low, high, n_interval)]
         used = 0
         for part_low, part_high, number in parts if hits[ray] else [(low, high, n_front + n_interval)]:

@@ -1,6 +1,8 @@
 // UNISURF's samples on the occupied stretches S of a ray (Oechsle et al. 2021, section 3.3).
 //
-//   with a surface at t_s: n_front stratified over S before t_s - half_width, n_interval over S within t_s -+ half_width;
+//   with a surface at t_s: n_front stratified over S before t_s - D, n_interval over S within t_s -+ D, where
+//       D = max(half_width, reach / max(dl/dt, MIN_SLOPE)),    dl/dt the logit's slope along the ray where it crosses:
+//       the logit reaches -+ `reach` at the ends, on rays that graze the surface, too;
 //   without: n_front + n_interval over S. A part of measure zero gives no samples.
 //
 // Included inside one namespace per instruction set (see simd.h).
@@ -15,6 +17,12 @@
 
 namespace quicksurf {
 namespace QS_ISA {
+
+constexpr float MIN_SLOPE = 0.2f;
+
+inline float interval_half_width(const IntervalSpec& spec, float slope) {
+    return std::max(spec.half_width, spec.reach / std::max(slope, MIN_SLOPE));
+}
 
 // The stretches of a ray in order; steps that touch are one stretch.
 class Stretches {
@@ -60,8 +68,8 @@ class Stretches {
 };
 
 // Writes the ray's samples and their strata's lengths to t and lengths, and returns their number.
-inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, const float* jitter,
-                         float* t, float* lengths) {
+inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, float half_width,
+                         const float* jitter, float* t, float* lengths) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     int n = 0;
     const auto part = [&](float low, float high, int count) {
@@ -77,8 +85,8 @@ inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, b
         part(-infinity, infinity, spec.n_samples());
         return n;
     }
-    part(-infinity, t_surface - spec.half_width, spec.n_front);
-    part(t_surface - spec.half_width, t_surface + spec.half_width, spec.n_interval);
+    part(-infinity, t_surface - half_width, spec.n_front);
+    part(t_surface - half_width, t_surface + half_width, spec.n_interval);
     return n;
 }
 

@@ -26,7 +26,7 @@ struct AdamStep {
 
 // UNISURF's samples around a surface; see interval.h.
 struct IntervalSpec {
-    float half_width;
+    float half_width, reach;
     int n_interval, n_front;
     int n_samples() const { return n_interval + n_front; }  // of a ray, at most
 };

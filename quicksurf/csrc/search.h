@@ -39,6 +39,7 @@ struct SearchLane {
     bool has_last = false;
     int secants_left = -1;              // -1: marching
     float low = 0, high = 0, logit_low = 0, logit_high = 0;
+    float slope = 1;                    // of the logit along the ray, over the bracket; 1 without a bracket
     int side = 0;                       // which end moved last: +1 the inside one
     bool done = false;
 
@@ -95,10 +96,11 @@ class SearchTask {
             lane.has_last = false;
             lane.secants_left = -1;
             lane.side = 0;
+            lane.slope = 1;
             lane.stretches.clear();
             lane.march = March(search_.grids, search_.rays, ray, search_.step_size);
             if (step(lane)) return true;
-            finish(lane, false, 0);
+            finish(lane, false, 0, 0);
         }
         return false;
     }
@@ -151,7 +153,7 @@ class SearchTask {
             lane.last_logit = logit;
             lane.has_last = true;
             if (step(lane)) return false;
-            finish(lane, false, 0);
+            finish(lane, false, 0, 0);
             return true;
         }
         if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) return hit(lane, lane.start);
@@ -159,21 +161,23 @@ class SearchTask {
         lane.logit_low = lane.last_logit;
         lane.high = t;
         lane.logit_high = logit;
+        lane.slope = (logit - lane.last_logit) / (t - lane.last_mid);
         lane.secants_left = search_.n_secant;
         return false;
     }
 
     bool hit(SearchLane& lane, float t) {
-        while (lane.end < t + search_.interval.half_width && step(lane)) continue;
-        finish(lane, true, t);
+        const float half_width = interval_half_width(search_.interval, lane.slope);
+        while (lane.end < t + half_width && step(lane)) continue;
+        finish(lane, true, t, half_width);
         return true;
     }
 
-    void finish(const SearchLane& lane, bool hit, float t) {
+    void finish(const SearchLane& lane, bool hit, float t, float half_width) {
         const size_t r = lane.ray, slot = r * search_.interval.n_samples();
         slots_.hits[r] = hit;
         slots_.t_surface[r] = t;
-        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, search_.jitter + slot, slots_.t + slot,
+        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, search_.jitter + slot, slots_.t + slot,
                                          slots_.lengths + slot);
     }
 

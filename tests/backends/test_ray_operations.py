@@ -94,7 +94,9 @@ def test_samples_are_sorted_inside_steps_and_inside_the_interval():
     surface = torch.tensor([5.0, 4.0])
     hits = torch.tensor([True, False])
     jitter = torch.rand(2, 24, generator=torch.Generator().manual_seed(0))
-    samples = torch_unisurf.interval_samples(steps, hits, surface, Interval(0.6, 16, 8), jitter)
+    samples = torch_unisurf.interval_samples(
+        steps, hits, surface, torch.tensor([0.6, 0.6]), Interval(0.6, 0.0, 16, 8), jitter
+    )
     assert samples.packed_info[:, 1].tolist() == [24, 24]
     for ray in range(2):
         ts = samples.ts[samples.ray_indices == ray]

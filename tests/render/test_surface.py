@@ -11,7 +11,7 @@ from quicksurf.rays import Interval, Rays, unit_ball_span
 from quicksurf.render.grid import OccupancyGrid
 
 RADIUS = 0.4
-INTERVAL = Interval(0.1, 8, 4)
+INTERVAL = Interval(0.1, 0.03, 8, 4)
 ENCODING = {
     "otype": "Composite",
     "nested": [
@@ -177,7 +177,7 @@ def test_native_samples_equal_their_twins(name):
 
 
 def test_samples_lie_in_occupied_cells_in_order_and_most_of_them_in_the_interval(backend):
-    surface, rays, interval = ball(backend), camera_rays(60), Interval(0.05, 16, 8)
+    surface, rays, interval = ball(backend), camera_rays(60), Interval(0.05, 0.0, 16, 8)
     grid = grid_of(surface)
     found, samples = sample(backend, surface, grid, rays, 0.02, interval)
     assert bool((samples.packed_info[found.hits, 1] >= 16).all())
