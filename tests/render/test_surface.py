@@ -210,3 +210,18 @@ def test_steps_that_would_not_end_are_refused(step):
     surface = ball(backend)
     with pytest.raises(ValueError, match="step_size"):
         find(backend, surface, grid_of(surface), camera_rays(2), step)
+
+
+def test_the_interval_is_wider_where_a_ray_grazes_the_surface(backend):
+    """Rays at distance b from the centre cross the ball with dl/dt = √(1 − b²/R²): the logit reaches ± reach on all."""
+    surface = ball(backend)
+    offsets = torch.tensor([0.0, 0.2, 0.3, 0.36])
+    origins = torch.stack([torch.full((4,), -3.0), offsets, torch.zeros(4)], 1)
+    rays = Rays(origins, torch.tensor([[1.0, 0, 0]] * 4), torch.full((4,), 2.0), torch.full((4,), 4.0))
+    interval = Interval(0.001, 0.03, 16, 0)
+    found, samples = sample(backend, surface, grid_of(surface), rays, 0.02, interval)
+    slopes = (1 - (offsets / RADIUS) ** 2).sqrt()
+    assert bool(found.hits.all())
+    for ray, (begin, count) in enumerate(samples.packed_info.tolist()):
+        half_width = 0.5 * float(samples.lengths[begin : begin + count].sum())
+        assert half_width == pytest.approx(0.03 / float(slopes[ray]), rel=0.12)  # of a chord over one step
