@@ -64,9 +64,8 @@ class RenderConfig:
     """Samples on a ray. Lengths are in units of the ROI's radius."""
 
     interval_start: Annotated[float, Between(1e-3, 4.0)] = 0.5
-    interval_end: Annotated[float, Between(1e-4, 1.0)] = 0.015
     interval_reach: Annotated[float, Between(0.0, 50.0)] = 6.0
-    """What κ l shall reach at the interval's ends, where that needs a wider one: e^(−6) of the light passes."""
+    """κ l at the interval's ends, at least; the light that passes there is e to the minus this."""
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
     n_front_samples: Annotated[int, Between(0, 256)] = 8
     n_background_samples: Annotated[int, Between(2, 256)] = 8
@@ -74,7 +73,7 @@ class RenderConfig:
     opacity: Literal["transmittance", "occupancy"] = "transmittance"
     """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
     sharpness_start: Annotated[float, Between(1.0, 1e4)] = 20.0
-    sharpness_end: Annotated[float, Between(1.0, 1e5)] = 600.0
+    sharpness_end: Annotated[float, Between(1.0, 1e5)] = 1000.0
     grid_resolution: Annotated[int, Between(8, 512)] = 96
     grid_threshold: Annotated[float, Between(1e-6, 0.5)] = 0.01
 

@@ -237,12 +237,11 @@ def build_renderer(config: Config, backend: Backend, background: Float[Tensor, "
 def settings_at(progress: float, config: Config, cell: float) -> RenderSettings:
     """What the schedules say at `progress`, for rendering without noise."""
     render = config.render
-    half_width = schedules.interval_half_width(progress, render.interval_start, render.interval_end)
     sharpness = schedules.sharpness(progress, render.sharpness_start, render.sharpness_end)
+    reach = render.interval_reach / sharpness
+    half_width = schedules.interval_half_width(progress, render.interval_start, reach)
     return RenderSettings(
-        Interval(
-            half_width, render.interval_reach / sharpness, render.n_interval_samples, render.n_front_samples
-        ),
+        Interval(half_width, reach, render.n_interval_samples, render.n_front_samples),
         sharpness,
         schedules.march_step(half_width, cell),
         render.opacity,

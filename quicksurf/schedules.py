@@ -3,17 +3,21 @@
 import math
 
 
-def interval_half_width(progress: float, start: float, end: float) -> float:
-    """Half-width of the sampling interval around the surface: start · e^(−6p), at least `end` (UNISURF, eq. 11)."""
-    return max(start * math.exp(-6 * progress), end)
-
-
 def sharpness(progress: float, start: float, end: float) -> float:
     """κ in o = sigmoid(κ l): exponential from `start` to `end` at p = 0.8, then constant.
 
     The width of the soft surface is about 4/κ; it has to shrink with the interval or the level set stays biased.
     """
     return start * (end / start) ** min(1.0, progress / 0.8)
+
+
+def interval_half_width(progress: float, start: float, least: float) -> float:
+    """Half-width of the sampling interval around the surface: start · e^(−6p) (UNISURF, eq. 11), at least `least`.
+
+    The least is what the logit needs to become opaque at the present sharpness: where the interval ends before that,
+    light leaks through the surface and the fit fills what is hollow behind it.
+    """
+    return max(start * math.exp(-6 * progress), least)
 
 
 def active_levels(progress: float, n_levels: int, first: int) -> int:

@@ -11,7 +11,7 @@ from quicksurf.errors import ConfigError
 def test_toml_round_trip_is_complete(tmp_path: Path) -> None:
     config = with_settings(
         Config(),
-        {"model.n_levels": 3, "render.interval_end": 1.25e-3, "train.seed": 7, "mesh.resolution": 99},
+        {"model.n_levels": 3, "render.interval_reach": 1.25e-3, "train.seed": 7, "mesh.resolution": 99},
     )
     path = tmp_path / "config.toml"
     path.write_text(to_toml(config))

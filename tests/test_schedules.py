@@ -5,7 +5,7 @@ import pytest
 from quicksurf import schedules
 
 
-def test_interval_shrinks_to_its_end():
+def test_interval_shrinks_to_its_least():
     values = [schedules.interval_half_width(p / 10, 0.5, 0.015) for p in range(11)]
     assert values[0] == 0.5 and values[-1] == 0.015 and values == sorted(values, reverse=True)
 

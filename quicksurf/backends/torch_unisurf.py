@@ -155,8 +155,9 @@ def interval_samples(
 ) -> Samples:
     """UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
 
-    With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width of
-    t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval over S. `jitter` in [0, 1) places a sample in its stratum.
+    With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width
+    of t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval
+    over S. `jitter` in [0, 1) places a sample in its stratum.
     """
     n_interval, n_front = interval.n_interval, interval.n_front
     ts, lengths, rays = [], [], []

@@ -134,7 +134,14 @@ def intersect_boxes(make: Maker) -> dict:
 
 def sample_surface(make: Maker) -> dict:
     m = 5 * make.n
-    numbers = {"n_active_levels": 2, "radius": 0.5, "scale": 0.5, "n_secant": 3, "half_width": 0.2, "reach": 0.1}
+    numbers = {
+        "n_active_levels": 2,
+        "radius": 0.5,
+        "scale": 0.5,
+        "n_secant": 3,
+        "half_width": 0.2,
+        "reach": 0.1,
+    }
     outputs = {
         "hits": np.zeros(make.n, bool),
         "t_surface": np.zeros(make.n, np.float32),
