@@ -14,7 +14,7 @@ from quicksurf.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
 N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
-_ROUNDS = (12, 48)  # steps of a ray evaluated at a time: most rays end in the first shell of occupied cells
+DISTANCE_SHARE = 0.5  # of |l| is clear of the surface: the logit may be twice as steep as a distance
 
 
 @torch.no_grad()
@@ -37,32 +37,6 @@ def sample_surface(
     return found, interval_samples(steps, found.hits, found.ts, half_widths, interval, jitter)
 
 
-def first_crossing(
-    steps: Steps, logits: Float[Tensor, "m"]
-) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
-    """First outside-to-inside change of sign at the steps' middles.
-
-    Returns:
-        Whether a ray has one, and (t_low, t_high, logit_low, logit_high) of the bracket. A stretch that starts inside
-        has its surface at its start: t_low = t_high there, and logit_low is 0.
-    """
-    n_rays = steps.packed_info.shape[0]
-    hits, brackets, mids = torch.zeros(n_rays, dtype=torch.bool), torch.zeros(4, n_rays), steps.t_mids
-    for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
-        for i in range(begin, begin + count):
-            if not logits[i] > 0:
-                continue
-            length = steps.t_ends[i] - steps.t_starts[i]
-            joined = i > begin and bool(steps.t_starts[i] - steps.t_ends[i - 1] < 0.5 * length)
-            start = steps.t_starts[i]
-            bracket = (
-                (mids[i - 1], mids[i], logits[i - 1], logits[i]) if joined else (start, start, 0.0, logits[i])
-            )
-            hits[ray], brackets[:, ray] = True, torch.tensor(bracket)
-            break
-    return hits, brackets
-
-
 def find_surface(
     surface: LogitNetwork,
     rays: Rays,
@@ -72,15 +46,14 @@ def find_surface(
 ) -> tuple[Surface, Float[Tensor, "n"]]:
     """First change from outside to inside at the middles of a ray's occupied steps, refined by the secant method.
 
-    Evaluates in rounds from the front and leaves a ray at its crossing. UNISURF (section 3.2) evaluates every ray
-    everywhere; how many evaluations this takes is part of the result.
+    Leaves a ray at its crossing. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
+    is part of the result.
 
     Returns:
         The surface, and dl/dt over the bracket of each crossing, 1 where there is none.
     """
     steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, rays.far, step_size)
-    values, n_evaluations = _evaluate_in_rounds(surface, rays, steps)
-    hits, brackets = first_crossing(steps, values)
+    hits, brackets, n_evaluations = first_crossing(surface, rays, steps)
     refined = hits & (brackets[1] > brackets[0])
     ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
     index = torch.nonzero(refined)[:, 0]
@@ -89,31 +62,56 @@ def find_surface(
     return Surface(hits, ts, n_evaluations + N_SECANT * len(index)), slopes
 
 
-def _evaluate_in_rounds(surface: LogitNetwork, rays: Rays, steps: Steps) -> tuple[Float[Tensor, "m"], int]:
-    """Logits at the steps' middles up to the round that holds a ray's first inside point; −1 behind it."""
-    mids = steps.t_mids
-    values = torch.full_like(mids, -1.0)
-    begins, counts = steps.packed_info.unbind(1)
-    done, evaluated = torch.zeros_like(counts), 0
-    active = torch.nonzero(counts > 0)[:, 0]
-    for width in (*_ROUNDS, int(counts.max()) if len(counts) else 0):
-        if not len(active):
-            break
-        take = (counts[active] - done[active]).clamp_max(width)
-        index = _ranges(begins[active] + done[active], take)
-        values[index] = surface.query(rays.at(steps.ray_indices[index], mids[index]))[0]
-        evaluated += len(index)
-        inside = torch.zeros_like(counts).index_add_(0, steps.ray_indices[index], (values[index] > 0).long())
-        done[active] += take
-        active = active[(inside[active] == 0) & (done[active] < counts[active])]
-    return values, evaluated
+def first_crossing(
+    surface: LogitNetwork, rays: Rays, steps: Steps
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
+    """First outside-to-inside change of sign at the steps' middles.
+
+    After a logit l < 0, steps nearer than |l| · DISTANCE_SHARE are passed over: l is close to a distance (sphere
+    tracing, as in IDR).
+
+    Returns:
+        Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of
+        evaluations. With a gap between the bracket's steps the surface is where the later one starts:
+        t_low = t_high there, and logit_low is 0.
+    """
+    mids, n_rays, n_evaluations = steps.t_mids, len(rays.near), 0
+    at, counts = steps.packed_info.unbind(1)
+    at, ends, last = at.clone(), at + counts, torch.full((n_rays,), -1)
+    stretch = _stretch_indices(steps)
+    hits, brackets, last_logits = torch.zeros(n_rays).bool(), torch.zeros(4, n_rays), torch.zeros(n_rays)
+    active = torch.nonzero(counts)[:, 0]
+    while len(active):
+        i = at[active]
+        logits = surface.query(rays.at(active, mids[i]))[0]
+        n_evaluations += len(active)
+        inside = logits > 0
+        ray, here, before = active[inside], i[inside], last[active[inside]]
+        joined = (before >= 0) & (stretch[before.clamp_min(0)] == stretch[here])
+        begin, zero = steps.t_starts[here], torch.zeros(len(ray))
+        joined_bracket = torch.stack(
+            [mids[before.clamp_min(0)], mids[here], last_logits[ray], logits[inside]]
+        )
+        hits[ray] = True
+        brackets[:, ray] = joined_bracket.where(joined, torch.stack([begin, begin, zero, logits[inside]]))
+        active, i, logits = active[~inside], i[~inside], logits[~inside]
+        last[active], last_logits[active] = i, logits
+        clear = mids[i] - DISTANCE_SHARE * logits
+        at[active] += 1
+        while bool(
+            (near := (at[active] < ends[active]) & (mids[at[active].clamp_max(len(mids) - 1)] < clear)).any()
+        ):
+            at[active] += near.long()
+        active = active[at[active] < ends[active]]
+    return hits, brackets, n_evaluations
 
 
-def _ranges(begins: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
-    """begins[0], begins[0] + 1, … counts[0] values, then those of the next."""
-    ends = counts.cumsum(0)
-    shift = torch.repeat_interleave(begins - (ends - counts), counts)
-    return shift + torch.arange(len(shift), device=begins.device)
+def _stretch_indices(steps: Steps) -> Int[Tensor, "m"]:
+    """The number of the stretch that a step belongs to: steps of a ray without a gap between them."""
+    lengths = steps.t_ends - steps.t_starts
+    gap = steps.t_starts[1:] - steps.t_ends[:-1] >= 0.5 * lengths[1:]
+    gap |= steps.ray_indices[1:] != steps.ray_indices[:-1]
+    return torch.nn.functional.pad(gap.long().cumsum(0), (1, 0))[: len(lengths)]
 
 
 def _secant(

@@ -4,9 +4,10 @@
 // network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not depend on its
 // neighbours, so the bits do not depend on the number of threads.
 //
-//   march    the middles of the occupied steps, until the logit is above 0
-//   bracket  between that step's middle and the one before; if the step before is not adjacent (its cell is empty, or
-//            the ray enters the box in matter), the surface is the step's start
+//   march    the middles of the occupied steps, until the logit is above 0; after a logit l below, steps nearer than |l| / 2
+//            are passed over: l is close to a distance (IDR's sphere tracing, with twice its slope allowed)
+//   bracket  between that step's middle and the one evaluated before; if a gap lies between them (an empty cell, or the ray
+//            enters the box in matter), the surface is the step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
 //            stays twice running has its logit halved, so that it moves too
 //   sample   the march goes on to the end of the interval, then the occupied stretches it met are sampled (interval.h)
@@ -25,9 +26,10 @@
 namespace quicksurf {
 namespace QS_ISA {
 
-// Enough points a turn for a level's table to be read once for several tiles (tile.h), few enough for the last rays, which
-// leave their tile half empty, to be a small part.
-constexpr int SEARCH_LANES = 256;
+// Two tiles of points a turn: between 64 and 256 no difference was measured.
+constexpr int SEARCH_LANES = 128;
+
+constexpr float DISTANCE_SHARE = 0.5f;  // of |l| is clear of the surface: the logit may be twice as steep as a distance
 
 // One ray under way.
 struct SearchLane {
@@ -35,8 +37,8 @@ struct SearchLane {
     March march;
     Stretches stretches;
     float start = 0, end = 0;           // the step being evaluated
-    float last_mid = 0, last_end = 0, last_logit = 0;
-    bool has_last = false;
+    float last_mid = 0, last_logit = 0;
+    bool joined = false;                // no gap since last_mid
     int secants_left = -1;              // -1: marching
     float low = 0, high = 0, logit_low = 0, logit_high = 0;
     float slope = 1;                    // of the logit along the ray, over the bracket; 1 without a bracket
@@ -93,7 +95,7 @@ class SearchTask {
     bool refill(SearchLane& lane) {
         for (size_t ray; (ray = next_ray_++) < search_.rays.n;) {
             lane.ray = ray;
-            lane.has_last = false;
+            lane.joined = false;
             lane.secants_left = -1;
             lane.side = 0;
             lane.slope = 1;
@@ -149,14 +151,15 @@ class SearchTask {
         }
         if (!(logit > 0)) {
             lane.last_mid = t;
-            lane.last_end = lane.end;
             lane.last_logit = logit;
-            lane.has_last = true;
-            if (step(lane)) return false;
+            lane.joined = true;
+            const float clear = t - DISTANCE_SHARE * logit;
+            while (step(lane))
+                if (lane.t() >= clear) return false;
             finish(lane, false, 0, 0);
             return true;
         }
-        if (!lane.has_last || lane.start - lane.last_end >= 0.5f * (lane.end - lane.start)) return hit(lane, lane.start);
+        if (!lane.joined) return hit(lane, lane.start);
         lane.low = lane.last_mid;
         lane.logit_low = lane.last_logit;
         lane.high = t;

@@ -6,7 +6,8 @@ from tolerances import SCAN32, relative
 
 from quicksurf import _native, backends
 from quicksurf.backends import torch_rays, torch_unisurf
-from quicksurf.rays import Interval, Steps, pack_counts
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.rays import Interval, Rays, Steps, pack_counts
 
 BOX = torch.tensor([[-1.0, -1, -1, 1, 1, 1], [-2, -2, -2, 2, 2, 2]])
 
@@ -76,17 +77,37 @@ def stretches(counts, seed=0):
     )
 
 
+def staircase(thresholds, values):
+    """A logit by depth along x: the value of the last threshold that is passed."""
+
+    class Staircase(LogitNetwork):
+        def query(self, points):
+            passed = torch.searchsorted(torch.tensor(thresholds), points[:, 0].contiguous(), right=True)
+            return torch.tensor([0.0, *values])[passed], points[:, :0]
+
+    return Staircase(None, 0.0, 0.0)
+
+
+def crossing(surface, n_rays=2):
+    """Of rays along x through steps at 1.0, 1.1, 1.2 (ray 0) and 1.0, 1.1, 2.0 (ray 1)."""
+    starts = torch.tensor([1.0, 1.1, 1.2, 1.0, 1.1, 2.0])
+    steps = Steps(starts, starts + 0.1, torch.tensor([0, 0, 0, 1, 1, 1]), pack_counts(torch.tensor([3, 3])))
+    x = torch.tensor([[1.0, 0, 0]] * n_rays)
+    rays = Rays(torch.zeros(n_rays, 3), x, torch.zeros(n_rays), torch.full((n_rays,), 9.0))
+    return torch_unisurf.first_crossing(surface, rays, steps)
+
+
 def test_first_crossing_finds_the_first_change_of_sign():
-    steps = Steps(
-        torch.tensor([1.0, 1.1, 1.2, 1.0, 1.1, 2.0]),
-        torch.tensor([1.1, 1.2, 1.3, 1.1, 1.2, 2.1]),
-        torch.tensor([0, 0, 0, 1, 1, 1]),
-        pack_counts(torch.tensor([3, 3])),
-    )
-    hits, bracket = torch_unisurf.first_crossing(steps, torch.tensor([-2.0, -1.0, 3.0, -1.0, -1.0, 1.0]))
-    assert hits.tolist() == [True, True]
-    assert torch.allclose(bracket[:, 0], torch.tensor([1.15, 1.25, -1.0, 3.0]))
+    hits, bracket, n_evaluations = crossing(staircase([1.0, 1.1, 1.2], [-0.2, -0.1, 0.3]))
+    assert hits.tolist() == [True, True] and n_evaluations == 6
+    assert torch.allclose(bracket[:, 0], torch.tensor([1.15, 1.25, -0.1, 0.3]))
     assert torch.allclose(bracket[:2, 1], torch.tensor([2.0, 2.0]))  # behind a gap: the stretch's start
+
+
+def test_steps_that_the_distance_clears_are_passed_over():
+    hits, bracket, n_evaluations = crossing(staircase([1.0, 1.1, 1.2], [-0.39, -0.1, 0.3]))
+    assert hits.tolist() == [True, True] and n_evaluations == 4
+    assert torch.allclose(bracket[:, 0], torch.tensor([1.05, 1.25, -0.39, 0.3]))
 
 
 def test_samples_are_sorted_inside_steps_and_inside_the_interval():
