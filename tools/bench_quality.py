@@ -20,6 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
@@ -38,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not selection.present:
         print(f"nothing in {options.captures} is of '{options.only}': {_names(CASES)}", file=sys.stderr)
         return 2
+    torch.set_num_threads(
+        1
+    )  # of this process: its operations are small, and threads that spin cost it tenfold
     plan = Plan(selection.present, options.minutes, options.torch, options.captures, options.output)
     notes = [f"Not run, not among the captures: {_names(selection.absent)}."] if selection.absent else []
     try:

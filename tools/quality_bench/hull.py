@@ -75,7 +75,8 @@ def signed_distance(coverage: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray,
     """Distance in pixels of each pixel's centre to the silhouette's outline, inside > 0.
 
     The outline runs through pixels that are covered in part; there the distance is coverage − 1/2, exact for a straight
-    outline along rows or columns. From elsewhere it is that of the nearest such pixel, and the way to it.
+    outline along rows or columns. From elsewhere it is that of the nearest such pixel, and the way to it: off by up to
+    a pixel at a slant, without a bias.
     """
     outside, inside = _way_to_object(coverage), _way_to_object(1 - coverage)
     return np.where(coverage <= 0, -outside, np.where(coverage >= 1, inside, coverage - 0.5)).astype(
