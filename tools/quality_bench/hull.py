@@ -9,6 +9,7 @@ focal length: a distance in scene units, so that marching cubes interpolates it 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,5 +87,6 @@ def signed_distance(coverage: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray,
 
 def _way_to_object(coverage: Float32[np.ndarray, "h w"]) -> Float64[np.ndarray, "h w"]:
     """Distance from pixels of coverage 0 to the outline; of no meaning elsewhere."""
-    ways, nearest = distance_transform_edt(coverage <= 0, return_indices=True)
+    found: Any = distance_transform_edt(coverage <= 0, return_indices=True)
+    ways, nearest = found
     return ways + 0.5 - coverage[tuple(nearest)]

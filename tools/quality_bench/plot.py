@@ -22,7 +22,7 @@ def write_plot(path: Path, rows: Sequence[Row]) -> bool:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # not at the top: an extra, whose absence the command line reports
 
     known = [row for row in rows if CHAMFER in row.figures]
     scenes = list(dict.fromkeys(row.scene for row in known))
@@ -49,6 +49,8 @@ def write_plot(path: Path, rows: Sequence[Row]) -> bool:
 
 
 def _draw(panel: Any, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     panel.set_xscale("log")
     panel.set_yscale("log")
     for inputs, method in dict.fromkeys((row.inputs, row.method) for row in rows):
@@ -57,7 +59,9 @@ def _draw(panel: Any, rows: Sequence[Row]) -> None:
     minutes = sorted({row.minutes for row in rows if row.minutes is not None})
     panel.set_xticks(minutes, [f"{value:g}" for value in minutes])
     panel.set_xticks([], minor=True)
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
     panel.grid(True, which="both", color="#dddddd", linewidth=0.5)
 
 
