@@ -1,0 +1,112 @@
+"""What minutes buy: how accurate the surface is after 1, 3 and 10 minutes, beside the visual hull.
+
+    python tools/bench_quality.py                                # everything, two and a half hours
+    python tools/bench_quality.py --only dev-a --minutes 1       # one capture, one budget
+    python tools/bench_quality.py --only '^dev' --torch          # the slow back end for the same minutes, too
+
+Runs the public command, one after the other, in a child process with a clock beside it, and scores its mesh. Writes
+into --output: quality.md, quality.json and quality.png, and the runs. What lies there already is not made again, so
+that a bench which was ended goes on when it is called again; name another folder, or remove rows/ and runs/, to measure
+anew. The machine should be idle. Captures: those of --captures that are there; the others are named as not run.
+
+Leaves with 0 if every target was met, 1 if one was not, another code if it could not run.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+
+from quality_bench.captures import CASES, Case, select  # noqa: E402
+from quality_bench.measure import Plan, rows_of  # noqa: E402
+from quality_bench.plot import write_plot  # noqa: E402
+from quality_bench.table import Row, describe, write_table  # noqa: E402
+
+from quicksurf.errors import QuicksurfError  # noqa: E402
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what the command line asks for and write the table after every row."""
+    options = parse(arguments)
+    selection = select(options.only, options.captures)
+    if not selection.present:
+        print(f"nothing in {options.captures} is of '{options.only}': {_names(CASES)}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(
+        1
+    )  # of this process: its operations are small, and threads that spin cost it tenfold
+    plan = Plan(selection.present, options.minutes, options.torch, options.captures, options.output)
+    notes = [f"Not run, not among the captures: {_names(selection.absent)}."] if selection.absent else []
+    try:
+        return report(plan, notes)
+    except QuicksurfError as error:
+        print(f"bench_quality: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on from what is in {plan.output}", file=sys.stderr)
+        return 130
+
+
+def report(plan: Plan, notes: Sequence[str]) -> int:
+    """Print each row as soon as it is there, and keep the table and the plot up to date; 1 if a target was missed."""
+    rows: list[Row] = []
+    for row in rows_of(plan):
+        rows.append(row)
+        print(describe(row), flush=True)
+        write_table(plan.output, rows, notes)
+        write_plot(plan.output / "quality.png", rows)
+    print(f"wrote {plan.output / 'quality.md'}")
+    missed = [
+        target for row in rows for target in row.targets if not target.met(row.figures.get(target.figure))
+    ]
+    return 1 if missed else 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked: nothing is found missing after an hour."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--captures", type=Path, default=_captures(), help="folder of the captures (%(default)s)"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="cases whose name matches, as 'dev-a-masks'"
+    )
+    parser.add_argument("--minutes", type=float, nargs="+", metavar="M", help="in place of each case's own")
+    parser.add_argument("--torch", action="store_true", help="run --backend torch, too: doubles the time")
+    parser.add_argument("--output", type=Path, default=Path("runs/quality"), help="folder (%(default)s)")
+    options = parser.parse_args(arguments)
+    if not options.captures.is_dir():
+        parser.error(f"--captures {options.captures} is no folder: name one, or set QUICKSURF_DATA")
+    if options.minutes and not all(0 < minutes <= 1440 for minutes in options.minutes):
+        parser.error(f"--minutes {options.minutes}: give numbers above 0, at most a day")
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error(
+            'the plot needs matplotlib: pip install "quicksurf[bench]", or pip install "matplotlib>=3.8"'
+        )
+    try:
+        re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only {options.only!r} is no regular expression: {error}")
+    return options
+
+
+def _captures() -> Path:
+    return Path(os.environ.get("QUICKSURF_DATA", TOOLS.parents[1] / "shared" / "data"))
+
+
+def _names(cases: Sequence[Case]) -> str:
+    return ", ".join(case.name for case in cases)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
