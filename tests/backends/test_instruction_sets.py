@@ -35,10 +35,13 @@ def instruction_set(request):
 def choose(name: str) -> subprocess.CompletedProcess:
     """A fresh interpreter that says which set it took."""
     code = "from quicksurf import _native; print(_native.instruction_set())"
-    path = str(Path(quicksurf.__file__).parents[1])
-    environment = os.environ | {"QUICKSURF_ISA": name, "PYTHONPATH": path}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env=os.environ | {"QUICKSURF_ISA": name},
+        cwd=Path(quicksurf.__file__).parents[1],  # beside the package that is tested
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import nerfacc
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tolerances import SCAN32, relative
 from torch import Tensor
 
+import quicksurf
 from quicksurf import backends
 from quicksurf.backends import torch_scans
 
@@ -136,7 +138,9 @@ def test_an_empty_grid_gives_no_samples_and_still_renders():
 
 def run(code: str) -> str:
     """Output of a fresh interpreter."""
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    beside = Path(quicksurf.__file__).parents[1]  # the package that is tested
+    command = [sys.executable, "-c", code]
+    child = subprocess.run(command, cwd=beside, capture_output=True, text=True, timeout=60)
     assert child.returncode == 0, child.stderr[-2000:]
     return child.stdout.strip()
 
