@@ -53,7 +53,7 @@ class FitStatus(NamedTuple):
     """Half-width of the sampling interval in units of the ROI's radius."""
     samples_per_ray: float
     evaluations_per_ray: float
-    """Evaluations of the geometry: search and samples."""
+    """Evaluations of the geometry: search, samples and regularised points."""
     rays_per_second: float
     sharpness: float
 

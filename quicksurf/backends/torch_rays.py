@@ -1,4 +1,4 @@
-"""The slow twin of the ray kernels in plain torch and Python: the specification of csrc/rays.h.
+"""The slow twin of the ray kernels in plain torch: the specification of csrc/rays.h, march.h and the scan in opacity.h.
 
 The marching twin loops over rays; it is meant to be read and compared against, not to be fast.
 """

@@ -52,6 +52,8 @@ void importance_sampling(const Chunks& keys, const float* key_ts, const float* c
             for (int64_t i = 0; i < n; ++i)
                 out[i] = invert(t, cdf, n_keys, cdf[0] + (static_cast<float>(i) + biases[r]) * stratum);
             place_edges(out, n, t[0], t[n_keys - 1], out_edges);
+        } else {
+            std::fill(out_edges, out_edges + edges.counts[r], t[0]);
         }
     });
 }

@@ -28,11 +28,14 @@ inline float interval_half_width(const IntervalSpec& spec, float slope) {
 class Stretches {
    public:
     void clear() { spans_.clear(); }
-    void add(float start, float end) {
-        if (!spans_.empty() && start <= spans_.back().end)
+    // Returns whether the step touches the one before.
+    bool add(float start, float end) {
+        const bool touches = !spans_.empty() && start <= spans_.back().end;
+        if (touches)
             spans_.back().end = end;
         else
             spans_.push_back({start, end});
+        return touches;
     }
 
     // Length of what lies within [low, high].
@@ -42,13 +45,13 @@ class Stretches {
         return sum;
     }
 
-    // Calls fn(t) for the middle of each of `count` strata, moved by u[k] in [0, 1): at quantile (k + u[k]) stratum.
+    // Calls fn(t) for quantile (k + u[k]) / count of the measure, u[k] in [0, 1): one sample in each of `count` strata.
     template <class Fn>
-    void place(float low, float high, int count, float stratum, const float* u, Fn&& fn) const {
+    void place(float low, float high, int count, float measure, const float* u, Fn&& fn) const {
         float before = 0;
         size_t i = 0;
         for (int k = 0; k < count; ++k) {
-            const float q = (k + u[k]) * stratum;
+            const float q = std::min((k + u[k]) * (measure / count), measure);
             float here = length(spans_[i], low, high);
             while (i + 1 < spans_.size() && (before + here < q || here == 0)) {
                 before += here;
@@ -76,7 +79,7 @@ inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, b
         const float measure = stretches.measure(low, high);
         if (!(measure > 0) || count == 0) return;
         const float stratum = measure / count;
-        stretches.place(low, high, count, stratum, jitter + n, [&](float sample) {
+        stretches.place(low, high, count, measure, jitter + n, [&](float sample) {
             t[n] = sample;
             lengths[n++] = stratum;
         });

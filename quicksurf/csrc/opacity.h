@@ -50,17 +50,18 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
     for_ray_blocks(n_rays, offsets, [&](size_t first, size_t end, int64_t begin, size_t n) {
         map(logits + begin, depths + begin, n, [k](Vec<T> l) {
             const Vec<T> z = k * l;
-            return vmax<T>(z, Vec<T>{}) + vlog1p(vexp(-vmax<T>(z, -z)));
+            return z == z ? vmax<T>(z, Vec<T>{}) + vlog1p(vexp(-vmax<T>(z, -z))) : z;  // NaN stays, so that a loss shows it
         });
         for (size_t r = first; r < end; ++r) {
             T before = 0;
             for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
-                alphas[i] = std::max(T(0), depths[i] - before);
+                const T gained = depths[i] - before;
+                alphas[i] = gained < 0 ? T(0) : gained;
                 if (spec.transmittance) before = depths[i];
             }
         }
         map(alphas + begin, alphas + begin, n,
-            [](Vec<T> gained) { return vmin<T>(1 - vexp(-gained), splat(T(MAX_ALPHA))); });
+            [](Vec<T> g) { return g == g ? vmin<T>(1 - vexp(-g), splat(T(MAX_ALPHA))) : g; });
         for (size_t r = first; r < end; ++r) {
             T through = 1, sum = 0;
             for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
@@ -72,8 +73,8 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
     });
 }
 
-// grad_l_i = k (1 - e^(-s_i)) grad_s_i; the gradient by a_i is that of weights_backward in rays.h, with grad_opacities added to
-// each weight's.
+// With g_i the gradient by w_i plus that by O_r, and R_i = g_i a_i + (1 - a_i) R_{i+1} from the last sample on:
+//     grad_a_i = T_i (g_i - R_{i+1}),    grad_g_i = (1 - a_i) grad_a_i below the cap,    grad_l_i = k (1 - e^(-s_i)) grad_s_i.
 template <class T>
 void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* depths, const T* alphas,
                             const T* grad_weights, const T* grad_opacities, T* grad_logits) {

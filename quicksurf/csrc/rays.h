@@ -1,6 +1,6 @@
 // Operations on packed rays: ray r owns samples [offsets[r], offsets[r + 1]).
 //
-// Everything here runs over rays in parallel; a ray is a short sequential scan. float32, row-major.
+// Everything here runs over rays in parallel; a ray is a short sequential scan. Row-major.
 #pragma once
 
 #include <cstddef>

@@ -136,10 +136,10 @@ class SearchTask {
     // Takes the next occupied step.
     static bool step(SearchLane& lane) {
         if (!lane.march.next(lane.start, lane.end)) {
-            if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps: choose a larger step_size");
+            if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a larger step_size");
             return false;
         }
-        lane.stretches.add(lane.start, lane.end);
+        lane.joined &= lane.stretches.add(lane.start, lane.end);
         return true;
     }
 
@@ -155,7 +155,7 @@ class SearchTask {
             lane.joined = true;
             const float clear = t - DISTANCE_SHARE * logit;
             while (step(lane))
-                if (lane.t() >= clear) return false;
+                if (!(lane.t() < clear)) return false;  // also after a logit that is no number
             finish(lane, false, 0, 0);
             return true;
         }

@@ -225,3 +225,27 @@ def test_the_interval_is_wider_where_a_ray_grazes_the_surface(backend):
     for ray, (begin, count) in enumerate(samples.packed_info.tolist()):
         half_width = 0.5 * float(samples.lengths[begin : begin + count].sum())
         assert half_width == pytest.approx(0.03 / float(slopes[ray]), rel=0.12)  # of a chord over one step
+
+
+def test_a_surface_behind_a_gap_of_empty_cells_is_where_they_end(backend):
+    surface = ball(backend)
+    grid = grid_of(surface)
+    grid.occupied[7:12] = False  # −0.56 < x < −0.25: the front of the ball
+    line = torch.tensor([[-3.0, 0.01, 0.01]]), torch.tensor([[1.0, 0, 0]])
+    rays = Rays(*line, torch.tensor([2.0]), torch.tensor([4.0]))
+    found, samples = sample(backend, surface, grid, rays, 0.02, Interval(0.05, 0.03, 8, 4))
+    assert bool(found.hits[0]) and float(found.ts[0]) == pytest.approx(2.75, abs=0.021)
+    assert bool(((samples.ts - found.ts[0]).abs() < 0.051).sum() >= 8)
+
+
+def test_jitter_next_to_one_leaves_samples_in_order():
+    backend, rays = backends.load("cpu"), camera_rays(300)
+    surface = bumpy(backend)
+    grid = grid_of(surface)
+    grid.occupied[::5] = False
+    interval = Interval(0.19, 0.0, 11, 13)
+    jitter = torch.full((300, 24), 1 - 2.0**-24)
+    grids = grid.estimator.binaries, grid.estimator.aabbs
+    _, samples = backend.unisurf.sample_surface(surface, rays, *grids, 0.01, interval, jitter)
+    later = samples.ts[1:] >= samples.ts[:-1]
+    assert bool((later | (samples.ray_indices[1:] != samples.ray_indices[:-1])).all())

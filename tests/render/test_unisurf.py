@@ -58,9 +58,10 @@ def test_no_samples():
     assert len(alphas_from_logits(torch.zeros(0), packed(0, 0), 10.0, "transmittance")) == 0
 
 
+@pytest.mark.parametrize("sharpness", [30.0, 300.0])  # the second reaches the cap
 @pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
 @pytest.mark.parametrize("name", _native.instruction_sets())
-def test_native_weights_equal_their_twin(name, kind):
+def test_native_weights_equal_their_twin(name, kind, sharpness):
     before = _native.instruction_set()
     _native.set_instruction_set(name)
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +70,7 @@ def test_native_weights_equal_their_twin(name, kind):
     results = []
     for ops in (cpu_unisurf, torch_unisurf):
         logits = values.clone().requires_grad_()
-        weights, opacities = ops.render_weight_from_logits(logits, pack_counts(counts), 30.0, kind)
+        weights, opacities = ops.render_weight_from_logits(logits, pack_counts(counts), sharpness, kind)
         (weights * torch.arange(len(weights)).cos()).sum().backward(retain_graph=True)
         (opacities * torch.arange(len(counts)).sin()).sum().backward()
         results.append((weights.detach(), opacities.detach(), logits.grad))
@@ -100,3 +101,12 @@ def test_weights_sum_to_opacity_for_shapes_that_hurt(backend, counts):
     assert len(weights) == sum(counts) and len(opacities) == len(counts)
     for opacity, part in zip(opacities, weights.split(counts), strict=True):
         assert abs(float(opacity - part.sum())) < SCAN32
+
+
+def test_a_logit_that_is_no_number_shows_in_the_weights(backend):
+    logits = torch.tensor([torch.nan, 0.1, 0.2, 0.1])
+    weights, opacities = backend.unisurf.render_weight_from_logits(
+        logits, packed(3, 1), 30.0, "transmittance"
+    )
+    assert bool(opacities[0].isnan()) and bool(weights[0].isnan())
+    assert 0.9 < float(opacities[1]) < 1

@@ -74,7 +74,7 @@ class Block(NamedTuple):
 def run_block(trainer: Trainer, n_steps: int = _BLOCK) -> Block:
     """Some steps, one of which updates the occupancy grid."""
     renderings = [trainer.step(PROGRESS)[0] for _ in range(n_steps)]
-    sums = [(len(r.colors), r.n_samples, r.n_evaluations) for r in renderings]
+    sums = [(len(r.colors), r.n_samples, r.n_evaluations - len(r.probed)) for r in renderings]
     return Block(*(sum(column) / n_steps for column in zip(*sums, strict=True)))
 
 
