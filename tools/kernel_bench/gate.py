@@ -13,8 +13,8 @@ from quicksurf.io import write_json
 
 # Medians of ratios of one build moved by up to a fifth between runs on two shared virtual cores.
 TOLERANCE = 0.25
-# Copy bandwidth on a shared machine is anything from 6 to 35 GB/s within one run; a scan that lost its vectors or its threads
-# loses two thirds.
+# Copy bandwidth on a shared machine is anything from 6 to 35 GB/s within one run; a scan that lost its vectors or its
+# threads loses two thirds.
 COPY_TOLERANCE = 0.5
 # The twins run on torch's threads, which a neighbour on one core slows down far more than ours.
 TWIN_TOLERANCE = 0.4
