@@ -124,35 +124,37 @@ def exclusive_sum(
 
 def inclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
     """y_i = Π_{j≤i} x_j in each chunk."""
-    outputs = torch.empty_like(inputs)
-    _native.prod_scan(chunk_starts, chunk_cnts, True, inputs.detach(), outputs)
-    return outputs
+    return _prod_scan(True, chunk_starts, chunk_cnts, inputs)
 
 
 def inclusive_prod_backward(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
 ) -> Tensor:
     """Gradient by x of `inclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
-    grad_inputs = torch.empty_like(inputs)
-    arrays = inputs.detach(), outputs.detach(), grad_outputs.detach(), grad_inputs
-    _native.prod_scan_backward(chunk_starts, chunk_cnts, True, *arrays)
-    return grad_inputs
+    return _prod_scan_backward(True, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
 
 
 def exclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
     """y_i = Π_{j<i} x_j in each chunk: the transmittance of x = 1 − α."""
-    outputs = torch.empty_like(inputs)
-    _native.prod_scan(chunk_starts, chunk_cnts, False, inputs.detach(), outputs)
-    return outputs
+    return _prod_scan(False, chunk_starts, chunk_cnts, inputs)
 
 
 def exclusive_prod_backward(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
 ) -> Tensor:
     """Gradient by x of `exclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
-    grad_inputs = torch.empty_like(inputs)
-    arrays = inputs.detach(), outputs.detach(), grad_outputs.detach(), grad_inputs
-    _native.prod_scan_backward(chunk_starts, chunk_cnts, False, *arrays)
+    return _prod_scan_backward(False, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
+
+
+def _prod_scan(inclusive: bool, starts: Tensor, counts: Tensor, inputs: Tensor) -> Tensor:
+    outputs = torch.empty_like(inputs)
+    _native.prod_scan(starts, counts, inclusive, inputs.detach(), outputs)
+    return outputs
+
+
+def _prod_scan_backward(inclusive: bool, starts: Tensor, counts: Tensor, *arrays: Tensor) -> Tensor:
+    grad_inputs = torch.empty_like(arrays[0])
+    _native.prod_scan_backward(starts, counts, inclusive, *(array.detach() for array in arrays), grad_inputs)
     return grad_inputs
 
 

@@ -8,6 +8,8 @@ the region, and l stays near a distance, so that sharpness and steps have a leng
 given by the schedule. The colour does not see the normal: normals would need a second derivative to train.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +28,19 @@ _TAPS = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
 def per_level_scale(model: ModelConfig) -> float:
     """Growth of the resolution from one level to the next."""
     return (model.finest_resolution / model.base_resolution) ** (1 / max(model.n_levels - 1, 1))
+
+
+def geometry_encoding(model: ModelConfig) -> dict[str, Any]:
+    """The geometry network's encoding of [x, (x + 1) / 2]: the position and a hash grid."""
+    grid = {
+        "otype": "HashGrid",
+        "n_levels": model.n_levels,
+        "n_features_per_level": model.n_features_per_level,
+        "log2_hashmap_size": model.log2_hashmap_size,
+        "base_resolution": model.base_resolution,
+        "per_level_scale": per_level_scale(model),
+    }
+    return {"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 3}, grid]}
 
 
 def taps_around(points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n*4 3"]:
@@ -47,19 +62,10 @@ class SurfaceField(nn.Module):
 
     def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
         super().__init__()
-        grid = {
-            "otype": "HashGrid",
-            "n_levels": model.n_levels,
-            "n_features_per_level": model.n_features_per_level,
-            "log2_hashmap_size": model.log2_hashmap_size,
-            "base_resolution": model.base_resolution,
-            "per_level_scale": per_level_scale(model),
-        }
-        position = {"otype": "Identity", "n_dims_to_encode": 3}
         self.geometry = backend.modules.NetworkWithInputEncoding(
             6,
             1 + N_GEOMETRY_FEATURES,
-            {"otype": "Composite", "nested": [position, grid]},
+            geometry_encoding(model),
             {
                 "otype": "FullyFusedMLP",
                 "n_neurons": model.n_neurons,

@@ -7,6 +7,7 @@ from pathlib import Path
 import nerfacc
 import pytest
 import torch
+from nerfacc_rays import rays
 from tolerances import SCAN32, relative
 from torch import Tensor
 
@@ -19,14 +20,6 @@ from quicksurf.backends import torch_scans
 def served():
     """nerfacc as the CPU back end leaves it."""
     backends.load("cpu")
-
-
-def rays(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Rays from around a sphere of radius 5 to near its centre; the first three along an axis."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-    directions[:3] = torch.eye(3)[:n]
-    return -5 * directions + 0.4 * torch.randn(n, 3, generator=generator), directions
 
 
 def sphere_estimator(levels: int) -> nerfacc.OccGridEstimator:

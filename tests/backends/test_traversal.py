@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nerfacc_rays import rays
 from tolerances import BOUNDARY
 from torch import Tensor
 
@@ -20,14 +21,6 @@ BOXES = torch.stack([BOX, 2 * BOX, 4 * BOX])
 def served():
     """nerfacc as the CPU back end leaves it."""
     backends.load("cpu")
-
-
-def rays(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Rays from around a sphere of radius 5 to near its centre; the first three along an axis."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
-    directions[:3] = torch.eye(3)[:n]
-    return -5 * directions + 0.4 * torch.randn(n, 3, generator=generator), directions
 
 
 def grids(levels: int, seed: int = 3) -> Tensor:

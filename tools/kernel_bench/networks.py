@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kernel_bench import counts, limits
-from kernel_bench.check import Mismatch, same_network
+from kernel_bench.check import same_network
 from kernel_bench.kernel import Kernel
 from quicksurf import backends
 from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.config import ModelConfig
-from quicksurf.model.field import N_GEOMETRY_FEATURES, SurfaceField, per_level_scale
+from quicksurf.model.field import N_GEOMETRY_FEATURES, SurfaceField, geometry_encoding
 
 N_RAYS, N_ON_RAY = 4096, 32
 _TWIN_POINTS = 1 << 15  # fewer, and the zeros of its table gradients would be most of its time
@@ -173,20 +173,9 @@ class TwoCalls(nn.Module):
 def two_calls(geometry: EncodedNetwork) -> TwoCalls:
     """The encoding and the network of the default geometry net one after the other, with the same parameters."""
     model, modules = ModelConfig(), backends.load("cpu").modules
-    grid = {
-        "otype": "HashGrid",
-        "n_levels": model.n_levels,
-        "n_features_per_level": model.n_features_per_level,
-        "log2_hashmap_size": model.log2_hashmap_size,
-        "base_resolution": model.base_resolution,
-        "per_level_scale": per_level_scale(model),
-    }
-    nested = [{"otype": "Identity", "n_dims_to_encode": 3}, grid]
-    encoding = modules.Encoding(6, {"otype": "Composite", "nested": nested})
+    encoding = modules.Encoding(6, geometry_encoding(model))
     config = {"n_neurons": model.n_neurons, "n_hidden_layers": 1, "activation": "ReLU"}
     network = modules.Network(encoding.n_output_dims, 1 + N_GEOMETRY_FEATURES, config)
-    if encoding.layout.parts != geometry.layout.parts:
-        raise Mismatch("the geometry net of model/field.py has another encoding now: change two_calls to it")
     weights, tables = geometry.params.detach().split([network.layout.n_params, encoding.layout.n_params])
     network.params.data.copy_(weights)
     encoding.params.data.copy_(tables)
