@@ -40,10 +40,11 @@ class Steps(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Sampled depths, in order along each ray; `lengths` is the stratum each sample stands for."""
+    """Sampled depths, in order along each ray."""
 
     ts: Float[Tensor, "m"]
-    lengths: Float[Tensor, "m"]
+    thicknesses: Float[Tensor, "m"]
+    """Of the stratum that each sample stands for: its length, times the slope of the logit on rays that cross it."""
     ray_indices: Int[Tensor, "m"]
     packed_info: Int[Tensor, "n 2"]
 

@@ -76,13 +76,13 @@ void run_search(const NetworkSpec& spec) {
     const std::vector<float> boxes{-1, -1, -1, 1, 1, 1, -2, -2, -2, 2, 2, 2}, near(N, 0.0f), far(N, 10.0f);
     const int resolution[3] = {8, 8, 8};
     const std::vector<float> jitter = values<float>(8 * N, 11);
-    std::vector<float> t_surface(N), t(8 * N), lengths(8 * N);
+    std::vector<float> t_surface(N), t(8 * N), thicknesses(8 * N);
     std::vector<int64_t> counts(N);
     kernels().sample_surface(spec, params.data(), 2,
                              {Grids(occupied.data(), boxes.data(), 2, resolution),
                               {N, origins.data(), directions.data(), near.data(), far.data()},
                               0.05f, 0.9f, 0.0f, 3, {0.1f, 5, 3}, jitter.data()},
-                             {hits.data(), t_surface.data(), counts.data(), t.data(), lengths.data()});
+                             {hits.data(), t_surface.data(), counts.data(), t.data(), thicknesses.data()});
     print("hits", hits);
     print("t_surface", t_surface);
     print("samples", t);

@@ -10,7 +10,7 @@ from quicksurf import _native
 from quicksurf.backends.cpu_networks import native_network
 from quicksurf.backends.cpu_rays import offsets_of
 from quicksurf.backends.modules import LogitNetwork
-from quicksurf.backends.torch_unisurf import N_SECANT
+from quicksurf.backends.torch_unisurf import ABSORPTION, N_SECANT, SHIFT
 from quicksurf.rays import Interval, Rays, Samples, Surface
 
 
@@ -28,7 +28,7 @@ def sample_surface(
     hits, t_surface = torch.empty(n_rays, dtype=torch.bool), torch.empty(n_rays)
     packed_info = torch.empty(n_rays, 2, dtype=torch.long)
     room = n_rays * (interval.n_interval + interval.n_front)
-    ts, lengths, ray_indices = torch.empty(room), torch.empty(room), torch.empty(room, dtype=torch.long)
+    ts, thicknesses, ray_indices = torch.empty(room), torch.empty(room), torch.empty(room, dtype=torch.long)
     n_samples, n_evaluations = _native.sample_surface(
         native_network(network.layout),
         network.params.detach(),
@@ -49,31 +49,34 @@ def sample_surface(
         t_surface,
         packed_info,
         ts,
-        lengths,
+        thicknesses,
         ray_indices,
     )
-    samples = Samples(ts[:n_samples], lengths[:n_samples], ray_indices[:n_samples], packed_info)
+    samples = Samples(ts[:n_samples], thicknesses[:n_samples], ray_indices[:n_samples], packed_info)
     return Surface(hits, t_surface, n_evaluations), samples
 
 
 def render_weight_from_logits(
-    logits: Tensor, packed_info: Tensor, sharpness: float, opacity: str
+    logits: Tensor, thicknesses: Tensor, packed_info: Tensor, sharpness: float, opacity: str
 ) -> tuple[Tensor, Tensor]:
     """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`."""
-    return _LogitWeights.apply(logits, offsets_of(packed_info), sharpness, opacity == "transmittance")  # type: ignore[return-value]
+    transmittance = opacity == "transmittance"
+    medium = (ABSORPTION * sharpness, SHIFT) if transmittance else (0.0, 0.0)
+    return _LogitWeights.apply(  # type: ignore[return-value]
+        logits, thicknesses, offsets_of(packed_info), (sharpness, transmittance, *medium)
+    )
 
 
 class _LogitWeights(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, offsets: Tensor, sharpness: float, transmittance: bool
+        ctx: Any, logits: Tensor, thicknesses: Tensor, offsets: Tensor, spec: tuple[float, bool, float, float]
     ) -> tuple[Tensor, Tensor]:
-        logits = logits.detach().contiguous()
+        logits, thicknesses = logits.detach().contiguous(), thicknesses.contiguous()
         depths, alphas, weights = (torch.empty_like(logits) for _ in range(3))
         opacities = logits.new_empty(len(offsets) - 1)
-        spec = sharpness, transmittance
-        _native.logit_weights_forward(offsets, logits, *spec, depths, alphas, weights, opacities)
-        ctx.save_for_backward(offsets, depths, alphas)
+        _native.logit_weights_forward(offsets, logits, thicknesses, *spec, depths, alphas, weights, opacities)
+        ctx.save_for_backward(offsets, thicknesses, depths, alphas)
         ctx.spec = spec
         return weights, opacities
 
@@ -82,8 +85,8 @@ class _LogitWeights(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad_weights: Tensor, grad_opacities: Tensor
     ) -> tuple[Tensor, None, None, None]:
-        offsets, depths, alphas = ctx.saved_tensors
+        offsets, thicknesses, depths, alphas = ctx.saved_tensors
         grad_logits = torch.empty_like(depths)
         grads = grad_weights.contiguous(), grad_opacities.contiguous()
-        _native.logit_weights_backward(offsets, depths, alphas, *ctx.spec, *grads, grad_logits)
+        _native.logit_weights_backward(offsets, thicknesses, depths, alphas, *ctx.spec, *grads, grad_logits)
         return grad_logits, None, None, None

@@ -14,6 +14,8 @@ from quicksurf.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
 N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
+ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see render/unisurf.py
+SHIFT = 0.6  # of κ l, so that light ends at l = 0 on the mean although it is absorbed before, too
 DISTANCE_SHARE = 0.5  # of |l| is clear of the surface: the logit may be twice as steep as a distance
 
 
@@ -34,7 +36,7 @@ def sample_surface(
     behind_interval = found.ts + half_widths + step_size
     far = torch.minimum(torch.where(found.hits, behind_interval, rays.far), rays.far)
     steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, far, step_size)
-    return found, interval_samples(steps, found.hits, found.ts, half_widths, interval, jitter)
+    return found, interval_samples(steps, found, half_widths, slopes, interval, jitter)
 
 
 def find_surface(
@@ -145,9 +147,9 @@ def _false_position(low: Tensor, high: Tensor, logit_low: Tensor, logit_high: Te
 
 def interval_samples(
     steps: Steps,
-    hits: Bool[Tensor, "n"],
-    t_surface: Float[Tensor, "n"],
+    found: Surface,
     half_widths: Float[Tensor, "n"],
+    slopes: Float[Tensor, "n"],
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> Samples:
@@ -155,10 +157,13 @@ def interval_samples(
 
     With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width
     of t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval
-    over S. `jitter` in [0, 1) places a sample in its stratum.
+    over S. `jitter` in [0, 1) places a sample in its stratum. A sample's thickness is its stratum's length times the
+    slope, kept within MIN_SLOPE and 1.
     """
     n_interval, n_front = interval.n_interval, interval.n_front
-    ts, lengths, rays = [], [], []
+    hits, t_surface = found.hits, found.ts
+    ts, thicknesses, rays = [], [], []
+    across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
     for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
         starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
         low = float(t_surface[ray] - half_widths[ray]) if hits[ray] else -torch.inf
@@ -175,34 +180,44 @@ def interval_samples(
             edges = spans.cumsum(0)
             index = torch.searchsorted(edges, quantiles).clamp_max(count - 1)
             ts.append(begins[index] + quantiles - (edges - spans)[index])
-            lengths.append(torch.full((number,), measure / number))
+            thicknesses.append(torch.full((number,), measure / number) * across[ray])
             rays += [ray] * number
             used += number
     ray_indices = torch.tensor(rays, dtype=torch.long)
     packed = pack_counts(torch.bincount(ray_indices, minlength=len(hits)))
     empty = [torch.zeros(0)]
-    return Samples(torch.cat(ts or empty), torch.cat(lengths or empty), ray_indices, packed)
+    return Samples(torch.cat(ts or empty), torch.cat(thicknesses or empty), ray_indices, packed)
 
 
 def render_weight_from_logits(
-    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """Weights of samples, and their sum on each ray, by one of the two readings of opacity in render/unisurf.py."""
     weights, _ = render_weight_from_alpha(
-        alphas_from_logits(logits, packed_info, sharpness, opacity), packed_info
+        alphas_from_logits(logits, thicknesses, packed_info, sharpness, opacity), packed_info
     )
     return weights, accumulate_along_rays(weights, None, packed_info)[:, 0]
 
 
 def alphas_from_logits(
-    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
 ) -> Float[Tensor, "m"]:
-    """α_i = 1 − exp(−max(0, s_i − p_i)) with s = softplus(κ l), and p the depth before or, for "occupancy", 0."""
-    depth = torch.nn.functional.softplus(sharpness * logits)
-    before = torch.zeros_like(depth)
-    if opacity == "transmittance":
+    """α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
+    if opacity == "occupancy":
+        gained = torch.nn.functional.softplus(sharpness * logits)
+    else:
+        depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
         begins, counts = packed_info.unbind(1)
         first = torch.zeros(len(depth), dtype=torch.bool, device=depth.device)
         first[begins[counts > 0]] = True
         before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-    return (1 - torch.exp(-torch.relu(depth - before))).clamp_max(MAX_ALPHA)
+        gained = torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
+    return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)

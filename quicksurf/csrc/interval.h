@@ -70,18 +70,19 @@ class Stretches {
     std::vector<Span> spans_;
 };
 
-// Writes the ray's samples and their strata's lengths to t and lengths, and returns their number.
+// Writes the ray's samples to t and, to thicknesses, their strata's lengths times the slope (1 without a surface): what the
+// logit gains over them. Returns their number.
 inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, float half_width,
-                         const float* jitter, float* t, float* lengths) {
+                         float slope, const float* jitter, float* t, float* thicknesses) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     int n = 0;
     const auto part = [&](float low, float high, int count) {
         const float measure = stretches.measure(low, high);
         if (!(measure > 0) || count == 0) return;
-        const float stratum = measure / count;
+        const float thickness = measure / count * (hit ? std::clamp(slope, MIN_SLOPE, 1.0f) : 1.0f);
         stretches.place(low, high, count, measure, jitter + n, [&](float sample) {
             t[n] = sample;
-            lengths[n++] = stratum;
+            thicknesses[n++] = thickness;
         });
     };
     if (!hit) {

@@ -46,21 +46,22 @@ struct SampleSlots {
     uint8_t* hits;     // [n_rays]
     float* t_surface;  // [n_rays], 0 without a hit
     int64_t* counts;   // [n_rays]
-    float *t, *lengths;
+    float *t, *thicknesses;
 };
 
 struct OpacitySpec {
     double sharpness;
     bool transmittance;  // how opacity follows from occupancy: see opacity.h
+    double absorption, shift;
 };
 
 template <class T>
 struct OpacityKernels {
     // See opacity.h for shapes.
-    void (*forward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* logits, T* depths, T* alphas,
-                    T* weights, T* opacities);
-    void (*backward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* depths, const T* alphas,
-                     const T* grad_weights, const T* grad_opacities, T* grad_logits);
+    void (*forward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* logits, const T* thicknesses,
+                    T* depths, T* alphas, T* weights, T* opacities);
+    void (*backward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* thicknesses, const T* depths,
+                     const T* alphas, const T* grad_weights, const T* grad_opacities, T* grad_logits);
 };
 
 struct Kernels {

@@ -180,8 +180,8 @@ class SearchTask {
         const size_t r = lane.ray, slot = r * search_.interval.n_samples();
         slots_.hits[r] = hit;
         slots_.t_surface[r] = t;
-        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, search_.jitter + slot, slots_.t + slot,
-                                         slots_.lengths + slot);
+        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope, search_.jitter + slot, slots_.t + slot,
+                                         slots_.thicknesses + slot);
     }
 
     const FusedNetwork<float>& network_;

@@ -118,7 +118,7 @@ class Renderer:
         """
         accumulate = self.backend.rays.accumulate_along_rays
         weights, opacities = self.backend.unisurf.render_weight_from_logits(
-            logits, samples.packed_info, settings.sharpness, settings.opacity
+            logits, samples.thicknesses, samples.packed_info, settings.sharpness, settings.opacity
         )
         visible = weights.detach() > _VISIBLE_WEIGHT
         index = torch.nonzero(visible)[:, 0]

@@ -147,7 +147,7 @@ def sample_surface(make: Maker) -> dict:
         "t_surface": np.zeros(make.n, np.float32),
         "packed_info": np.zeros((make.n, 2), np.int64),
         "t": np.zeros(m, np.float32),
-        "lengths": np.zeros(m, np.float32),
+        "thicknesses": np.zeros(m, np.float32),
         "ray_indices": np.zeros(m, np.int64),
     }
     samples = {"n_interval": 3, "n_front": 2, "jitter": make.values(make.n, 5, dtype="f4")}
@@ -160,7 +160,8 @@ def logit_weights(make: Maker, **arrays: str) -> dict:
     offsets = make.offsets(make.counts())
     sizes = {"sample": int(offsets[-1]), "ray": make.n}
     values = {name: make.values(sizes[per]) for name, per in arrays.items()}
-    return {"offsets": offsets, "sharpness": 20.0, "transmittance": True} | values
+    medium = {"absorption": 3.0, "shift": 0.6}
+    return {"offsets": offsets, "sharpness": 20.0, "transmittance": True} | medium | values
 
 
 def packed(make: Maker, *names: str) -> dict:
@@ -244,13 +245,20 @@ BINDINGS = {
     "logit_weights_forward": (
         _native.logit_weights_forward,
         lambda make: logit_weights(
-            make, logits="sample", depths="sample", alphas="sample", weights="sample", opacities="ray"
+            make,
+            logits="sample",
+            thicknesses="sample",
+            depths="sample",
+            alphas="sample",
+            weights="sample",
+            opacities="ray",
         ),
     ),
     "logit_weights_backward": (
         _native.logit_weights_backward,
         lambda make: logit_weights(
             make,
+            thicknesses="sample",
             depths="sample",
             alphas="sample",
             grad_weights="sample",

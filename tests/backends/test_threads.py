@@ -17,7 +17,9 @@ def work():
     counts = torch.full((5000,), 8)
     packed = pack_counts(counts)
     logits = 0.1 * torch.randn(40000, generator=torch.Generator().manual_seed(0))
-    return cpu_unisurf.render_weight_from_logits(logits, packed, 20.0, "transmittance")[0]
+    return cpu_unisurf.render_weight_from_logits(
+        logits, torch.full_like(logits, 0.01), packed, 20.0, "transmittance"
+    )[0]
 
 
 def test_the_number_of_threads_is_bounded():

@@ -172,7 +172,7 @@ def test_native_samples_equal_their_twins(name):
     a, b = same[native.ray_indices], same[twin.ray_indices]
     assert torch.equal(native.ray_indices[a], twin.ray_indices[b])
     close = (native.ts[a] - twin.ts[b]).abs() < 1e2 * BOUNDARY
-    close &= (native.lengths[a] - twin.lengths[b]).abs() < 1e2 * BOUNDARY
+    close &= (native.thicknesses[a] - twin.thicknesses[b]).abs() < 1e2 * BOUNDARY
     assert float(close.float().mean()) > 0.98  # a step more or less at a cell's edge moves the strata
 
 
@@ -223,8 +223,12 @@ def test_the_interval_is_wider_where_a_ray_grazes_the_surface(backend):
     slopes = (1 - (offsets / RADIUS) ** 2).sqrt()
     assert bool(found.hits.all())
     for ray, (begin, count) in enumerate(samples.packed_info.tolist()):
-        half_width = 0.5 * float(samples.lengths[begin : begin + count].sum())
+        part = slice(begin, begin + count)
+        half_width = 0.5 * float(samples.ts[part][-1] - samples.ts[part][0]) * count / (count - 1)
         assert half_width == pytest.approx(0.03 / float(slopes[ray]), rel=0.12)  # of a chord over one step
+        assert float(samples.thicknesses[part].sum()) == pytest.approx(
+            0.06, rel=1e-3
+        )  # of the logit, at any angle
 
 
 def test_a_surface_behind_a_gap_of_empty_cells_is_where_they_end(backend):

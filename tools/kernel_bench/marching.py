@@ -110,7 +110,7 @@ def _check_search(march: March, fields: dict[str, SurfaceField]) -> None:
         raise Mismatch("surface search: other numbers of samples than in the torch twin")
     same("surface search", found.ts, expected.ts, BOUNDARY)
     same("samples, depths", samples.ts, expected_samples.ts, BOUNDARY)
-    same("samples, lengths", samples.lengths, expected_samples.lengths, BOUNDARY)
+    same("samples, lengths", samples.thicknesses, expected_samples.thicknesses, BOUNDARY)
 
 
 def _traverse(march: March) -> Kernel:

@@ -17,7 +17,7 @@ from quicksurf.rays import pack_counts
 _N_RAYS, _PER_RAY = 1 << 15, 24
 _SCAN = _N_RAYS * _PER_RAY
 _ADAM_VALUES = 1 << 22  # a table of 16 levels of 2^17 entries of 2 features
-_SHARPNESS, _OPACITY = 100.0, "transmittance"
+_SHARPNESS, _OPACITY, _THICKNESS = 100.0, "transmittance", 0.01
 
 
 def kernels() -> list[Kernel]:
@@ -58,11 +58,12 @@ def _weights() -> list[Kernel]:
 def _logit_weights() -> list[Kernel]:
     unisurf, packed = backends.load("cpu").unisurf, _packed(_N_RAYS)
     logits = (0.05 * torch.randn(_SCAN)).requires_grad_()
-    outputs = unisurf.render_weight_from_logits(logits, packed, _SHARPNESS, _OPACITY)
+    thicknesses = torch.full_like(logits.detach(), _THICKNESS)
+    outputs = unisurf.render_weight_from_logits(logits, thicknesses, packed, _SHARPNESS, _OPACITY)
     grads = torch.rand(_SCAN), torch.rand(_N_RAYS)
 
     def run() -> object:
-        return unisurf.render_weight_from_logits(logits.detach(), packed, _SHARPNESS, _OPACITY)
+        return unisurf.render_weight_from_logits(logits.detach(), thicknesses, packed, _SHARPNESS, _OPACITY)
 
     def back() -> object:
         return torch.autograd.grad(outputs, logits, grads, retain_graph=True)
@@ -116,10 +117,11 @@ def _check_weights() -> None:
 
 def _check_logit_weights() -> None:
     logits, packed = 0.05 * torch.randn(1000 * _PER_RAY), _packed(1000)
+    thicknesses = torch.full_like(logits, _THICKNESS)
     grads = torch.rand_like(logits), torch.rand(1000)
 
     def run(backend: Backend, leaf: Tensor) -> tuple[Tensor, ...]:
-        return backend.unisurf.render_weight_from_logits(leaf, packed, _SHARPNESS, _OPACITY)
+        return backend.unisurf.render_weight_from_logits(leaf, thicknesses, packed, _SHARPNESS, _OPACITY)
 
     _same_scans("render_weight_from_logits", (logits,), grads, run)
 
