@@ -15,7 +15,9 @@ N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below 
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
 ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see render/unisurf.py
-SHIFT = 0.6  # of κ l, so that light ends at l = 0 on the mean although it is absorbed before, too
+SHIFT = (
+    1.1  # of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
+)
 DISTANCE_SHARE = 0.5  # of |l| is clear of the surface: the logit may be twice as steep as a distance
 
 

@@ -6,12 +6,12 @@ With z_i = κ l(x_i) and o_i = sigmoid(z_i) along a ray, two readings of opacity
     transmittance  α_i = 1 − exp(−max(0, s_i − s_{i−1}) − a κ δ_i s_i),  s_i = softplus(z_i − b),  s_{−1} = 0
 
 The first depends on how many samples fall in soft matter, so the same field renders differently when pruning
-changes their number, and its level set lies behind where light stops. The second reads 1 − o = e^(−s) as what passes: over
-a rise the first term's weights sum to the o it reaches, whatever the sampling. Alone, it lets light leak through
-matter whose logit does not keep rising, and asks nothing of samples where o falls, so that a wrong surface is not
-carved away (dtu_scan24: −3 dB). The second term therefore absorbs inside: δ_i is the thickness of the sample's
-stratum across the surface, so that the same field looks the same at every angle and sampling. It moves the mean end
-of light outwards by a constant in z, which b takes back.
+changes their number, and its level set lies behind where light stops. The second reads 1 − o = e^(−s) as what
+passes: over a rise the first term's weights sum to the o it reaches, whatever the sampling. Alone, it lets light leak
+through matter whose logit does not keep rising, and asks nothing of samples where o falls, so that a wrong surface is
+not carved away (dtu_scan24 loses 3 dB). The second term therefore absorbs inside: δ_i is the thickness of the
+sample's stratum across the surface, so that a field looks the same at every angle and sampling. It moves the end of
+light outwards by a constant in z, which b takes back.
 """
 
 import torch
