@@ -14,8 +14,10 @@ from torch import Tensor
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.config import Config
+from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
+from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
@@ -33,6 +35,7 @@ _FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
+_OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
 
 
 class FitStatus(NamedTuple):
@@ -114,6 +117,9 @@ class Trainer:
         self._cameras = self.result.roi_cameras()
         self._bank = PixelBank.of(scene, self._train, masked)
         self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
+        self._outlines = Outlines.of(scene.masks, self._train) if masked else None
+        if masked:
+            self._restrict_to_hull(scene)
         self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
@@ -129,11 +135,16 @@ class Trainer:
         with torch.no_grad():
             result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
         batch, rays = self._draw()
+        outline, outline_rays = self._draw_outline()
         behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
-        rendering = result.renderer.render(rays, settings, self._generator, behind, self._probe)
-        colors = result.appearance(rendering.colors, batch.image_indices)
+        rendering = self._render(rays, outline_rays, settings, behind)
+        colors = result.appearance(rendering.colors[: len(batch.colors)], batch.image_indices)
         targets = _over(batch, behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        if outline is not None:
+            opacities = rendering.opacities[len(batch.colors) :]
+            weight = self._config.train.silhouette_weight
+            loss = loss + weight * losses.silhouette_loss(opacities, outline.inside)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -184,6 +195,29 @@ class Trainer:
         settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
         return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
 
+    def _restrict_to_hull(self, scene: Scene) -> None:
+        """Leave empty what the masks of the training views do not allow."""
+        index = torch.tensor(self._train)
+        masks = [mask for mask in (scene.masks[i] for i in self._train) if mask is not None]
+        grid = self.result.renderer.grid
+        grid.restrict(room_for_object(self._cameras.select(index), masks, len(grid.occupied)))
+
+    def _render(
+        self, rays: Rays, more: Rays | None, settings: RenderSettings, behind: Float[Tensor, "n 3"] | None
+    ) -> Rendering:
+        """Render `rays` over `behind`, and after them those that only their opacity is wanted of."""
+        if more is not None and behind is not None:
+            rays = Rays(*(torch.cat(parts) for parts in zip(rays, more, strict=True)))
+            behind = torch.cat([behind, torch.zeros_like(more.origins)])
+        return self.result.renderer.render(rays, settings, self._generator, behind, self._probe)
+
+    def _draw_outline(self) -> tuple[OutlineBatch | None, Rays | None]:
+        """Points along the outlines of the masks and their rays, if there are masks."""
+        if self._outlines is None:
+            return None, None
+        batch = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
+        return batch, roi_rays(self._cameras, batch.image_indices, batch.pixels)
+
     def _draw(self) -> tuple[PixelBatch, Rays]:
         """Random training pixels and their rays; half of those that miss the region of interest are left out."""
         batch = self._bank.draw(self._n_rays, self._generator)
@@ -191,7 +225,10 @@ class Trainer:
         meets = rays.near < rays.far
         lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
-        index = torch.nonzero(meets | lenient if useful else meets)[:, 0]
+        kept = meets | lenient if useful else meets
+        if batch.masks is not None:  # a pixel on an outline has the colour of both sides
+            kept &= (batch.masks - 0.5).abs() >= 0.5 - CERTAIN
+        index = torch.nonzero(kept)[:, 0]
         return batch.select(index), Rays(*(part[index] for part in rays))
 
     def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
