@@ -15,9 +15,9 @@ def color_loss(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> F
 def silhouette_loss(opacities: Float[Tensor, "n"], inside: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Binary cross-entropy of opacity against the mask, as in IDR (Yariv et al. 2020, eq. 7).
 
-    In the largest logit that a ray meets it is softplus(∓κ l): a ray that misses the object by much pulls as much as one
-    that misses it by little, where |O − inside| would not pull at all; so dents are filled and gaps opened at any κ. A
-    ray that is opaque to six digits no longer pulls: single precision does not tell how far its logit is from 0.
+    In the largest logit that a ray meets it is softplus(∓κ l): a ray that misses the object by much pulls as much as
+    one that misses it by little, where |O − inside| would not pull at all; so dents are filled and gaps opened at any
+    κ. A ray that is opaque to six digits no longer pulls: single precision does not tell how far its logit is from 0.
     """
     if not len(inside):
         return opacities.sum()

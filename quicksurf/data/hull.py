@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
@@ -57,7 +57,7 @@ def _centers(resolution: int) -> Float[Tensor, "n 3"]:
 def _allowed(
     cameras: Cameras, outside: Sequence[Float[Tensor, "_ _"]], centers: Float[Tensor, "n 3"], reach: float
 ) -> Bool[Tensor, "n"]:
-    """Whether at most one in twenty of the masks that see a ball of radius `reach` shows nothing of the object there."""
+    """Whether at most one in twenty of the masks that see a ball of radius `reach` shows nothing there."""
     n_seen, n_against = torch.zeros(len(centers)), torch.zeros(len(centers))
     alive = torch.arange(len(centers))
     for view, distances in enumerate(outside):
@@ -79,7 +79,7 @@ def _votes(
     """Which centres are in the frame, and which of these have no object within `reach`."""
     pixels, depths = project(cameras, view, centers)
     seen = (depths > reach) & (pixels >= 0).all(1) & (pixels < cameras.sizes[view]).all(1)
-    index: Int[Tensor, "s"] = torch.nonzero(seen)[:, 0]
+    index = torch.nonzero(seen)[:, 0]
     columns, rows = pixels[index].long().unbind(1)
     radius = reach * cameras.intrinsics[view, :2].max() / (depths[index] - reach) + _MARGIN_PIXELS
     against = torch.zeros_like(seen)

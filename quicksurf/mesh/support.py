@@ -20,9 +20,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 _N_POINTS = 3000  # of the surface, by area: shares are known to 1 %
-_N_PLANES = 1500  # through three of them: a plane that is a quarter of the surface is met twenty times
+_N_PLANES = 1500  # through three of them: a plane that is a tenth of the surface is met fifty times
+_ALIKE = 0.9  # cosine between the normals of the three
 _NEAR = 0.02  # of the ROI's radius: a table at the end of a short fit is rough to about 1 %
-_LEAST_SHARE = 0.1  # of the surface lies in the plane
+_LEAST_SHARE = 0.05  # of the surface lies in the plane
 _ALIGNED = 0.7  # cosine between the plane's normal and the surface's
 _CAMERAS_ABOVE = 0.9
 _BELOW = 0.2  # of what is not in the plane may lie below: undersides and noise
@@ -107,7 +108,7 @@ def _largest_plane(
     points: Float64[np.ndarray, "n 3"], normals: Float64[np.ndarray, "n 3"], eyes: Float64[np.ndarray, "c 3"]
 ) -> Support | None:
     """The plane near which the most points with like normals lie, of those below the cameras and the rest (RANSAC)."""
-    a, b, c = points[np.random.default_rng(1).integers(len(points), size=(3, _N_PLANES))]
+    a, b, c = _like_triples(points, normals)
     crosses = np.cross(b - a, c - a)
     lengths = np.linalg.norm(crosses, axis=1)
     valid = lengths > 1e-3
@@ -127,6 +128,17 @@ def _largest_plane(
         return None
     best = int(n_near.argmax())
     return _fitted(Support(directions[best], float(offsets[best]), 0.0), points, normals)
+
+
+def _like_triples(
+    points: Float64[np.ndarray, "n 3"], normals: Float64[np.ndarray, "n 3"]
+) -> tuple[Float64[np.ndarray, "p 3"], Float64[np.ndarray, "p 3"], Float64[np.ndarray, "p 3"]]:
+    """Random points, each with two others that face the same way: a small table is met as often as a large one."""
+    random = np.random.default_rng(1)
+    first = random.integers(len(points), size=_N_PLANES)
+    alike = normals[first] @ normals.T > _ALIKE
+    second, third = ((alike * random.random(alike.shape, np.float32)).argmax(1) for _ in range(2))
+    return points[first], points[second], points[third]
 
 
 def _fitted(
