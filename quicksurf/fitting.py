@@ -117,7 +117,7 @@ class Trainer:
         self._cameras = self.result.roi_cameras()
         self._bank = PixelBank.of(scene, self._train, masked)
         self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
-        self._outlines = Outlines.of(scene.masks, self._train) if masked else None
+        self._outlines = Outlines.of(scene.masks, self._train if masked else [])
         if masked:
             self._restrict_to_hull(scene)
         self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
@@ -136,15 +136,16 @@ class Trainer:
             result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
         batch, rays = self._draw()
         outline, outline_rays = self._draw_outline()
-        behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
-        rendering = self._render(rays, outline_rays, settings, behind)
-        colors = result.appearance(rendering.colors[: len(batch.colors)], batch.image_indices)
-        targets = _over(batch, behind)
+        all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
+        behind = (
+            None if batch.masks is None else torch.rand(all_rays.origins.shape, generator=self._generator)
+        )
+        rendering = result.renderer.render(all_rays, settings, self._generator, behind, self._probe)
+        colors = result.appearance(rendering.colors[:n], batch.image_indices)
+        targets = _over(batch, None if behind is None else behind[:n])
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
-        if outline is not None:
-            opacities = rendering.opacities[len(batch.colors) :]
-            weight = self._config.train.silhouette_weight
-            loss = loss + weight * losses.silhouette_loss(opacities, outline.inside)
+        weight = self._config.train.silhouette_weight
+        loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -197,26 +198,13 @@ class Trainer:
 
     def _restrict_to_hull(self, scene: Scene) -> None:
         """Leave empty what the masks of the training views do not allow."""
-        index = torch.tensor(self._train)
-        masks = [mask for mask in (scene.masks[i] for i in self._train) if mask is not None]
-        grid = self.result.renderer.grid
-        grid.restrict(room_for_object(self._cameras.select(index), masks, len(grid.occupied)))
+        cameras, grid = self._cameras.select(torch.tensor(self._train)), self.result.renderer.grid
+        grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
 
-    def _render(
-        self, rays: Rays, more: Rays | None, settings: RenderSettings, behind: Float[Tensor, "n 3"] | None
-    ) -> Rendering:
-        """Render `rays` over `behind`, and after them those that only their opacity is wanted of."""
-        if more is not None and behind is not None:
-            rays = Rays(*(torch.cat(parts) for parts in zip(rays, more, strict=True)))
-            behind = torch.cat([behind, torch.zeros_like(more.origins)])
-        return self.result.renderer.render(rays, settings, self._generator, behind, self._probe)
-
-    def _draw_outline(self) -> tuple[OutlineBatch | None, Rays | None]:
-        """Points along the outlines of the masks and their rays, if there are masks."""
-        if self._outlines is None:
-            return None, None
-        batch = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
-        return batch, roi_rays(self._cameras, batch.image_indices, batch.pixels)
+    def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
+        """Points along the outlines of the masks and their rays; none without masks."""
+        points = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
+        return points, roi_rays(self._cameras, points.image_indices, points.pixels)
 
     def _draw(self) -> tuple[PixelBatch, Rays]:
         """Random training pixels and their rays; half of those that miss the region of interest are left out."""

@@ -23,15 +23,17 @@ _COARSER = 4  # cells of the first pass are this many times longer: most of the 
 
 
 def room_for_object(
-    cameras: Cameras, masks: Sequence[UInt8[np.ndarray, "_ _"]], resolution: int
+    cameras: Cameras, masks: Sequence[UInt8[np.ndarray, "_ _"] | None], resolution: int
 ) -> Bool[Tensor, "r r r"]:
     """The cells of [−1, 1]³ that the masks allow; `cameras` are in the frame where the ROI is the unit ball.
 
     Empty and full masks bound nothing and are left out. All cells are allowed without masks that bound anything.
     """
-    used = [index for index, mask in enumerate(masks) if mask.min() <= 127 < mask.max()]
-    outside = [distance_outside(masks[index]) for index in used]
-    cameras = cameras.select(torch.tensor(used, dtype=torch.long))
+    bounding = {
+        i: mask for i, mask in enumerate(masks) if mask is not None and mask.min() <= 127 < mask.max()
+    }
+    outside = [distance_outside(mask) for mask in bounding.values()]
+    cameras = cameras.select(torch.tensor(list(bounding), dtype=torch.long))
     coarse = -(-resolution // _COARSER)
     centers = _centers(coarse)
     allowed = _allowed(cameras, outside, centers, np.sqrt(3) / coarse).view(coarse, coarse, coarse)

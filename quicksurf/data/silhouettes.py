@@ -42,7 +42,8 @@ class Outlines:
     @classmethod
     def of(cls, masks: Sequence[UInt8[np.ndarray, "_ _"] | None], image_indices: Sequence[int]) -> "Outlines":
         """Those of the given images, which all have masks; a mask of one value has none."""
-        parts = [_outline_of(index, masks[index]) for index in image_indices]
+        nothing = torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 3, 3, dtype=torch.uint8)
+        parts = [nothing, *(_outline_of(index, masks[index]) for index in image_indices)]
         return cls(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def __len__(self) -> int:
@@ -66,7 +67,8 @@ def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2."""
     inside = mask > 127
     around = np.ones((3, 3), bool)
-    return ndimage.binary_dilation(inside, around) & ~ndimage.binary_erosion(inside, around, border_value=1)
+    inner = np.asarray(ndimage.binary_erosion(inside, around, border_value=1))
+    return np.asarray(ndimage.binary_dilation(inside, around)) & np.logical_not(inner)
 
 
 def _outline_of(
