@@ -101,6 +101,8 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         formats=command.format,
         resolution=command.resolution,
         faces=command.faces,
+        keep=command.keep,
+        watertight=command.watertight or None,
         preset=command.preset,
         backend=_backend_name(command.device, command.backend),
         seed=command.seed,
@@ -122,15 +124,17 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
 def _mesh(command: "Mesh") -> int:
     from quicksurf import surfaces
 
-    files = surfaces.run_mesh(
+    files, report = surfaces.run_mesh(
         command.run,
         formats=command.format,
         resolution=command.resolution,
         faces=command.faces,
+        keep=command.keep,
+        watertight=command.watertight or None,
         output=command.output,
         backend=command.backend,
     )
-    _print_lines(str(path) for path in files)
+    _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0
 
 

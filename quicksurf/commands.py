@@ -13,6 +13,7 @@ import tyro
 DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
+Keep = Literal["object", "scene"]
 BackendName = Literal["auto", "cpu", "torch"]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
@@ -44,6 +45,10 @@ class Fit:
     """Grid cells along the ROI's diameter when the mesh is extracted."""
     faces: Annotated[int | None, _option("N", "(default: all)")] = None
     """Simplify the mesh to at most this many faces."""
+    keep: Annotated[Keep | None, _option("object|scene", "(default: object)")] = None
+    """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
+    watertight: Flag = False
+    """Close all holes, with surface that no camera saw; what is added is said."""
     preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Literal["auto", "cpu"] = "auto"
@@ -70,6 +75,10 @@ class Mesh:
     """Grid cells along the ROI's diameter."""
     faces: Annotated[int | None, _option("N", "(default: the run's)")] = None
     """Simplify the mesh to at most this many faces; 0 keeps all."""
+    keep: Annotated[Keep | None, _option("object|scene", "(default: the run's)")] = None
+    """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
+    watertight: Flag = False
+    """Close all holes, with surface that no camera saw; what is added is said."""
     output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
     """Folder for the files."""
     backend: BackendName = "auto"

@@ -97,6 +97,8 @@ class TrainConfig:
     """Surface points of a step that the losses on the logit's gradient look at."""
     smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
     eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
+    silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
+    """Of masks, where there are any: opacity against which side of the outline a ray is on."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class MeshConfig:
     """Grid cells along the ROI's diameter."""
     faces: Annotated[int, Between(4, 100_000_000, or_zero=True)] = 0
     """Largest number of faces; 0 keeps all. A closed surface has at least four."""
+    keep: Literal["object", "scene"] = "object"
+    """Whether the table that the object stands on is cut off, where one is recognised."""
+    watertight: bool = False
+    """Whether holes are closed, with surface that no camera saw."""
 
 
 @dataclass(frozen=True)

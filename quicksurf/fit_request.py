@@ -28,6 +28,8 @@ class FitRequest:
     formats: tuple[str, ...] = ("ply",)
     resolution: int | None = None
     faces: int | None = None
+    keep: str | None = None
+    watertight: bool | None = None
     preset: str | None = None
     backend: str = "auto"
     seed: int | None = None
@@ -108,7 +110,7 @@ def resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None
     if resumed is None:
         seed = {} if request.seed is None else {"train.seed": request.seed}
         config = load_config(request.preset, seed)
-        return with_mesh(config, request.resolution, request.faces)
+        return _with_mesh_of(request, config)
     _refuse_changes(request, run)
     kept = run.path / "config.toml"
     config = load_config(kept, {}) if kept.exists() else resumed.config
@@ -117,8 +119,12 @@ def resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None
             f"{kept} is not what the run was fitted with: delete it to go on with the settings of the checkpoint, or "
             f"fit anew with --preset {kept} and another --output"
         )
-    resumed.config = with_mesh(config, request.resolution, request.faces)
+    resumed.config = _with_mesh_of(request, config)
     return resumed.config
+
+
+def _with_mesh_of(request: FitRequest, config: Config) -> Config:
+    return with_mesh(config, request.resolution, request.faces, request.keep, request.watertight)
 
 
 def _refuse_changes(request: FitRequest, run: Run) -> None:

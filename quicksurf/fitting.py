@@ -14,8 +14,10 @@ from torch import Tensor
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.config import Config
+from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
+from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
@@ -33,6 +35,7 @@ _FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
+_OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
 
 
 class FitStatus(NamedTuple):
@@ -114,6 +117,9 @@ class Trainer:
         self._cameras = self.result.roi_cameras()
         self._bank = PixelBank.of(scene, self._train, masked)
         self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
+        self._outlines = Outlines.of(scene.masks, self._train if masked else [])
+        if masked:
+            self._restrict_to_hull(scene)
         self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
@@ -129,11 +135,17 @@ class Trainer:
         with torch.no_grad():
             result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
         batch, rays = self._draw()
-        behind = None if batch.masks is None else torch.rand(batch.colors.shape, generator=self._generator)
-        rendering = result.renderer.render(rays, settings, self._generator, behind, self._probe)
-        colors = result.appearance(rendering.colors, batch.image_indices)
-        targets = _over(batch, behind)
+        outline, outline_rays = self._draw_outline()
+        all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
+        behind = (
+            None if batch.masks is None else torch.rand(all_rays.origins.shape, generator=self._generator)
+        )
+        rendering = result.renderer.render(all_rays, settings, self._generator, behind, self._probe)
+        colors = result.appearance(rendering.colors[:n], batch.image_indices)
+        targets = _over(batch, None if behind is None else behind[:n])
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        weight = self._config.train.silhouette_weight
+        loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -184,6 +196,16 @@ class Trainer:
         settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
         return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
 
+    def _restrict_to_hull(self, scene: Scene) -> None:
+        """Leave empty what the masks of the training views do not allow."""
+        cameras, grid = self._cameras.select(torch.tensor(self._train)), self.result.renderer.grid
+        grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
+
+    def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
+        """Points along the outlines of the masks and their rays; none without masks."""
+        points = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
+        return points, roi_rays(self._cameras, points.image_indices, points.pixels)
+
     def _draw(self) -> tuple[PixelBatch, Rays]:
         """Random training pixels and their rays; half of those that miss the region of interest are left out."""
         batch = self._bank.draw(self._n_rays, self._generator)
@@ -191,7 +213,10 @@ class Trainer:
         meets = rays.near < rays.far
         lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
-        index = torch.nonzero(meets | lenient if useful else meets)[:, 0]
+        kept = meets | lenient if useful else meets
+        if batch.masks is not None:  # a pixel on an outline has the colour of both sides
+            kept &= (batch.masks - 0.5).abs() >= 0.5 - CERTAIN
+        index = torch.nonzero(kept)[:, 0]
         return batch.select(index), Rays(*(part[index] for part in rays))
 
     def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:

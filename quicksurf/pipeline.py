@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from quicksurf.errors import OutputError, QuicksurfError
 from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.io import write_text
+from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
@@ -123,6 +124,7 @@ def describe(result: FitResult) -> list[str]:
         *(f"{result.run.path / name}" for name in summary["files"]),
         f"{summary['faces']:,} faces; {summary['registered']} of {summary['photos']} photos used; "
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
+        summary["surface"],
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
     ]
 
@@ -132,9 +134,10 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
-    mesh, files = _mesh(session, reconstruction)
+    mesh, report, files = _mesh(session, reconstruction)
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
+    summary.update(mesh=asdict(report), surface=report.describe())
     summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     if session.unsaved is not None:
@@ -228,7 +231,7 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
         session.warn(f"checkpoint not saved: {error}")
 
 
-def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list[Path]]:
+def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, MeshReport, list[Path]]:
     """Make and write the mesh, coarser than configured, or asked for, if the time left demands it."""
     session.reporter.stage("mesh")
     config = session.config.mesh
@@ -239,7 +242,7 @@ def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, list
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-    return mesh, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
+    return mesh, report, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
 
 
 def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) -> dict[str, Any]:

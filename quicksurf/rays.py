@@ -24,6 +24,10 @@ class Rays(NamedTuple):
         origins, directions = (rows.index_select(0, ray_indices) for rows in self[:2])
         return torch.addcmul(origins, ts[:, None], directions)
 
+    def followed_by(self, others: "Rays") -> "Rays":
+        """These rays and then `others`."""
+        return Rays(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
+
 
 class Steps(NamedTuple):
     """March steps that lie in occupied cells, in order along each ray."""

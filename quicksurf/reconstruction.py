@@ -98,7 +98,7 @@ class Reconstruction:
         seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
-        return mesh.to_world(self.roi.center, self.roi.radius), report
+        return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
 
     def advance(self, progress: float) -> None:
         """Take up the state of the schedules at `progress`."""

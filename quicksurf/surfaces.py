@@ -8,7 +8,7 @@ from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
 from quicksurf.errors import SurfaceError
-from quicksurf.mesh.build import MeshOptions
+from quicksurf.mesh.build import MeshOptions, MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.runs import open_run
@@ -27,10 +27,12 @@ def run_mesh(
     formats: tuple[str, ...] = ("ply",),
     resolution: int | None = None,
     faces: int | None = None,
+    keep: str | None = None,
+    watertight: bool | None = None,
     output: Path | None = None,
     backend: str = "auto",
-) -> list[Path]:
-    """Extract the mesh of a run again; return the files written.
+) -> tuple[list[Path], MeshReport]:
+    """Extract the mesh of a run again; return the files written, and what was done. None: as the run says.
 
     Raises:
         ConfigError: if an option cannot be used.
@@ -41,10 +43,10 @@ def run_mesh(
     run = open_run(folder)
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(backend))
-        mesh_config = with_mesh(reconstruction.config, resolution, faces).mesh
-        mesh, _ = reconstruction.mesh(mesh_options(mesh_config, None))
+        mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
+        mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-        return write_mesh(mesh, output or run.path, "mesh", formats)
+        return write_mesh(mesh, output or run.path, "mesh", formats), report
 
 
 def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
@@ -61,15 +63,22 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
         raise SurfaceError(f"the field stayed the sphere it began as, half the ROI {_ball(roi)}; {ADVICE}")
 
 
-def with_mesh(config: Config, resolution: int | None, faces: int | None) -> Config:
+def with_mesh(
+    config: Config, resolution: int | None, faces: int | None, keep: str | None, watertight: bool | None
+) -> Config:
     """The configuration with the mesh options that were given, checked like any setting."""
-    given = {"mesh.resolution": resolution, "mesh.faces": faces}
+    given = {
+        "mesh.resolution": resolution,
+        "mesh.faces": faces,
+        "mesh.keep": keep,
+        "mesh.watertight": watertight,
+    }
     return with_settings(config, {key: value for key, value in given.items() if value is not None})
 
 
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
     """The options of an extraction that may take `seconds`; None: as long as it needs."""
-    return MeshOptions(config.resolution, config.faces or None, seconds)
+    return MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)
 
 
 def _ball(roi: Roi) -> str:

@@ -266,7 +266,7 @@ def test_damaged_summary_is_said(run: Run, text: str) -> None:
 
 
 def test_mesh_again_finer_and_simplified(fitted: FitResult, tmp_path: Path) -> None:
-    files = run_mesh(fitted.run.path, formats=("stl",), resolution=96, faces=400, output=tmp_path)
+    files, _ = run_mesh(fitted.run.path, formats=("stl",), resolution=96, faces=400, output=tmp_path)
     assert files == [tmp_path / "mesh.stl"]
     assert 100 < len(trimesh.load(files[0]).faces) <= 440  # type: ignore[union-attr]
 

@@ -176,7 +176,7 @@ def _masks(
         if path is not None:
             found.append(masks.read_mask(path, item, turned))
         else:
-            found.append(None if item.alpha is None else masks.binary(item.alpha))
+            found.append(None if item.alpha is None else masks.coverage(item.alpha))
     files = [path for path in mask_paths if path is not None]
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])

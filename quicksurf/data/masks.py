@@ -1,4 +1,4 @@
-"""Masks: finding the file that belongs to each image, and reading it as 255 on the object, 0 elsewhere."""
+"""Masks: finding the file that belongs to each image, and reading it as coverage: 255 on the object, 0 beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +43,9 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
 
 
 def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h w"]:
-    """Read the mask of an image at the size of its pixels in memory.
+    """Read the mask of an image at the size of its pixels in memory: the share of each that the object covers.
+
+    A mask of more pixels than the image in memory is averaged, so that its outline stays known below the pixel.
 
     Raises:
         CaptureError: if it cannot be read or its aspect is not the image's.
@@ -60,15 +62,15 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
             "masks must have the size or at least the aspect of their images"
         )
     target = pixels.rgb.shape[1], pixels.rgb.shape[0]
-    resized = Image.fromarray(binary(values)).resize(target, Image.Resampling.BOX)  # nearest when enlarging
-    return binary(np.array(resized))
+    resized = Image.fromarray(coverage(values)).resize(target, Image.Resampling.BOX)  # nearest when enlarging
+    return np.array(resized)
 
 
-def binary(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """255 where the object is. Two-valued masks (0 and 1, or a label's colour) need not reach 128."""
+def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Coverage, 255 where the object is. Two-valued masks (0 and 1, or a label's colour) need not reach 128."""
     top = int(values.max(initial=0))
     dim_label = 0 < top < 128 and bool(((values == 0) | (values == top)).all())
-    return np.where(values > (0 if dim_label else 127), np.uint8(255), np.uint8(0))
+    return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
 
 
 def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:

@@ -22,7 +22,7 @@ class PixelBatch(NamedTuple):
     """Column + 0.5, row + 0.5."""
     colors: Float[Tensor, "n 3"]
     masks: Float[Tensor, "n"] | None
-    """1 on the object."""
+    """Coverage: 1 on the object, 0 beside it."""
 
     def select(self, index: Int[Tensor, "k"]) -> "PixelBatch":
         """The pixels at `index`."""
@@ -73,7 +73,7 @@ class PixelBank:
     def _batch(self, which: Int[Tensor, "n"], at: Int[Tensor, "n"]) -> PixelBatch:
         offset = at - self.starts[which]
         columns, rows = offset % self.widths[which], offset // self.widths[which]
-        masks = None if self.masks is None else (self.masks[at] > 127).float()
+        masks = None if self.masks is None else self.masks[at].float() / 255
         pixels = torch.stack([columns, rows], -1) + 0.5
         return PixelBatch(self.image_indices[which], pixels, self.colors[at].float() / 255, masks)
 

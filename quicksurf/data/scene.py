@@ -45,7 +45,7 @@ class Scene:
     """A capture ready to fit. Images are 8-bit sRGB, upright as their camera says, of any mix of sizes.
 
     `images[i]`, `masks[i]`, `names[i]`, `held_out[i]` and camera i belong together. A mask is 255 on the
-    object.
+    object, 0 beside it, and between them where its outline crosses the pixel.
     """
 
     name: str

@@ -1,11 +1,12 @@
-"""From a fitted field to the mesh that the user gets: extract, trim, clean, decimate, colour.
+"""From a fitted field to the mesh that the user gets: extract, trim, cut off the table, decimate, close, colour.
 
 Everything here is in the fit's frame: the ROI is the unit ball at the origin.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from quicksurf.cameras import Cameras
 from quicksurf.errors import SurfaceError
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
 from quicksurf.mesh.extract import dilate, extract_surface, vertex_normals
+from quicksurf.mesh.holes import close_holes, find_holes, is_closed
+from quicksurf.mesh.support import cut_below, find_support
 from quicksurf.mesh.types import Field, Mesh
 from quicksurf.mesh.visibility import Views, count_views, faces_seen
 
@@ -36,6 +39,10 @@ class MeshOptions:
     """Cells of the marching-cubes lattice along the box."""
     n_faces: int | None = None
     """Decimate to about this many faces."""
+    keep: Literal["object", "scene"] = "object"
+    """Cut off the table that the object stands on, where one is recognised, or keep everything that was seen."""
+    watertight: bool = False
+    """Close every hole, with surface that no camera saw."""
     seconds: float | None = None
     """Lower the resolution until the work is expected to fit in this time."""
 
@@ -51,9 +58,35 @@ class MeshReport:
     parts_kept: int = 0
     parts_dropped: int = 0
     faces_dropped_with_parts: int = 0
+    faces_of_support: int = 0
+    """Of the table and what lies on it besides the object."""
+    hole_lengths: list[float] = dataclass_field(default_factory=list)
+    """Of the boundary loops of what was seen, longest first."""
+    open_share: float = 0.0
+    """Of the surface, were all of its holes closed by flat lids."""
+    watertight: bool = False
+    faces_invented: int = 0
+    """Added to close holes."""
     faces: int = 0
     vertices: int = 0
     seconds: dict[str, float] = dataclass_field(default_factory=dict)
+
+    def to_world(self, radius: float) -> "MeshReport":
+        """The report with lengths in the input's units instead of the fit's."""
+        return replace(self, hole_lengths=[radius * length for length in self.hole_lengths])
+
+    def describe(self) -> str:
+        """What there is to know about the surface, in one line."""
+        cut = "the table is cut off" if self.faces_of_support else ""
+        if not self.hole_lengths:
+            holes = "no holes"
+        else:
+            n = len(self.hole_lengths)
+            holes = f"{n} hole{'s' * (n > 1)}, {100 * self.open_share:.1f} % of the surface, "
+            holes += f"the longest rim {self.hole_lengths[0]:.3g}"
+            if self.watertight:
+                holes += "; all closed, which no camera saw"
+        return "; ".join(filter(None, [cut, holes]))
 
 
 def build_mesh(
@@ -82,11 +115,22 @@ def build_mesh(
     lap("extract")
     vertices, faces, views = _trim(vertices, faces, cameras, report)
     lap("trim")
-    full = vertices
+    seen = vertices
+    if options.keep == "object":
+        vertices, faces = _cut_support(vertices, faces, views, cameras, report)
+        lap("support")
+    holes = find_holes(vertices, faces)
+    report.hole_lengths, report.open_share = holes.lengths, holes.share
     if options.n_faces is not None:
         vertices, faces = decimate(vertices, faces, options.n_faces)
         lap("decimate")
-    nearest = KDTree(full).query(vertices)[1] if vertices is not full else np.arange(len(full))
+    if options.watertight:
+        before = len(faces)
+        vertices, faces = close_holes(vertices, faces)
+        report.faces_invented = max(0, len(faces) - before)
+        lap("close")
+    report.watertight = is_closed(faces)
+    nearest = KDTree(seen).query(vertices)[1] if vertices is not seen else np.arange(len(seen))
     colors = color_vertices(field, vertices, views.best_cameras[nearest], cameras, aabb.device)
     lap("color")
     report.faces, report.vertices = len(faces), len(vertices)
@@ -127,6 +171,25 @@ def _trim(
     report.faces_dropped_with_parts = int((~parts.kept).sum())
     vertices, faces, old = compact(vertices, faces[parts.kept])
     return vertices, faces, Views(*(values[old] for values in views))
+
+
+def _cut_support(
+    vertices: Float64[np.ndarray, "v 3"],
+    faces: Int64[np.ndarray, "f 3"],
+    views: Views,
+    cameras: Cameras,
+    report: MeshReport,
+) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+    """What stands on the table, if there is a table; floaters above it are dropped, too."""
+    support = find_support(vertices, faces, cameras.centers().double().numpy())
+    if support is None:
+        return vertices, faces
+    points, above = cut_below(vertices, faces, support.heights(vertices) - support.margin)
+    n_views = views.n_views[KDTree(vertices).query(points)[1]]
+    parts = select_parts(points, above, n_views)
+    points, above, _ = compact(points, above[parts.kept])
+    report.faces_of_support = len(faces) - len(above)
+    return points, above
 
 
 def color_vertices(

@@ -27,6 +27,7 @@ class OccupancyGrid:
         self.estimator.binaries.fill_(True)
         self.threshold = threshold
         self.cell = 2 / resolution
+        self._room: Bool[Tensor, "r r r"] | None = None
 
     @property
     def occupied(self) -> Bool[Tensor, "r r r"]:
@@ -39,6 +40,11 @@ class OccupancyGrid:
         """The box of the grid."""
         return self.estimator.get_buffer("aabbs")[0]
 
+    def restrict(self, room: Bool[Tensor, "r r r"]) -> None:
+        """Keep all cells but those of `room` empty, now and in every update."""
+        self._room = room.to(self.estimator.binaries.device)
+        self.estimator.binaries[0] &= self._room
+
     def update(self, step: int, logits: Logits, sharpness: float, seed: int = 0) -> None:
         """Probe the field now and then, at places that `seed` and `step` decide; every cell at step 0."""
         if step % _UPDATE_EVERY:
@@ -46,8 +52,11 @@ class OccupancyGrid:
         margin = math.sqrt(3) / 2 * self.cell
 
         def occupancy(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
-            inside = (points.square().sum(-1) < (1 + margin) ** 2).float()
-            return (torch.sigmoid(sharpness * (logits(points) + margin)) * inside)[:, None]
+            inside = points.square().sum(-1) < (1 + margin) ** 2
+            if self._room is not None:
+                cells = ((points + 1) / self.cell).long().clamp(0, len(self._room) - 1)
+                inside &= self._room[cells.unbind(-1)]
+            return (torch.sigmoid(sharpness * (logits(points) + margin)) * inside.float())[:, None]
 
         with torch.random.fork_rng(devices=[]):  # the estimator draws from torch's global generator
             torch.manual_seed(seed + step)

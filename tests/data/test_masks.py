@@ -91,11 +91,20 @@ def save(path, values):
 def test_any_two_valued_mask_becomes_0_and_255(top):
     values = np.zeros((4, 6), np.uint8)
     values[1:3, 2:5] = top
-    np.testing.assert_array_equal(masks.binary(values), np.where(values > 0, 255, 0))
+    np.testing.assert_array_equal(masks.coverage(values), np.where(values > 0, 255, 0))
 
 
-def test_grey_mask_is_cut_in_the_middle():
-    assert masks.binary(np.array([[0, 60, 127, 128, 255]], np.uint8)).tolist() == [[0, 0, 0, 255, 255]]
+def test_grey_masks_keep_their_coverage():
+    values = np.array([[0, 60, 127, 128, 255]], np.uint8)
+    np.testing.assert_array_equal(masks.coverage(values), values)
+
+
+def test_a_larger_binary_mask_becomes_the_share_of_each_pixel(tmp_path):
+    image = save(tmp_path / "image.png", np.full((8, 8, 3), 90, np.uint8))
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :13] = 255  # 3 pixels and a quarter
+    found = masks.read_mask(save(tmp_path / "mask.png", mask), read_pixels(image, 10**6), False)
+    np.testing.assert_array_equal(found[0], [255, 255, 255, 64, 0, 0, 0, 0])
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])

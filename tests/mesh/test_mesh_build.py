@@ -13,6 +13,7 @@ from quicksurf.mesh.build import MeshOptions, affordable_resolution, build_mesh
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
 EVERYWHERE = torch.ones(32, 32, 32, dtype=torch.bool)
 COARSE = MeshOptions(resolution=64)
+COARSE_ERROR = 0.03  # in the fillet between ball and table a vertex of the 1/32 lattice lies beside both
 
 
 def ball(points, radius, center=(0.0, 0.0, 0.0)):
@@ -40,7 +41,8 @@ def test_a_sphere_comes_out_whole_outward_and_coloured(make_field, all_around):
 
 
 def test_blob_shell_and_floater_go_and_ball_and_table_stay(make_field, ring):
-    mesh, report = build_mesh(make_field(table_scene), ring, EVERYWHERE, BOX, COARSE)
+    scene = replace(COARSE, keep="scene")
+    mesh, report = build_mesh(make_field(table_scene), ring, EVERYWHERE, BOX, scene)
     z = mesh.vertices[:, 2]
     radius = np.linalg.norm(mesh.vertices, axis=1)
     assert z.min() > -0.41, "the blob under the table is still there"
@@ -50,6 +52,34 @@ def test_blob_shell_and_floater_go_and_ball_and_table_stay(make_field, ring):
     )
     assert ((np.abs(radius - 0.4) < 0.01) & (z > 0.3)).any() and ((z < -0.29) & (radius > 0.7)).any()
     assert report.faces_unseen > 0 and report.parts_dropped >= 1 and report.faces_beyond_roi > 0
+
+
+def test_the_table_is_cut_off_and_the_ball_stays(make_field, ring):
+    finer = replace(COARSE, resolution=128)
+    mesh, report = build_mesh(make_field(table_scene), ring, EVERYWHERE, BOX, finer)
+    assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 0.4).max() < COARSE_ERROR
+    assert -0.3 < mesh.vertices[:, 2].min() < -0.3 + 0.03, "the cut lies a little above the table"
+    assert report.faces_of_support > 0 and len(report.hole_lengths) == 1
+    rim = 2 * np.pi * np.sqrt(0.4**2 - mesh.vertices[:, 2].min() ** 2)
+    assert report.hole_lengths[0] == pytest.approx(rim, rel=0.1)
+    assert "the table is cut off; 1 hole" in report.describe()
+
+
+def test_a_watertight_ball_stands_on_a_flat_lid(make_field, ring):
+    closed = replace(COARSE, watertight=True)
+    mesh, report = build_mesh(make_field(table_scene), ring, EVERYWHERE, BOX, closed)
+    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    assert solid.is_watertight and solid.is_winding_consistent and report.watertight
+    height = 0.4 - mesh.vertices[:, 2].min()
+    cap = np.pi * height**2 * (3 * 0.4 - height) / 3  # volume of the ball above the cut
+    assert solid.volume == pytest.approx(cap, rel=0.01)
+    assert report.faces_invented > 0 and "all closed, which no camera saw" in report.describe()
+
+
+def test_a_closed_surface_reports_no_holes(make_field, all_around):
+    _, report = build_mesh(make_field(lambda p: ball(p, 0.5)), all_around, EVERYWHERE, BOX, COARSE)
+    assert (report.hole_lengths, report.open_share, report.watertight) == ([], 0.0, True)
+    assert report.describe() == "no holes"
 
 
 def test_the_roi_does_not_close_the_mesh(make_field, ring):
