@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf import losses, schedules
+from quicksurf.alignment import CameraAlignment
 from quicksurf.backends import Backend
 from quicksurf.config import Config
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
@@ -90,6 +91,7 @@ def fit_scene(
         trainer.result.seconds_fitted = clock.fitted()
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
+            trainer.review_cameras(progress)
             trainer.measure_held_out(_HELD_OUT_PIXELS)
         if window.seconds() > _STATUS_SECONDS:
             on_status(window.status(trainer.result, clock))
@@ -111,9 +113,9 @@ class Trainer:
         self._held_out = np.flatnonzero(scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
         self._config = config
-        self._cameras = self.result.roi_cameras()
         self._bank = PixelBank.of(scene, self._train, masked)
         self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
+        self._alignment = CameraAlignment(self.result, self._bank, self._held_out_bank)
         self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
@@ -137,6 +139,7 @@ class Trainer:
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
+        self._alignment.note(progress, batch, rays, rendering.surface, (colors - targets).detach())
         result.step += 1
         self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
         return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
@@ -157,16 +160,20 @@ class Trainer:
         batch = self._held_out_bank.draw_each(per_view, torch.Generator().manual_seed(0))
         white = None if batch.masks is None else torch.ones_like(batch.colors)
         parts = []
-        for index, pixels in zip(
-            batch.image_indices.split(1 << 13), batch.pixels.split(1 << 13), strict=True
-        ):
-            parts.append(self.result.render_rays(roi_rays(self._cameras, index, pixels)).colors)
+        for part in zip(*(part.split(1 << 13) for part in self._alignment.held_out_rays(batch)), strict=True):
+            parts.append(self.result.render_rays(Rays(*part)).colors)
         errors = (torch.cat(parts).clamp(0, 1) - _over(batch, white)).square()
         per_view = errors.view(len(self._held_out), -1).mean(1)
         self.result.psnr_held_out = float(np.mean([losses.psnr_of(error) for error in per_view.tolist()]))
 
+    def review_cameras(self, progress: float) -> None:
+        """Begin to refine the cameras, or settle them, where the held-out views say so."""
+        self._alignment.review(progress)
+
     def snapshot(self) -> Reconstruction:
-        """The reconstruction with the optimiser's state, ready to be saved."""
+        """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
+        self.result.cameras = self._alignment.world_cameras()
+        self.result.cameras_refined = self._alignment.refined
         self.result.optimizer_state = self._optimizer.state()
         return self.result
 
@@ -187,7 +194,7 @@ class Trainer:
     def _draw(self) -> tuple[PixelBatch, Rays]:
         """Random training pixels and their rays; half of those that miss the region of interest are left out."""
         batch = self._bank.draw(self._n_rays, self._generator)
-        rays = roi_rays(self._cameras, batch.image_indices, batch.pixels)
+        rays = roi_rays(self._alignment.cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
         lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
