@@ -19,12 +19,11 @@ from quicksurf.model.poses import Poses, moved
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, cameras_in_world, roi_rays
 
-_TESTS = 0.3, 0.5  # progress: before, the field is too blurred to tell; after, what is learned comes too late
-_END = 0.85
-_UPDATE = 0.04  # of the progress between two updates
-_REACH = 2  # pixels that a photo's slope is taken over, on both sides: poses are off by a few
+_BEGIN = 0.25  # progress: before, the field is too blurred to tell where it should be
+_TESTS = 0.5, 0.85  # after the first there is time to forget what refining did; the last ends it
+_UPDATE = 0.03  # of the progress between two updates
 _TEST_PIXELS = 6000
-_TEST_STEPS = 3  # of Gauss and Newton's method
+_TEST_REACHES = 4, 4, 2, 2  # of the steps of Gauss and Newton's method
 _SURE = 2.0  # standard errors of the mean over views that an improvement must exceed
 _BATCH_RAYS = 1 << 13
 
@@ -54,7 +53,7 @@ class CameraAlignment:
         self._halves = Poses(twice, torch.zeros(len(twice), dtype=torch.bool))
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
-        self._next_update = 0.0
+        self._next_update = _BEGIN + _UPDATE
 
     def note(
         self,
@@ -69,25 +68,27 @@ class CameraAlignment:
         Args:
             residuals: rendered minus photographed colours.
         """
-        if not self.refined or progress >= _END:
+        if not self._tests or progress < _BEGIN:
             return
         index = _telling(batch, surface)
-        points, slopes = rays.at(index, surface.ts[index]), self._bank.slopes(batch.select(index), _REACH)
+        points, slopes = (
+            rays.at(index, surface.ts[index]),
+            self._bank.slopes(batch.select(index), _reach(progress)),
+        )
         self._poses.note(batch.image_indices[index], points, slopes, residuals[index])
         if progress >= self._next_update:
             self._next_update = progress + _UPDATE
             self._poses.update()
             self.cameras = self._poses.cameras()
+            self.refined = True
 
     @torch.no_grad()
     def review(self, progress: float) -> Trial | None:
-        """Test the poses where it is time to: begin refining, or settle whether what came out is kept."""
+        """Test the refined poses where it is time to, and go back to the given ones for good if they do not help."""
         if not self._tests or progress < self._tests[0]:
             return None
-        self._tests = [at for at in self._tests if at > progress]
         trial = self._try()
-        if trial.improves() and not self.refined:
-            self._tests, self._next_update = [_END], progress + _UPDATE
+        self._tests = [at for at in self._tests if at > progress] if trial.improves() else []
         self.refined = trial.improves()
         if not self.refined:
             self.cameras = self._given
@@ -116,11 +117,11 @@ class CameraAlignment:
         if batch.masks is not None:
             batch = batch.select(torch.nonzero(batch.masks)[:, 0])
         rows = batch.image_indices + len(self._given) * ~bank.in_left_half(batch)
-        for _ in range(_TEST_STEPS):
+        for reach in _TEST_REACHES:
             rays = roi_rays(self._halves.cameras(), rows, batch.pixels)
             colors, surface = self._render(rays)
             index = _telling(batch, surface)
-            points, slopes = rays.at(index, surface.ts[index]), bank.slopes(batch.select(index), _REACH)
+            points, slopes = rays.at(index, surface.ts[index]), bank.slopes(batch.select(index), reach)
             self._halves.note(rows[index], points, slopes, (colors - batch.colors)[index])
             self._halves.update()
         given = roi_rays(self._given, batch.image_indices, batch.pixels)
@@ -155,6 +156,11 @@ def compare_views(
     ratios = (sums[0] / sums[1]).log()
     error = float(ratios.std() / len(views) ** 0.5) if len(views) > 1 else torch.inf
     return Trial(float(ratios.mean()), error)
+
+
+def _reach(progress: float) -> int:
+    """Pixels on both sides that a photo's slope is taken over: as far as poses may be off, then for the last digit."""
+    return 4 if progress < _TESTS[0] else 2
 
 
 def _telling(batch: PixelBatch, surface: Surface) -> Int[Tensor, "k"]:

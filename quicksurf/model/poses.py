@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from quicksurf.cameras import Cameras
 
-_ROBUST = (
-    0.05  # of full scale: larger residuals are highlights and wrong surfaces, and count by their first power
-)
+_NOISE = 0.2  # of full scale, effective: the errors of neighbouring pixels come from one wrong surface
+_ROBUST = 0.05  # larger residuals are highlights and things in front, and count by their first power
 _SPREAD = 0.005  # radians, 0.3°: how far given poses are expected to be off, as seen from the region
 
 
@@ -56,7 +55,7 @@ class Poses:
             residuals: C − I, rendered minus photographed.
         """
         rows = slopes @ pixel_flows(self.cameras(), image_indices, points)
-        weights = 1 / (_ROBUST * residuals.abs().clamp_min(_ROBUST))
+        weights = _NOISE**-2 / (residuals.abs() / _ROBUST).clamp_min(1)
         weighted = weights[..., None] * rows
         self._matrices.index_add_(0, image_indices, weighted.transpose(1, 2) @ rows)
         self._vectors.index_add_(0, image_indices, (weighted * residuals[..., None]).sum(1))
