@@ -19,11 +19,14 @@ from quicksurf.model.poses import Poses, moved
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, cameras_in_world, roi_rays
 
-_BEGIN = 0.25  # progress: before, the field is too blurred to tell where it should be
-_TESTS = 0.5, 0.85  # after the first there is time to forget what refining did; the last ends it
+_TESTS = (
+    0.25,
+    0.45,
+)  # progress: before, the field is too blurred to tell; after, what is learned comes too late
+_END = 0.85
 _UPDATE = 0.03  # of the progress between two updates
-_TEST_PIXELS = 6000
-_TEST_REACHES = 4, 4, 2, 2  # of the steps of Gauss and Newton's method
+_TEST_PIXELS = 24_000
+_TEST_REACHES = 4, 4, 4, 4, 2, 2  # of the steps of Gauss and Newton's method
 _SURE = 2.0  # standard errors of the mean over views that an improvement must exceed
 _BATCH_RAYS = 1 << 13
 
@@ -53,7 +56,7 @@ class CameraAlignment:
         self._halves = Poses(twice, torch.zeros(len(twice), dtype=torch.bool))
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
-        self._next_update = _BEGIN + _UPDATE
+        self._next_update = 0.0
 
     def note(
         self,
@@ -68,7 +71,7 @@ class CameraAlignment:
         Args:
             residuals: rendered minus photographed colours.
         """
-        if not self._tests or progress < _BEGIN:
+        if not self.refined or not self._tests:
             return
         index = _telling(batch, surface)
         points, slopes = (
@@ -80,15 +83,17 @@ class CameraAlignment:
             self._next_update = progress + _UPDATE
             self._poses.update()
             self.cameras = self._poses.cameras()
-            self.refined = True
 
     @torch.no_grad()
     def review(self, progress: float) -> Trial | None:
-        """Test the refined poses where it is time to, and go back to the given ones for good if they do not help."""
+        """Test poses where it is time to: begin to refine them, or settle whether what came out is kept."""
         if not self._tests or progress < self._tests[0]:
             return None
         trial = self._try()
-        self._tests = [at for at in self._tests if at > progress] if trial.improves() else []
+        if trial.improves() and not self.refined:
+            self._tests, self._next_update = [_END], progress + _UPDATE
+        else:
+            self._tests = [at for at in self._tests if at > progress]
         self.refined = trial.improves()
         if not self.refined:
             self.cameras = self._given
@@ -114,8 +119,9 @@ class CameraAlignment:
         """Refine the held-out views by halves, and compare with the given poses on the other halves."""
         bank = _present(self._held_out_bank)
         batch = bank.draw_each(max(_TEST_PIXELS // len(bank.sizes), 64), torch.Generator().manual_seed(1))
-        if batch.masks is not None:
-            batch = batch.select(torch.nonzero(batch.masks)[:, 0])
+        colors, surface = self._render(roi_rays(self._given, batch.image_indices, batch.pixels))
+        telling = _telling(batch, surface)
+        batch, as_given = batch.select(telling), colors[telling]
         rows = batch.image_indices + len(self._given) * ~bank.in_left_half(batch)
         for reach in _TEST_REACHES:
             rays = roi_rays(self._halves.cameras(), rows, batch.pixels)
@@ -124,12 +130,9 @@ class CameraAlignment:
             points, slopes = rays.at(index, surface.ts[index]), bank.slopes(batch.select(index), reach)
             self._halves.note(rows[index], points, slopes, (colors - batch.colors)[index])
             self._halves.update()
-        given = roi_rays(self._given, batch.image_indices, batch.pixels)
-        errors = [
-            (self._render(rays)[0] - batch.colors).abs().mean(1)
-            for rays in (self._crossed_rays(batch), given)
-        ]
-        return compare_views(errors[0], errors[1], batch.image_indices)
+        refined, _ = self._render(self._crossed_rays(batch))
+        errors = ((shown - batch.colors).abs().mean(1) for shown in (refined, as_given))
+        return compare_views(*errors, batch.image_indices)
 
     def _crossed_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels by the poses of the other halves."""
@@ -160,7 +163,7 @@ def compare_views(
 
 def _reach(progress: float) -> int:
     """Pixels on both sides that a photo's slope is taken over: as far as poses may be off, then for the last digit."""
-    return 4 if progress < _TESTS[0] else 2
+    return 4 if progress < 0.5 else 2
 
 
 def _telling(batch: PixelBatch, surface: Surface) -> Int[Tensor, "k"]:

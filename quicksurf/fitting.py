@@ -168,7 +168,7 @@ class Trainer:
 
     def review_cameras(self, progress: float) -> None:
         """Begin to refine the cameras, or settle them, where the held-out views say so."""
-        print("REVIEW", progress, self._alignment.review(progress), flush=True)
+        self._alignment.review(progress)
 
     def snapshot(self) -> Reconstruction:
         """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""

@@ -86,7 +86,9 @@ def test_updates_recover_a_known_error(scene):
         colors = 0.5 + 0.4 * torch.sin(2.7 * (found - center.float()) * scene.roi.radius)
         poses.note(batch.image_indices, found, bank.slopes(batch, 1), colors - batch.colors)
         poses.update()
-    assert before > 0.4 and error() < before / 3  # slopes over the silhouette and the pull to the given pose remain
+    assert (
+        before > 0.4 and error() < before / 3
+    )  # slopes over the silhouette and the pull to the given pose remain
 
 
 def test_slopes_of_a_ramp_are_exact_up_to_the_border(scene):
@@ -117,26 +119,43 @@ def test_world_and_back_is_the_same_camera(scene):
 
 @pytest.mark.parametrize("helps", [True, False])
 def test_refined_cameras_are_kept_only_if_they_help(scene, helps, monkeypatch):
-    ratio = -0.1 if helps else 0.1
-    monkeypatch.setattr(CameraAlignment, "_try", lambda self: Trial(ratio, 0.01))
+    trials = iter([Trial(-0.1, 0.01), Trial(-0.1 if helps else 0.1, 0.01)])
+    monkeypatch.setattr(CameraAlignment, "_try", lambda self: next(trials))
     trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
     given = trainer.result.cameras
-    for progress in (0.1, 0.26, 0.3, 0.34):
+    for progress in (0.1, 0.3, 0.35, 0.4):
         trainer.review_cameras(progress)
         trainer.step(progress)
     tried = trainer.snapshot().cameras
     assert trainer.result.cameras_refined and not torch.equal(tried.c2w, given.c2w)
-    trainer.review_cameras(0.6)
+    trainer.review_cameras(0.9)
     settled = trainer.snapshot()
     assert settled.cameras_refined == helps
-    assert torch.equal(settled.cameras.c2w, given.c2w) != helps
-    if helps:
-        train = torch.from_numpy(~scene.held_out)
-        center = torch.tensor(scene.roi.center, dtype=torch.float64)
-        before, after = (
-            cameras.centers()[train].double().mean(0) - center for cameras in (given, settled.cameras)
-        )
-        assert float((after - before).norm()) < 0.02 * scene.roi.radius  # of the second order in the twists
+    assert torch.equal(settled.cameras.c2w, tried.c2w if helps else given.c2w)
+
+
+def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypatch):
+    monkeypatch.setattr(CameraAlignment, "_try", lambda self: Trial(-0.01, 0.01))
+    trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
+    for progress in (0.1, 0.3, 0.5, 0.7, 0.9):
+        trainer.review_cameras(progress)
+        trainer.step(progress)
+    assert trainer.snapshot().cameras is scene.cameras and not trainer.result.cameras_refined
+
+
+def test_a_trial_tells_wrong_poses_from_right_ones(scene):
+    """Held-out cameras that stand off beside a field that was fitted to right ones; two views tell too little."""
+    scene = dataclasses.replace(scene, held_out=np.arange(12) % 3 == 0)
+    trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
+    for step in range(250):
+        trainer.step(0.002 * step)
+    with torch.no_grad():
+        assert not trainer._alignment._try().improves()
+        twists = torch.zeros(len(scene.cameras), 6)
+        twists[torch.from_numpy(scene.held_out), 3:] = 0.06
+        trainer.result.cameras = cameras_in_world(moved(trainer.result.roi_cameras(), twists), scene.roi)
+        wrong = CameraAlignment(trainer.result, trainer._bank, trainer._held_out_bank)
+        assert wrong._try().improves()
 
 
 def _meet(origins, directions, center, axes):
