@@ -74,10 +74,8 @@ class CameraAlignment:
         if not self.refined or not self._tests:
             return
         index = _telling(batch, surface)
-        points, slopes = (
-            rays.at(index, surface.ts[index]),
-            self._bank.slopes(batch.select(index), _reach(progress)),
-        )
+        points = rays.at(index, surface.ts[index])
+        slopes = self._bank.slopes(batch.select(index), _reach(progress))
         self._poses.note(batch.image_indices[index], points, slopes, residuals[index])
         if progress >= self._next_update:
             self._next_update = progress + _UPDATE
@@ -131,8 +129,8 @@ class CameraAlignment:
             self._halves.note(rows[index], points, slopes, (colors - batch.colors)[index])
             self._halves.update()
         refined, _ = self._render(self._crossed_rays(batch))
-        errors = ((shown - batch.colors).abs().mean(1) for shown in (refined, as_given))
-        return compare_views(*errors, batch.image_indices)
+        of_refined, of_given = ((shown - batch.colors).abs().mean(1) for shown in (refined, as_given))
+        return compare_views(of_refined, of_given, batch.image_indices)
 
     def _crossed_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels by the poses of the other halves."""
