@@ -24,9 +24,9 @@ _TESTS = (
     0.45,
 )  # progress: before, the field is too blurred to tell; after, what is learned comes too late
 _END = 0.85
-_UPDATE = 0.03  # of the progress between two updates
+_UPDATE = 0.02  # of the progress between two updates
 _TEST_PIXELS = 24_000
-_TEST_REACHES = 4, 4, 4, 4, 2, 2  # of the steps of Gauss and Newton's method
+_TEST_REACHES = 4, 4, 4, 2  # of the steps of Gauss and Newton's method
 _SURE = 2.0  # standard errors of the mean over views that an improvement must exceed
 _BATCH_RAYS = 1 << 13
 

@@ -18,7 +18,7 @@ from quicksurf.config import Config
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
 from quicksurf.errors import SurfaceError
-from quicksurf.model.appearance import Appearance
+from quicksurf.model.appearance import Appearance, matched_by_halves
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import gradients_from_taps, taps_around
 from quicksurf.optimizer import Adam, Group, network_groups
@@ -153,7 +153,10 @@ class Trainer:
 
     @torch.no_grad()
     def measure_held_out(self, n_pixels: int) -> None:
-        """Mean over the held-out views of the PSNR on `n_pixels` random pixels of all, always the same ones."""
+        """Mean over the held-out views of the PSNR on `n_pixels` random pixels of all, always the same ones.
+
+        Where exposures vary, or poses are refined, each half of a view is measured as the other half says.
+        """
         if self._held_out_bank is None:
             return
         per_view = max(n_pixels // len(self._held_out), 64)
@@ -162,7 +165,12 @@ class Trainer:
         parts = []
         for part in zip(*(part.split(1 << 13) for part in self._alignment.held_out_rays(batch)), strict=True):
             parts.append(self.result.render_rays(Rays(*part)).colors)
-        errors = (torch.cat(parts).clamp(0, 1) - _over(batch, white)).square()
+        colors, targets = torch.cat(parts).clamp(0, 1), _over(batch, white)
+        if self.result.appearance.varies(torch.from_numpy(~self.result.held_out)):
+            left = self._held_out_bank.in_left_half(batch)
+            views = (part.split(per_view) for part in (colors, targets, left))
+            colors = torch.cat([matched_by_halves(*view) for view in zip(*views, strict=True)])
+        errors = (colors - targets).square()
         per_view = errors.view(len(self._held_out), -1).mean(1)
         self.result.psnr_held_out = float(np.mean([losses.psnr_of(error) for error in per_view.tolist()]))
 

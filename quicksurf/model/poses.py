@@ -8,7 +8,7 @@ in the picture. About its own centre the two would nearly cancel: a turn looks l
 The twists are found by Gauss and Newton's method on colours that the fit renders anyway (direct alignment, Lucas and
 Kanade 1981): the surface point x, rendered as C at the pixel u, moves in the picture by J ξ, and the photo shows there
 I(u + J ξ) ≈ I(u) + ∇I J ξ, which shall be C. It needs no gradient through the field, and all that was seen of a photo
-over many steps speaks at once; Adam on the field's input gradient costs an eighth of a step and brought half as much.
+over many steps speaks at once. Adam on the field's input gradient costs an eighth of a step and brought less.
 """
 
 import torch
