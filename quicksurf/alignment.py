@@ -19,10 +19,7 @@ from quicksurf.model.poses import Poses, moved
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, cameras_in_world, roi_rays
 
-_TESTS = (
-    0.25,
-    0.45,
-)  # progress: before, the field is too blurred to tell; after, what is learned comes too late
+_TESTS = 0.25, 0.45, 0.65  # progress: before, the field is too blurred to tell; after, it is too late
 _END = 0.85
 _UPDATE = 0.02  # of the progress between two updates
 _TEST_PIXELS = 24_000
