@@ -124,11 +124,11 @@ def test_refined_cameras_are_kept_only_if_they_help(scene, helps, monkeypatch):
     trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
     given = trainer.result.cameras
     for progress in (0.1, 0.3, 0.35, 0.4):
-        trainer.review_cameras(progress)
+        trainer.alignment.review(progress)
         trainer.step(progress)
     tried = trainer.snapshot().cameras
     assert trainer.result.cameras_refined and not torch.equal(tried.c2w, given.c2w)
-    trainer.review_cameras(0.9)
+    trainer.alignment.review(0.9)
     settled = trainer.snapshot()
     assert settled.cameras_refined == helps
     assert torch.equal(settled.cameras.c2w, tried.c2w if helps else given.c2w)
@@ -138,7 +138,7 @@ def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypa
     monkeypatch.setattr(CameraAlignment, "_try", lambda self: Trial(-0.01, 0.01))
     trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
     for progress in (0.1, 0.3, 0.5, 0.7, 0.9):
-        trainer.review_cameras(progress)
+        trainer.alignment.review(progress)
         trainer.step(progress)
     assert trainer.snapshot().cameras is scene.cameras and not trainer.result.cameras_refined
 
@@ -150,7 +150,7 @@ def test_a_trial_tells_wrong_poses_from_right_ones(scene):
     for step in range(250):
         trainer.step(0.002 * step)
     with torch.no_grad():
-        assert not trainer._alignment._try().improves()
+        assert not trainer.alignment._try().improves()
         twists = torch.zeros(len(scene.cameras), 6)
         twists[torch.from_numpy(scene.held_out), 3:] = 0.06
         trainer.result.cameras = cameras_in_world(moved(trainer.result.roi_cameras(), twists), scene.roi)

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-_VARIES = 0.05  # standard deviation of the photos' brightness from which exposure was not fixed
 _PULL = 1e-3  # towards the identity, as a share of the pixels: a view of one colour has no map
 
 
@@ -25,11 +24,6 @@ class Appearance(nn.Module):
         """Colours as the given photos show them."""
         maps = (self.offsets - self.offsets.mean(0)).index_select(0, image_indices)
         return colors + (maps[:, :, :3] * colors[:, None]).sum(-1) + maps[:, :, 3]
-
-    def varies(self, training: Bool[Tensor, "n"]) -> bool:
-        """Whether the exposure of the training photos was not fixed, by what their maps make of a middle grey."""
-        greys = 0.5 * self.offsets.detach()[training, :, :3].sum(-1) + self.offsets.detach()[training, :, 3]
-        return bool((greys / 0.5).mean(-1).std() > _VARIES)
 
 
 def matched_by_halves(
