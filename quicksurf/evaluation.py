@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import trimesh
 from jaxtyping import Bool, Float
 
@@ -183,7 +182,7 @@ def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tu
     if reconstruction.masked and mask is not None:
         share = mask[..., None] / 255.0
         photo = share * photo + (1 - share)
-    rendered = reconstruction.render(scene.cameras.select(torch.tensor([index]))).color.cpu().double().numpy()
+    rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
     return psnr(rendered, photo), ssim(rendered, photo)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf import losses, schedules
+from quicksurf.alignment import CameraAlignment
 from quicksurf.backends import Backend
 from quicksurf.config import Config
 from quicksurf.data.hull import room_for_object
@@ -19,7 +20,7 @@ from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
 from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
-from quicksurf.model.appearance import Appearance
+from quicksurf.model.appearance import Appearance, matched_by_halves
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import gradients_from_taps, taps_around
 from quicksurf.optimizer import Adam, Group, network_groups
@@ -33,6 +34,10 @@ _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50
+_EXPOSURE_GAIN = (
+    1.0  # dB on held-out views from which exposure counts as varied; 0.1 where it is fixed, 3 at ±30 %
+)
+_EXPOSURE_FASTER = 10.0  # times the learning rate of the maps then: else a short fit has no time for them
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
@@ -93,6 +98,7 @@ def fit_scene(
         trainer.result.seconds_fitted = clock.fitted()
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
+            trainer.alignment.review(progress)
             trainer.measure_held_out(_HELD_OUT_PIXELS)
         if window.seconds() > _STATUS_SECONDS:
             on_status(window.status(trainer.result, clock))
@@ -114,10 +120,10 @@ class Trainer:
         self._held_out = np.flatnonzero(scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
         self._config = config
-        self._cameras = self.result.roi_cameras()
         self._bank = PixelBank.of(scene, self._train, masked)
         self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
         self._outlines = Outlines.of(scene.masks, self._train if masked else [])
+        self.alignment = CameraAlignment(self.result, self._bank, self._held_out_bank)
         if masked:
             self._restrict_to_hull(scene)
         self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
@@ -149,6 +155,7 @@ class Trainer:
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
+        self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
         self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
         return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
@@ -162,23 +169,34 @@ class Trainer:
 
     @torch.no_grad()
     def measure_held_out(self, n_pixels: int) -> None:
-        """Mean over the held-out views of the PSNR on `n_pixels` random pixels of all, always the same ones."""
+        """Mean over the held-out views of the PSNR on `n_pixels` random pixels of all, always the same ones.
+
+        Where poses are refined, each half of a view is rendered as the other half says. Where an affine map found on
+        one half brings the other nearer to the photo by more than a decibel, exposure was not fixed: the view is then
+        measured so matched, and the training views' maps are learned faster.
+        """
         if self._held_out_bank is None:
             return
         per_view = max(n_pixels // len(self._held_out), 64)
         batch = self._held_out_bank.draw_each(per_view, torch.Generator().manual_seed(0))
         white = None if batch.masks is None else torch.ones_like(batch.colors)
         parts = []
-        for index, pixels in zip(
-            batch.image_indices.split(1 << 13), batch.pixels.split(1 << 13), strict=True
-        ):
-            parts.append(self.result.render_rays(roi_rays(self._cameras, index, pixels)).colors)
-        errors = (torch.cat(parts).clamp(0, 1) - _over(batch, white)).square()
-        per_view = errors.view(len(self._held_out), -1).mean(1)
-        self.result.psnr_held_out = float(np.mean([losses.psnr_of(error) for error in per_view.tolist()]))
+        for part in zip(*(part.split(1 << 13) for part in self.alignment.held_out_rays(batch)), strict=True):
+            parts.append(self.result.render_rays(Rays(*part)).colors)
+        left = self._held_out_bank.in_left_half(batch)
+        views = torch.cat(parts).clamp(0, 1), _over(batch, white), left
+        views = list(zip(*(part.split(per_view) for part in views), strict=True))
+        plain = np.mean([_psnr(colors, targets) for colors, targets, _ in views])
+        matched = np.mean([_psnr(matched_by_halves(*view), view[1]) for view in views])
+        varies = matched > plain + _EXPOSURE_GAIN
+        self.result.psnr_held_out = float(matched if varies else plain)
+        rate = self._config.train.learning_rate_appearance
+        self._optimizer.set_learning_rate("appearance", _EXPOSURE_FASTER * rate if varies else rate)
 
     def snapshot(self) -> Reconstruction:
-        """The reconstruction with the optimiser's state, ready to be saved."""
+        """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
+        self.result.cameras = self.alignment.world_cameras()
+        self.result.cameras_refined = self.alignment.refined
         self.result.optimizer_state = self._optimizer.state()
         return self.result
 
@@ -198,18 +216,18 @@ class Trainer:
 
     def _restrict_to_hull(self, scene: Scene) -> None:
         """Leave empty what the masks of the training views do not allow."""
-        cameras, grid = self._cameras.select(torch.tensor(self._train)), self.result.renderer.grid
+        cameras, grid = self.alignment.cameras.select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
 
     def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
         """Points along the outlines of the masks and their rays; none without masks."""
         points = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
-        return points, roi_rays(self._cameras, points.image_indices, points.pixels)
+        return points, roi_rays(self.alignment.cameras, points.image_indices, points.pixels)
 
     def _draw(self) -> tuple[PixelBatch, Rays]:
         """Random training pixels and their rays; half of those that miss the region of interest are left out."""
         batch = self._bank.draw(self._n_rays, self._generator)
-        rays = roi_rays(self._cameras, batch.image_indices, batch.pixels)
+        rays = roi_rays(self.alignment.cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
         lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
@@ -269,6 +287,10 @@ def _over(batch: PixelBatch, behind: Float[Tensor, "n 3"] | None) -> Float[Tenso
     if batch.masks is None or behind is None:
         return batch.colors
     return torch.lerp(behind, batch.colors, batch.masks[:, None])
+
+
+def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> float:
+    return losses.psnr_of(float((colors - targets).square().mean()))
 
 
 def _balance(n_rays: int, n_samples: int, wanted: int) -> int:

@@ -66,6 +66,12 @@ class Adam:
         for group in self._groups:
             group.param.grad = None
 
+    def set_learning_rate(self, name: str, learning_rate: float) -> None:
+        """Give one group another learning rate from the next step on."""
+        self._groups = [
+            g._replace(learning_rate=learning_rate) if g.name == name else g for g in self._groups
+        ]
+
     def state(self) -> dict[str, Tensor]:
         """Moments and step count, to be saved."""
         moments = {f"first.{name}": value for name, value in self.first.items()}

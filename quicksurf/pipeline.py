@@ -20,6 +20,7 @@ from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, to_toml
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
+from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import OutputError, QuicksurfError
 from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
@@ -224,6 +225,8 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
     """Save the field; a disk that is full now may have room later or for the smaller mesh, so the work goes on."""
     try:
         session.run.save_checkpoint(reconstruction)
+        cameras = reconstruction.cameras, reconstruction.names, reconstruction.held_out
+        write_cameras(session.run.path / "cameras.json", *cameras)  # they may have been refined
         session.run.update(minutes_spent=session.budget.elapsed() / 60)
         session.unsaved = None
     except OutputError as error:
@@ -254,6 +257,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "minutes": session.budget.seconds / 60,
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
+        "cameras": "refined" if reconstruction.cameras_refined else "as given",
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(_peak_memory_mb(), 1),

@@ -71,6 +71,10 @@ class Surface(NamedTuple):
     n_evaluations: int
     """Evaluations of the field that the search took."""
 
+    def first(self, n: int) -> "Surface":
+        """That of the first `n` rays."""
+        return Surface(self.hits[:n], self.ts[:n], self.n_evaluations)
+
 
 def pack_counts(counts: Int[Tensor, "n"]) -> Int[Tensor, "n 2"]:
     """`packed_info` of rays with the given numbers of samples."""

@@ -63,6 +63,8 @@ class Reconstruction:
     progress: float = 0.0
     """Where the schedules stand."""
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+    cameras_refined: bool = False
+    """Whether the cameras are others than the capture's."""
 
     @property
     def backend(self) -> str:
@@ -166,6 +168,7 @@ class Reconstruction:
                 "step": self.step,
                 "progress": self.progress,
                 "psnr_held_out": self.psnr_held_out,
+                "cameras_refined": self.cameras_refined,
             },
         )
 
@@ -208,6 +211,7 @@ class Reconstruction:
             meta["psnr_held_out"],
             float(meta["progress"]),
             _with_prefix(tensors, "optimizer."),
+            bool(meta["cameras_refined"]),
         )
         if not len(cameras) == len(names) == len(result.held_out):
             raise ValueError(
@@ -254,6 +258,12 @@ def cameras_in_roi(cameras: Cameras, roi: Roi) -> Cameras:
     shift = -torch.tensor(roi.center, dtype=torch.float64) / roi.radius
     eye = torch.eye(3, dtype=torch.float64)
     return lens.similarity(cameras.to(torch.float64), 1 / roi.radius, eye, shift).to(torch.float32)
+
+
+def cameras_in_world(cameras: Cameras, roi: Roi) -> Cameras:
+    """The inverse of `cameras_in_roi`, float64."""
+    center, eye = torch.tensor(roi.center, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    return lens.similarity(cameras.to(torch.float64), roi.radius, eye, center)
 
 
 def roi_rays(cameras: Cameras, image_indices: Tensor, pixels: Float[Tensor, "n 2"]) -> Rays:

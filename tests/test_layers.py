@@ -19,7 +19,7 @@ LAYERS: tuple[set[str], ...] = (
     {"fit_request"},
     {"surfaces", "resume"},
     {"runs", "status"},
-    {"fitting", "reconstruction"},
+    {"fitting", "alignment", "reconstruction"},
     {"demo_scene"},
     {"mesh"},
     {"data", "model", "render", "optimizer"},

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from quicksurf.data.scene import Scene
@@ -69,6 +69,26 @@ class PixelBank:
         which = torch.arange(len(self.sizes)).repeat_interleave(n_per_image)
         fraction = torch.rand(len(which), generator=generator, dtype=torch.float64)
         return self._batch(which, self.starts[which] + (fraction * self.sizes[which]).long())
+
+    def slopes(self, batch: PixelBatch, reach: int) -> Float[Tensor, "n 3 2"]:
+        """∂colour/∂(column, row) per pixel, from the pixels `reach` away on both sides, as far as there are."""
+        which = torch.searchsorted(self.image_indices, batch.image_indices)
+        widths = self.widths[which]
+        limits = torch.stack([widths, self.sizes[which] // widths], -1) - 1
+        slopes = []
+        for axis in torch.eye(2, dtype=torch.long):
+            ends = [
+                (batch.pixels.long() + side * axis).clamp_min(0).minimum(limits) for side in (-reach, reach)
+            ]
+            before, after = (self.colors[self.starts[which] + y * widths + x] for x, y in (e.T for e in ends))
+            apart = (ends[1] - ends[0]).sum(-1, keepdim=True).clamp_min(1)
+            slopes.append((after.float() - before.float()) / (255 * apart))
+        return torch.stack(slopes, -1)
+
+    def in_left_half(self, batch: PixelBatch) -> Bool[Tensor, "n"]:
+        """Which pixels lie in the left half of their image."""
+        widths = self.widths[torch.searchsorted(self.image_indices, batch.image_indices)]
+        return batch.pixels[:, 0] < 0.5 * widths
 
     def _batch(self, which: Int[Tensor, "n"], at: Int[Tensor, "n"]) -> PixelBatch:
         offset = at - self.starts[which]

@@ -1,12 +1,16 @@
 """Exposure and white balance: one affine colour map per photo, c ↦ A c + b, as in reconstruction in the wild.
 
 The gauge is fixed: maps are measured against their mean over the photos, so that the scene's own colours stay where
-the average photo has them, and a held-out view is rendered with the identity.
+the average photo has them, and a held-out view is rendered with the identity. Where exposures vary, such a view is
+measured up to a map of its own, found on one half of its pixels and applied to the other (Martin-Brualla et al. 2021,
+NeRF in the Wild, section 4.3, fit on one half as well).
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+_PULL = 1e-3  # towards the identity, as a share of the pixels: a view of one colour has no map
 
 
 class Appearance(nn.Module):
@@ -20,3 +24,29 @@ class Appearance(nn.Module):
         """Colours as the given photos show them."""
         maps = (self.offsets - self.offsets.mean(0)).index_select(0, image_indices)
         return colors + (maps[:, :, :3] * colors[:, None]).sum(-1) + maps[:, :, 3]
+
+
+def matched_by_halves(
+    colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"], first: Bool[Tensor, "n"]
+) -> Float[Tensor, "n 3"]:
+    """The colours of one view after the affine map to `targets` that the other half of its pixels gives.
+
+    Least squares with a light pull to the identity. No pixel takes part in finding the map that it is judged by.
+
+    Args:
+        first: the first half; the others are the second.
+    """
+    matched = colors.clone()
+    for half in (first, ~first):
+        matched[half] = _with_one(colors[half]) @ _affine_map(colors[~half], targets[~half])
+    return matched
+
+
+def _affine_map(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, "4 3"]:
+    rows, pull = _with_one(colors), _PULL * max(len(colors), 1)
+    matrix = rows.T @ rows + pull * torch.eye(4).to(rows)
+    return torch.linalg.solve(matrix, rows.T @ targets + pull * torch.eye(4, 3).to(rows))
+
+
+def _with_one(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
+    return torch.cat([colors, torch.ones_like(colors[:, :1])], 1)
