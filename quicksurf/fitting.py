@@ -14,6 +14,7 @@ from torch import Tensor
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.config import Config
+from quicksurf.consistency import BEST_VIEWS, Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
 from quicksurf.errors import SurfaceError
@@ -33,6 +34,7 @@ _FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
+_CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
 
 
 class FitStatus(NamedTuple):
@@ -119,6 +121,7 @@ class Trainer:
         if self.result.optimizer_state:
             self._optimizer.load(self.result.optimizer_state)
         self._n_rays = config.train.n_samples // 32
+        self._consistency = ViewConsistency(scene.images, self._train)
         self._n_lost_steps = 0
 
     def step(self, progress: float) -> tuple[Rendering, float, float]:
@@ -134,6 +137,8 @@ class Trainer:
         colors = result.appearance(rendering.colors, batch.image_indices)
         targets = _over(batch, behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        if progress > _CONSISTENCY_START and self._config.train.consistency_weight > 0:
+            loss = loss + self._config.train.consistency_weight * self._compare(batch, rays, rendering)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -210,6 +215,19 @@ class Trainer:
         at_surface, neighbours, _ = gradients.chunk(3)
         smoothness = losses.normal_smoothness(at_surface, neighbours)
         return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+
+    def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
+        """How well patches at the probed surface points match other views, as a loss on the points' depths."""
+        surface = rendering.surface
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points, 0]
+        probed = rendering.probed[: 4 * len(index)]
+        gradients = gradients_from_taps(probed.detach(), self._tap_step())
+        normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
+        points = rays.at(index, surface.ts[index])
+        patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
+        matches = self._consistency.compare(self._cameras, patches)
+        depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
+        return consistency_loss(matches, depths, BEST_VIEWS)
 
     def _tap_step(self) -> float:
         return max(0.5 * self.result.field.finest_cell(), 0.002)
