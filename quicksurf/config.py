@@ -97,7 +97,7 @@ class TrainConfig:
     """Surface points of a step that the losses on the logit's gradient look at."""
     smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
     eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
-    consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.1
+    consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2
     """Of the correlation of surface patches across views, in the second half of the run."""
 
 

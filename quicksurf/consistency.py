@@ -4,7 +4,7 @@ A patch is a square of pixels around pixel p of a reference image. Its rays meet
 with normal n; another camera projects these points, and the grey values there should match but for brightness and
 contrast (Geo-NeuS, Fu et al. 2022, section 3.3; PGSR, Chen et al. 2024, section 3.3):
 
-    loss = mean of 1 − NCC over the best few of several views
+    loss = mean of 1 − NCC over the views that show the same
 
 The map between the two images is taken as affine over the patch, from the projections of five points, lenses included:
 over ± 5 pixels a homography differs from it by less than a tenth of a pixel. The colour net explains what changes with
@@ -27,7 +27,8 @@ _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, of sRGB values
 _LEAST_COSINE = 0.2  # between a plane's normal and a line of sight: beyond 78° a patch is a streak
 _NEAREST_COSINE = 0.9994  # 2°: views closer together see no depth
 _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LOG.md)
-_VIEWS, BEST_VIEWS = 6, 4  # compared, and kept: the others are occluded more often than not
+_VIEWS = 6
+_SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
 
@@ -180,8 +181,8 @@ class Matches(NamedTuple):
     """NCC with each view; its least value where there is no view."""
     slopes: Float[Tensor, "n m"]
     """d NCC / d depth along the patch's ray; 0 where there is no view."""
-    stiffness: Float[Tensor, "n m"]
-    """|d b̂ / d depth|², b̂ the centred unit patch of the other view: slopes/stiffness is Gauss and Newton's step."""
+    differences: Float[Tensor, "n m"]
+    """Root mean square difference of the grey levels, brightness included, over the patch's own contrast."""
 
 
 def match_patches(
@@ -206,30 +207,31 @@ def match_patches(
     parallaxes = warps.parallaxes.flatten(0, 1)[:, None]
     shape = *views.shape, len(offsets)
     moving = (du * parallaxes[..., 0] + dv * parallaxes[..., 1]).view(shape)
-    a, _ = _unit(own)
-    b, inverse = _unit(other.view(shape))
-    moving = (moving - moving.mean(-1, keepdim=True)) * inverse
-    along = (moving * b).sum(-1)
+    other = other.view(shape)
+    (a, contrast), (b, other_contrast) = _unit(own), _unit(other)
+    moving = (moving - moving.mean(-1, keepdim=True)) / other_contrast
     matches = (a[:, None] * b).sum(-1)
-    slopes = (a[:, None] * moving).sum(-1) - along * matches
-    stiffness = (moving * moving).sum(-1) - along**2
-    return Matches(torch.where(there, matches, -1.0), slopes * there, stiffness * there)
+    slopes = ((a[:, None] - matches[..., None] * b) * moving).sum(-1)
+    differences = (other - own[:, None]).norm(dim=-1) / contrast
+    return Matches(torch.where(there, matches, -1.0), slopes * there, differences)
 
 
 def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n 1"]]:
+    """A patch less its mean over its contrast, and that: sqrt(|a − ā|² + kσ²)."""
     patch = patch - patch.mean(-1, keepdim=True)
-    inverse = ((patch * patch).sum(-1, keepdim=True) + patch.shape[-1] * _NOISE**2).rsqrt()
-    return patch * inverse, inverse
+    contrast = ((patch * patch).sum(-1, keepdim=True) + patch.shape[-1] * _NOISE**2).sqrt()
+    return patch / contrast, contrast
 
 
-def consistency_loss(matches: Matches, depths: Float[Tensor, "n"], n_best: int) -> Float[Tensor, ""]:
-    """The part of mean (1 − NCC) that depends on depth, by its slope; over the best views of each patch.
+def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+    """The part of mean (1 − NCC) that depends on depth, by its slope, over the views that show the same.
 
-    The views that match worst are those where something else stands in front. The value says nothing, the gradient
-    by `depths` is that of 1 − NCC.
+    Its value says nothing, its gradient by `depths` is that of 1 − NCC. A view that differs by nearly as much as the
+    patch varies shows something in front of it, or a reflection: those match best behind the surface. Brightness has
+    to agree, too, for reflections have contrast to correlate.
     """
-    best = matches.correlations.topk(min(n_best, matches.correlations.shape[1]), dim=1).indices
-    return -(matches.slopes.gather(1, best).mean(1) * depths).sum() / max(len(depths), 1)
+    slopes = torch.where(matches.differences < _SAME, matches.slopes, 0.0)
+    return -(slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
 
 
 def implicit_depths(

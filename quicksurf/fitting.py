@@ -14,7 +14,7 @@ from torch import Tensor
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.config import Config
-from quicksurf.consistency import BEST_VIEWS, Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
 from quicksurf.errors import SurfaceError
@@ -227,7 +227,7 @@ class Trainer:
         patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
         matches = self._consistency.compare(self._cameras, patches)
         depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
-        return consistency_loss(matches, depths, BEST_VIEWS)
+        return consistency_loss(matches, depths)
 
     def _tap_step(self) -> float:
         return max(0.5 * self.result.field.finest_cell(), 0.002)
