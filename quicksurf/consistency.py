@@ -29,6 +29,7 @@ _NEAREST_COSINE = 0.9994  # 2°: views closer together see no depth
 _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LOG.md)
 _VIEWS = 6
 _SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
+_TRUSTED = (0.25, 0.4)  # shares of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
 
@@ -57,7 +58,7 @@ class GreyImages:
 
     @classmethod
     def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> "GreyImages":
-        """Grey copies of the images; half precision keeps a quarter of a level."""
+        """Grey copies of the images; half precision keeps an eighth of a level."""
         levels = [(torch.from_numpy(image).float() @ _GREY).half().reshape(-1) for image in images]
         counts = torch.tensor([len(part) for part in levels])
         sizes = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
@@ -124,9 +125,21 @@ def choose_views(
 def _in_frame(
     cameras: Cameras, candidates: Int[Tensor, "c"], points: Float[Tensor, "n 3"]
 ) -> Bool[Tensor, "n c"]:
+    """Which cameras have which points in frame, and not only by a lens model that folds back outside of it."""
     n, c = len(points), len(candidates)
     pixels, depths = project_each(cameras, candidates.expand(n, c), points[:, None].expand(n, c, 3))
-    return (depths > 0) & (pixels > 0).all(-1) & (pixels < cameras.sizes[candidates]).all(-1)
+    distances = (points[:, None] - cameras.c2w[candidates, :, 3]).norm(dim=-1)
+    in_cone = depths > distances * _cones(cameras)[candidates]
+    return in_cone & (pixels > 0).all(-1) & (pixels < cameras.sizes[candidates]).all(-1)
+
+
+def _cones(cameras: Cameras) -> Float[Tensor, "n"]:
+    """Cosine of the angle between each camera's axis and the corner of its frame farthest from it."""
+    n = len(cameras)
+    corners = cameras.sizes[:, None] * torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    index = torch.arange(n).repeat_interleave(4)
+    _, directions = pixel_rays(cameras, index, corners.reshape(-1, 2).to(cameras.c2w))
+    return (directions * cameras.c2w[index, :, 2]).sum(-1).view(n, 4).amin(1).clamp_min(0)
 
 
 def project_each(
@@ -178,11 +191,12 @@ class Matches(NamedTuple):
     """How well patches match, and which way they would match better."""
 
     correlations: Float[Tensor, "n m"]
-    """NCC with each view; its least value where there is no view."""
+    """NCC with each view; 0 where there is no view."""
     slopes: Float[Tensor, "n m"]
     """d NCC / d depth along the patch's ray; 0 where there is no view."""
     differences: Float[Tensor, "n m"]
-    """Root mean square difference of the grey levels, brightness included, over the patch's own contrast."""
+    """Root mean square difference of the grey levels, brightness included, over the patch's own contrast; infinite
+    where there is no view."""
 
 
 def match_patches(
@@ -213,7 +227,7 @@ def match_patches(
     matches = (a[:, None] * b).sum(-1)
     slopes = ((a[:, None] - matches[..., None] * b) * moving).sum(-1)
     differences = (other - own[:, None]).norm(dim=-1) / contrast
-    return Matches(torch.where(there, matches, -1.0), slopes * there, differences)
+    return Matches(matches * there, slopes * there, torch.where(there, differences, torch.inf))
 
 
 def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n 1"]]:
@@ -230,8 +244,19 @@ def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tens
     patch varies shows something in front of it, or a reflection: those match best behind the surface. Brightness has
     to agree, too, for reflections have contrast to correlate.
     """
-    slopes = torch.where(matches.differences < _SAME, matches.slopes, 0.0)
-    return -(slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
+    same = matches.differences < _SAME
+    slopes = torch.where(same, matches.slopes, 0.0)
+    return -_trust(matches, same) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
+
+
+def _trust(matches: Matches, same: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
+    """Weight in [0, 1] of a batch by the share of views that show the same.
+
+    Where few do, the object shines or has no texture, and those few agree by chance or by what they reflect.
+    """
+    share = same.sum() / matches.differences.isfinite().sum().clamp_min(1)
+    least, enough = _TRUSTED
+    return ((share - least) / (enough - least)).clamp(0, 1)
 
 
 def implicit_depths(

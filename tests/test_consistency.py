@@ -1,6 +1,7 @@
 """Patches across views, against a textured plane drawn through real lenses and a twin that loops over pixels."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -193,6 +194,19 @@ def test_views_are_chosen_by_angle_and_from_the_front(cameras):
     assert bool((consistency.choose_views(cameras, torch.arange(4), outside, 3) == -1).all())
 
 
+def test_a_lens_that_folds_back_shows_nothing_outside_its_frame(cameras):
+    """k1 = -0.3 brings a point at radius 1.7 back to 0.23, inside a frame that ends at 0.6."""
+    folding = replace(
+        cameras, distortion=torch.tensor([[-0.3, 0, 0, 0, 0, 0]] * 4), fisheye=torch.zeros(4) > 0
+    )
+    far = folding.c2w[1, :, 3] + folding.c2w[1, :, :3] @ torch.tensor([1.7, 0.0, 1.0])
+    pixels, depths = consistency.project_each(folding, torch.tensor([1]), far[None])
+    assert bool((pixels > 0).all() and (pixels < folding.sizes[1]).all() and depths > 0)
+    toward = torch.nn.functional.normalize(folding.c2w[:2, :, 3].mean(0) - far, dim=0)
+    patch = Patches(torch.tensor([0]), torch.tensor([[60.0, 45.0]]), far[None], toward[None])
+    assert consistency.choose_views(folding, torch.tensor([1]), patch, 1).tolist() == [[-1]]
+
+
 def test_no_patches_and_no_views_are_legal(cameras, photos):
     patches, _ = patches_at(cameras)
     none = patches.select(torch.zeros(0, dtype=torch.long))
@@ -201,7 +215,7 @@ def test_no_patches_and_no_views_are_legal(cameras, photos):
     matches = consistency.match_patches(
         GreyImages.of(photos), cameras, patches, alone, consistency.offsets_of(5, 1.0)
     )
-    assert bool((matches.slopes == 0).all()) and bool((matches.correlations == -1).all())
+    assert bool((matches.slopes == 0).all()) and not bool(matches.differences.isfinite().any())
 
 
 def test_the_loss_pulls_depths_along_the_slopes_of_views_that_show_the_same():
@@ -210,6 +224,15 @@ def test_the_loss_pulls_depths_along_the_slopes_of_views_that_show_the_same():
     depths = torch.zeros(1, requires_grad=True)
     consistency.consistency_loss(matches, depths).backward()
     assert depths.grad is not None and float(depths.grad) == -1.0  # deeper matches better: 1 - NCC falls
+
+
+def test_where_few_views_show_the_same_none_is_believed():
+    slopes = torch.ones(1, 10)
+    for n_same, pull in ((2, 0.0), (5, 0.5), (10, 1.0)):
+        differences = torch.where(torch.arange(10) < n_same, 0.1, 2.0)[None]
+        depths = torch.zeros(1, requires_grad=True)
+        consistency.consistency_loss(Matches(slopes, slopes, differences), depths).backward()
+        assert depths.grad is not None and float(depths.grad) == pytest.approx(-pull)
 
 
 def test_what_stands_in_front_and_what_is_brighter_shows_something_else(cameras, photos):
