@@ -30,6 +30,7 @@ _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LO
 _VIEWS = 6
 _SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
 _TRUSTED = (0.25, 0.4)  # shares of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
+_PAUSE = 8  # steps between comparisons that are not believed
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
 
@@ -244,17 +245,16 @@ def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tens
     patch varies shows something in front of it, or a reflection: those match best behind the surface. Brightness has
     to agree, too, for reflections have contrast to correlate.
     """
-    same = matches.differences < _SAME
-    slopes = torch.where(same, matches.slopes, 0.0)
-    return -_trust(matches, same) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
+    slopes = torch.where(matches.differences < _SAME, matches.slopes, 0.0)
+    return -trust(matches) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
 
 
-def _trust(matches: Matches, same: Bool[Tensor, "n m"]) -> Float[Tensor, ""]:
+def trust(matches: Matches) -> Float[Tensor, ""]:
     """Weight in [0, 1] of a batch by the share of views that show the same.
 
     Where few do, the object shines or has no texture, and those few agree by chance or by what they reflect.
     """
-    share = same.sum() / matches.differences.isfinite().sum().clamp_min(1)
+    share = (matches.differences < _SAME).sum() / matches.differences.isfinite().sum().clamp_min(1)
     least, enough = _TRUSTED
     return ((share - least) / (enough - least)).clamp(0, 1)
 
@@ -277,9 +277,16 @@ class ViewConsistency:
         self._images = GreyImages.of(images)
         self._views = torch.tensor(views)
         self._offsets = offsets_of(_PATCH, 1.0)
+        self._trusted = True
+
+    def due(self, step: int) -> bool:
+        """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
+        return self._trusted or step % _PAUSE == 0
 
     @torch.no_grad()
     def compare(self, cameras: Cameras, patches: Patches) -> Matches:
         """Each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
-        return match_patches(self._images, cameras, patches, views, self._offsets)
+        matches = match_patches(self._images, cameras, patches, views, self._offsets)
+        self._trusted = bool(trust(matches) > 0)
+        return matches

@@ -137,8 +137,9 @@ class Trainer:
         colors = result.appearance(rendering.colors, batch.image_indices)
         targets = _over(batch, behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
-        if progress > _CONSISTENCY_START and self._config.train.consistency_weight > 0:
-            loss = loss + self._config.train.consistency_weight * self._compare(batch, rays, rendering)
+        weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
+        if weight > 0 and self._consistency.due(result.step):
+            loss = loss + weight * self._compare(batch, rays, rendering)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))

@@ -235,6 +235,18 @@ def test_where_few_views_show_the_same_none_is_believed():
         assert depths.grad is not None and float(depths.grad) == pytest.approx(-pull)
 
 
+def test_what_is_not_believed_is_compared_now_and_then(cameras, photos):
+    patches, _ = patches_at(cameras)
+    believed = consistency.ViewConsistency(photos, [0, 1, 2, 3])
+    believed.compare(cameras, patches)
+    assert all(believed.due(step) for step in range(8))
+    generator = np.random.default_rng(0)
+    noise = [generator.integers(0, 255, photo.shape, dtype=np.uint8) for photo in photos]
+    doubted = consistency.ViewConsistency(noise, [0, 1, 2, 3])
+    doubted.compare(cameras, patches)
+    assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16]
+
+
 def test_what_stands_in_front_and_what_is_brighter_shows_something_else(cameras, photos):
     """The differences that decide which views count, by their definition."""
     patches, _ = patches_at(cameras)
