@@ -99,6 +99,8 @@ class TrainConfig:
     eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
     silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
+    consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2
+    """Of the correlation of surface patches across views, in the second half of the run."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from quicksurf import losses, schedules
 from quicksurf.alignment import CameraAlignment
 from quicksurf.backends import Backend
 from quicksurf.config import Config
+from quicksurf.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
@@ -41,6 +42,7 @@ _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps then: else a shor
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
+_CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
 
 
 class FitStatus(NamedTuple):
@@ -131,6 +133,7 @@ class Trainer:
         if self.result.optimizer_state:
             self._optimizer.load(self.result.optimizer_state)
         self._n_rays = config.train.n_samples // 32
+        self._consistency = ViewConsistency(scene.images, self._train)
         self._n_lost_steps = 0
 
     def step(self, progress: float) -> tuple[Rendering, float, float]:
@@ -152,6 +155,9 @@ class Trainer:
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
         weight = self._config.train.silhouette_weight
         loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
+        weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
+        if weight > 0 and self._consistency.due(result.step):
+            loss = loss + weight * self._compare(batch, rays, rendering)
         if self._is_number(loss):
             loss.backward()
             self._optimizer.step(schedules.learning_rate_factor(progress))
@@ -253,6 +259,19 @@ class Trainer:
         at_surface, neighbours, _ = gradients.chunk(3)
         smoothness = losses.normal_smoothness(at_surface, neighbours)
         return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+
+    def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
+        """How well patches at the probed surface points match other views, as a loss on the points' depths."""
+        surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points, 0]
+        probed = rendering.probed[: 4 * len(index)]
+        gradients = gradients_from_taps(probed.detach(), self._tap_step())
+        normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
+        points = rays.at(index, surface.ts[index])
+        patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
+        matches = self._consistency.compare(self.alignment.cameras, patches)
+        depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
+        return consistency_loss(matches, depths)
 
     def _tap_step(self) -> float:
         return max(0.5 * self.result.field.finest_cell(), 0.002)

@@ -24,7 +24,18 @@ LAYERS: tuple[set[str], ...] = (
     {"mesh"},
     {"data", "model", "render", "optimizer"},
     {"backends"},
-    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "io", "film", "budget"},
+    {
+        "cameras",
+        "camera_paths",
+        "consistency",
+        "rays",
+        "losses",
+        "schedules",
+        "metrics",
+        "io",
+        "film",
+        "budget",
+    },
     {"config", "errors", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
