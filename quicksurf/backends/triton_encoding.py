@@ -10,7 +10,10 @@ the adds of one level meet in the second-level cache, where they cost as much as
 entry. Their order is not fixed: sums differ in the last bits from run to run.
 
 The specification is `torch_networks.grid_level`. No tensor is allocated and no shape checked here.
+Triton compiles a function's source: a run-time type checker that wraps functions must leave these alone.
 """
+
+from typing import no_type_check
 
 import triton
 import triton.language as tl
@@ -23,12 +26,14 @@ N_FIELDS = tl.constexpr(4)
 
 
 @triton.jit
+@no_type_check
 def load_coordinate(x, points, n, stride_point, AXIS: tl.constexpr, stride_axis):
     """One coordinate of the tile's points, as it was given."""
     return tl.load(x + points * stride_point + AXIS * stride_axis, mask=points < n, other=0.0)
 
 
 @triton.jit
+@no_type_check
 def cell_and_fraction(coordinate, scale):
     """floor(p) and p − floor(p) of p = x · scale + 0.5, x clamped to [0, 1]; NaN counts as 0."""
     position = tl.minimum(tl.where(coordinate > 0, coordinate, 0.0), 1.0) * scale + 0.5
@@ -37,6 +42,7 @@ def cell_and_fraction(coordinate, scale):
 
 
 @triton.jit
+@no_type_check
 def entry_of_corner(level, cell_x, cell_y, cell_z, CORNER: tl.constexpr):
     """Index of a corner's entry among the entries of all levels; a dense level's last cell wraps, as in tiny-cuda-nn.
 
@@ -52,14 +58,26 @@ def entry_of_corner(level, cell_x, cell_y, cell_z, CORNER: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def end_weight(fraction, UPPER: tl.constexpr):
     """Weight of a cell's lower or upper end along one axis."""
     return fraction if UPPER else 1.0 - fraction
 
 
 @triton.jit
+@no_type_check
 def encode_grid_forward(
-    table, x, encoded, levels, scales, n, pitch, stride_point, stride_axis, F: tl.constexpr, TILE: tl.constexpr
+    table,
+    x,
+    encoded,
+    levels,
+    scales,
+    n,
+    pitch,
+    stride_point,
+    stride_axis,
+    F: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """encoded[level · F + f, i] = Σ_corners w · table[entry, f] for i < pitch; points from n on count as 0."""
     index = tl.program_id(1)
@@ -72,13 +90,18 @@ def encode_grid_forward(
     total = tl.zeros([TILE, F], tl.float32)
     for corner in tl.static_range(8):
         entry = entry_of_corner(level, cell_x, cell_y, cell_z, corner)
-        weight = end_weight(frac_x, corner & 1) * end_weight(frac_y, corner >> 1 & 1) * end_weight(frac_z, corner >> 2)
+        weight = (
+            end_weight(frac_x, corner & 1)
+            * end_weight(frac_y, corner >> 1 & 1)
+            * end_weight(frac_z, corner >> 2)
+        )
         total += weight[:, None] * tl.load(table + entry[:, None] * F + features[None, :])
     rows = index * F + features
     tl.store(encoded + rows[None, :] * pitch + points[:, None], total, mask=points[:, None] < pitch)
 
 
 @triton.jit
+@no_type_check
 def encode_grid_backward(
     grad_table,
     x,
@@ -107,12 +130,17 @@ def encode_grid_backward(
     cell_z, frac_z = cell_and_fraction(load_coordinate(x, points, n, stride_point, 2, stride_axis), scale)
     for corner in tl.static_range(8):
         entry = entry_of_corner(level, cell_x, cell_y, cell_z, corner)
-        weight = end_weight(frac_x, corner & 1) * end_weight(frac_y, corner >> 1 & 1) * end_weight(frac_z, corner >> 2)
+        weight = (
+            end_weight(frac_x, corner & 1)
+            * end_weight(frac_y, corner >> 1 & 1)
+            * end_weight(frac_z, corner >> 2)
+        )
         to = grad_table + entry[:, None] * F + features[None, :]
         tl.atomic_add(to, weight[:, None] * grads, mask=active[:, None], sem="relaxed")
 
 
 @triton.jit
+@no_type_check
 def add_axis_gradient(grad_x, points, n, coordinate, scale, total, AXIS: tl.constexpr):
     """grad_x[axis, i] += scale · total where the coordinate lies in [0, 1], on whose ends the clamp lets it pass."""
     inside = (coordinate >= 0) & (coordinate <= 1)
@@ -120,6 +148,7 @@ def add_axis_gradient(grad_x, points, n, coordinate, scale, total, AXIS: tl.cons
 
 
 @triton.jit
+@no_type_check
 def encode_grid_backward_input(
     grad_x,
     table,

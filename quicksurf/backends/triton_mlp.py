@@ -13,15 +13,22 @@ Padding: `encoded` has a multiple of 16 rows and `pitch` columns, a multiple of 
 The specification is `torch_networks.run_network`.
 """
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 SHARPNESS = tl.constexpr(10.0)  # torch_networks.SOFTPLUS_SHARPNESS
-FORWARD_PRECISION = tl.constexpr("tf32x3")  # three products for 21 bits of the 24: a logit is a distance to 1e-3
-BACKWARD_PRECISION = tl.constexpr("tf32")  # 11 bits: rounding is averaged over points, and half the time is saved
+FORWARD_PRECISION = tl.constexpr(
+    "tf32x3"
+)  # three products for 21 bits of the 24: a logit is a distance to 1e-3
+BACKWARD_PRECISION = tl.constexpr(
+    "tf32"
+)  # 11 bits: rounding is averaged over points, and half the time is saved
 
 
 @triton.jit
+@no_type_check
 def activate(y, NAME: tl.constexpr):
     """tiny-cuda-nn's activations by name."""
     if NAME == "ReLU":
@@ -34,6 +41,7 @@ def activate(y, NAME: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def activation_slope(y, NAME: tl.constexpr):
     """The activation's derivative, from its value."""
     slope = tl.full(y.shape, 1.0, tl.float32)
@@ -47,6 +55,7 @@ def activation_slope(y, NAME: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def network_forward(
     weights,
     encoded,
@@ -92,6 +101,7 @@ def network_forward(
 
 
 @triton.jit
+@no_type_check
 def network_backward(
     weights,
     hidden,

@@ -35,9 +35,7 @@ def run_network(
     """
     for part in layout.parts:
         if part.kind == "Grid" and part.n_features not in FEATURES:
-            raise ConfigError(
-                f"n_features_per_level is {part.n_features}: this back end takes 1, 2, 4 or 8"
-            )
+            raise ConfigError(f"n_features_per_level is {part.n_features}: this back end takes 1, 2, 4 or 8")
     if torch.is_grad_enabled() and (params.requires_grad or x.requires_grad):
         return _RunNetwork.apply(layout, params, x, n_active_levels)  # type: ignore[return-value]
     return evaluate(layout, params, x, n_active_levels, keep=False).output.T
@@ -139,7 +137,14 @@ def encode_backward(
         if part.kind == "Grid":
             n_active = min(n_active_levels, len(part.levels))
             if grad_params is not None:
-                _launch(triton_encoding.encode_grid_backward, part, n_active, (grad_params[span],), x[:, dims], grads)
+                _launch(
+                    triton_encoding.encode_grid_backward,
+                    part,
+                    n_active,
+                    (grad_params[span],),
+                    x[:, dims],
+                    grads,
+                )
             if grad_x is not None:
                 wanted = (grad_x[dims], params[span])
                 _launch(triton_encoding.encode_grid_backward_input, part, n_active, wanted, x[:, dims], grads)
