@@ -1,8 +1,8 @@
 """Triton kernels of the multiresolution grid (Müller et al. 2022, eq. 1–4): values, gradients by tables and by points.
 
-A program takes TILE points of one level. Tiles are the first axis of the launch, levels the second, so that all tiles of
-a level run before the next one begins: a level's table (512 KB at 2^16 entries of 2 values) is then read from the
-second-level cache whatever the whole table's size. A point's F values are one load; `encoded[row, point]` is
+A program takes TILE points of one level. Tiles are the first axis of the launch, levels the second, so that all
+tiles of a level run before the next one begins: a level's table (512 KB at 2^16 entries of 2 values) is then read from
+the second-level cache whatever the whole table's size. A point's F values are one load; `encoded[row, point]` is
 row-major, so that neighbouring threads write neighbouring addresses.
 
 Gradients by the tables are added atomically in float32. Sorting entries instead would order 8 keys a point and level;

@@ -1,15 +1,15 @@
 """Triton kernels of the fully fused network: y = W_L f(… f(W_0 [enc(x), 1])) without biases, forward and backward.
 
 A program takes TILE points through all layers, activations staying in registers between layers; products run on
-tensor cores through `tl.dot`. Left operands are activations [point, unit], so that a product's result becomes the next one's
-left operand; weights [out, in] are read anew by every program and come from the caches (at most 64 KB a layer).
+tensor cores through `tl.dot`. Left operands are activations [point, unit], so that a product's result becomes the next
+one's left operand; weights [out, in] are read anew by every program and come from the caches (at most 64 KB a layer).
 
 Training keeps every hidden activation (256 bytes a point and layer of 64 units) instead of computing them again in the
 backward pass: writing and reading them takes a few percent of a step, and the backward kernel needs registers for one
 layer only, whatever their number. The gradients by weights are not here: they are plain products over all points,
 which the kernel prepares by writing d loss / d (layer before its activation) as `deltas`.
 
-Padding: `encoded` has a multiple of 16 rows and `pitch` columns, a multiple of TILE, so that nothing inside needs a mask.
+Padding: `encoded` has a multiple of 16 rows and `pitch` columns, a multiple of TILE: nothing inside needs a mask.
 The specification is `torch_networks.run_network`.
 """
 
@@ -19,9 +19,6 @@ import triton
 import triton.language as tl
 
 SHARPNESS = tl.constexpr(10.0)  # torch_networks.SOFTPLUS_SHARPNESS
-FORWARD_PRECISION = tl.constexpr(
-    "tf32x3"
-)  # three products for 21 bits of the 24: a logit is a distance to 1e-3
 BACKWARD_PRECISION = tl.constexpr(
     "tf32"
 )  # 11 bits: rounding is averaged over points, and half the time is saved
@@ -70,6 +67,7 @@ def network_forward(
     ACTIVATION: tl.constexpr,
     OUTPUT_ACTIVATION: tl.constexpr,
     KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """output[j, i] for i < n; hidden[layer, i, unit] if KEEP. N_INPUT counts padded rows, N_OUTPUT true ones."""
@@ -80,14 +78,14 @@ def network_forward(
     for k in tl.static_range(0, N_INPUT, 16):
         x = tl.load(encoded + (k + block).to(tl.int64)[None, :] * pitch + points[:, None])
         w = tl.load(weights + units[None, :] * N_INPUT + (k + block)[:, None])
-        y = tl.dot(x, w, y, input_precision=FORWARD_PRECISION)
+        y = tl.dot(x, w, y, input_precision=PRECISION)
     y = activate(y, ACTIVATION)
     if KEEP:
         tl.store(kept, y)
     layer_weights = weights + WIDTH * N_INPUT
-    for layer in tl.static_range(1, N_HIDDEN):
+    for _ in tl.static_range(1, N_HIDDEN):
         w = tl.load(layer_weights + units[None, :] * WIDTH + units[:, None])
-        y = activate(tl.dot(y, w, input_precision=FORWARD_PRECISION), ACTIVATION)
+        y = activate(tl.dot(y, w, input_precision=PRECISION), ACTIVATION)
         if KEEP:
             kept += pitch * WIDTH
             tl.store(kept, y)
@@ -95,7 +93,7 @@ def network_forward(
     for k in tl.static_range(0, N_OUTPUT, 16):
         rows = (k + block).to(tl.int64)
         w = tl.load(layer_weights + rows[None, :] * WIDTH + units[:, None])
-        z = activate(tl.dot(y, w, input_precision=FORWARD_PRECISION), OUTPUT_ACTIVATION)
+        z = activate(tl.dot(y, w, input_precision=PRECISION), OUTPUT_ACTIVATION)
         mask = (rows < N_OUTPUT)[None, :] & (points < n)[:, None]
         tl.store(output + rows[None, :] * n + points[:, None], z, mask=mask)
 

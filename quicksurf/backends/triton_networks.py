@@ -1,7 +1,7 @@
 """The networks on a CUDA GPU through Triton's kernels: no tiny-cuda-nn, no CUDA toolkit, no compiler to install.
 
-Triton comes with torch's CUDA wheels on Linux and needs compute capability 8.0. The same kernels run on CPU tensors under Triton's
-interpreter (TRITON_INTERPRET=1 before the first import), which is how they are checked where there is no GPU.
+Triton comes with torch's CUDA wheels on Linux and needs compute capability 8.0. The same kernels run on CPU tensors
+under Triton's interpreter (TRITON_INTERPRET=1 before the first import): so they are checked where there is no GPU.
 Encoding and network are two kernels with the encoded rows in memory between them (124 bytes a point): one kernel would
 go through all levels tile by tile, and a level's table would not stay in the second-level cache.
 
@@ -22,6 +22,9 @@ from quicksurf.errors import ConfigError
 
 POINTS_ALIGNMENT = 128  # columns of inner buffers: a multiple of every tile
 GRID_TILE = 256  # points; two a thread of 4 warps, registers for all eight corners' loads in flight
+# Three products for 21 of a factor's 24 bits: a logit is a distance, and differences at 1e-3 are its normals. At 128
+# units their factors do not fit the registers (16 KB of spills a thread when compiled for 8.0): one product of 11 bits.
+FORWARD_PRECISION = {16: "tf32x3", 32: "tf32x3", 64: "tf32x3", 128: "tf32"}
 FEATURES = (1, 2, 4, 8)  # values of an entry that one load can take
 
 
@@ -86,17 +89,30 @@ def evaluate(
     encode(layout, params, x, n_active_levels, encoded)
     output = params.new_empty(layout.n_output, n)
     hidden = params.new_empty(n_hidden if keep else 0, pitch, width)
-    tile = points_per_program(width)
+    constants = launch_constants(layout)
+    precision = FORWARD_PRECISION[width]
     with torch.cuda.device_of(params):
-        triton_mlp.network_forward[(pitch // tile,)](
-            params, encoded, hidden, output, n, pitch, *_shape(layout), keep, tile
+        triton_mlp.network_forward[(pitch // constants["TILE"],)](
+            params, encoded, hidden, output, n, pitch, **constants, KEEP=keep, PRECISION=precision
         )
     return Evaluation(output, encoded, hidden)
 
 
-def points_per_program(width: int) -> int:
-    """Points that a program takes through the layers: at most 64 accumulators a thread of 4 warps."""
-    return min(POINTS_ALIGNMENT, 8192 // width)
+def launch_constants(layout: NetworkLayout) -> dict[str, Any]:
+    """Constants of both network kernels, and warps: a thread has 32 accumulators at most.
+
+    Twice as many points fill a thread's 255 registers and leave 8 warps to a multiprocessor (compiled for 9.0).
+    """
+    return {
+        "N_INPUT": layout.matrices()[0][1],
+        "WIDTH": layout.width,
+        "N_HIDDEN": layout.n_hidden_layers,
+        "N_OUTPUT": layout.n_output,
+        "ACTIVATION": layout.hidden_activation,
+        "OUTPUT_ACTIVATION": layout.output_activation,
+        "TILE": 128 if layout.width <= 32 else 64,
+        "num_warps": 8 if layout.width == 128 else 4,
+    }
 
 
 def encode(
@@ -182,18 +198,6 @@ def _level_tensors(levels: tuple[GridLevelLayout, ...], device: torch.device) ->
     return torch.tensor(fields, device=device), torch.tensor(scales, dtype=torch.float32, device=device)
 
 
-def _shape(layout: NetworkLayout) -> tuple[int | str, ...]:
-    """Constants of both network kernels."""
-    return (
-        layout.matrices()[0][1],
-        layout.width,
-        layout.n_hidden_layers,
-        layout.n_output,
-        layout.hidden_activation,
-        layout.output_activation,
-    )
-
-
 def _network_backward(
     layout: NetworkLayout,
     params: Tensor,
@@ -203,15 +207,15 @@ def _network_backward(
     want_x: bool,
 ) -> Float[Tensor, "r m"]:
     """Gradient by the encoded rows; the weights' part of `grad_params` is overwritten."""
-    n, pitch, tile = grad_output.shape[0], found.encoded.shape[1], points_per_program(layout.width)
+    n, pitch, constants = grad_output.shape[0], found.encoded.shape[1], launch_constants(layout)
     hidden_deltas = torch.empty_like(found.hidden)
     output_deltas = params.new_empty(pitch, layout.matrices()[-1][0])
     want_encoded = want_x or any(part.n_params for part in layout.parts)
     grad_encoded = torch.empty_like(found.encoded)
     outer = (found.hidden, found.output, grad_output, hidden_deltas, output_deltas, grad_encoded)
     with torch.cuda.device_of(params):
-        triton_mlp.network_backward[(pitch // tile,)](
-            params, *outer, n, pitch, *grad_output.stride(), *_shape(layout), want_encoded, tile
+        triton_mlp.network_backward[(pitch // constants["TILE"],)](
+            params, *outer, n, pitch, *grad_output.stride(), **constants, WANT_ENCODED=want_encoded
         )
     if grad_params is not None:
         inputs = [found.encoded.T, *found.hidden]

@@ -1,6 +1,7 @@
 """Triton's kernels where there is no GPU: their contract under the interpreter, and whether they compile for one."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -34,3 +35,18 @@ def test_the_contract_holds_under_the_interpreter() -> None:
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", contract, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert "passed" in done.stdout and "skipped" not in done.stdout
+
+
+def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    done = python(str(FOLDER / "triton_builds.py"), "80", TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row.pop("kernel"): row for row in map(json.loads, done.stdout.splitlines())}
+    assert len(rows) == 5 and all(row["bytes"] > 0 for row in rows.values())
+    assert {name for name, row in rows.items() if row["tensor_cores"]} == {
+        "network_forward",
+        "network_backward",
+    }
+    assert {name for name, row in rows.items() if row["atomics"]} == {
+        "encode_grid_backward",
+        "encode_grid_backward_input",
+    }

@@ -18,8 +18,8 @@ from quicksurf.errors import ConfigError
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-# The interpreter multiplies in float32; on a GPU the forward products are tf32x3 and the backward ones tf32.
-BOUNDS = (FORWARD32, GRADIENT32, INPUT_GRADIENT32) if INTERPRETED else (GRADIENT32, TF32, TF32)
+# The interpreter multiplies in float32; on a GPU the factors of most products are rounded to tf32.
+BOUNDS = (FORWARD32, GRADIENT32, INPUT_GRADIENT32) if INTERPRETED else (TF32, TF32, TF32)
 
 GRID = {
     "otype": "HashGrid",
