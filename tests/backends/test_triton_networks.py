@@ -32,7 +32,7 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
 
 def test_the_contract_holds_under_the_interpreter() -> None:
     contract = str(FOLDER / "triton_contract.py")
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", contract, TRITON_INTERPRET="1")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", contract, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert "passed" in done.stdout and "skipped" not in done.stdout
 
