@@ -42,6 +42,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY_LIMITS = {
     "nerfacc": {"backends", "render", "doctor"},
     "tinycudann": {"backends"},
+    "triton": {"backends"},
     "pycolmap": {"data"},
 }
 

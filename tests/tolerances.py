@@ -3,6 +3,7 @@
 FORWARD32 = 2e-6  # relative L2 of values: sums of a hundred float32 products, in another order
 GRADIENT32 = 2e-5  # relative L2 of gradients: sums over thousands of points
 INPUT_GRADIENT32 = 1e-4  # differences of table entries times the level's resolution
+TF32 = 2e-3  # relative L2 on tensor cores: factors rounded to 11 bits in every layer
 EXACT64 = 1e-12  # relative L2 of the double instantiations: order of summation alone
 SCAN32 = 1e-5  # products and sums along a ray
 BOUNDARY = 1e-5  # depths: a step's edge is rounded once per step

@@ -1,0 +1,55 @@
+"""Compile Triton's kernels for a GPU that need not be here, and print one JSON line a kernel.
+
+Run as `python triton_builds.py CAPABILITY`: the interpreter accepts what the compiler refuses. Not under
+TRITON_INTERPRET=1.
+"""
+
+import inspect
+import json
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from quicksurf.backends import triton_encoding, triton_mlp
+from quicksurf.backends.layout import network_layout
+from quicksurf.backends.triton_networks import FORWARD_PRECISION, GRID_TILE, launch_constants
+
+INTEGERS = {"n", "pitch", "stride_point", "stride_axis", "stride_row"}
+
+
+def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str, object]:
+    """A kernel with 32-bit sizes and 16-byte aligned tensors, as torch hands them over."""
+    arguments = list(inspect.signature(kernel.fn).parameters)
+    pointers = {name: "*i64" if name == "levels" else "*fp32" for name in arguments}
+    signature = (
+        pointers | dict.fromkeys(INTEGERS & set(arguments), "i32") | dict.fromkeys(constants, "constexpr")
+    )
+    source = ASTSource(kernel, {name: signature[name] for name in arguments}, constants)
+    target = GPUTarget("cuda", capability, 32)
+    built = triton.compile(source, target=target, options={"num_warps": num_warps})
+    ptx = built.asm["ptx"]
+    return {
+        "kernel": kernel.fn.__name__,
+        "bytes": len(built.asm["cubin"]),
+        "tensor_cores": "mma" in ptx,
+        "atomics": "red.global" in ptx or "atom.global" in ptx,
+    }
+
+
+def builds(capability: int):
+    """All kernels as the default geometry network uses them."""
+    grid = {"F": 2, "TILE": GRID_TILE}
+    for name in ("encode_grid_forward", "encode_grid_backward", "encode_grid_backward_input"):
+        yield build(getattr(triton_encoding, name), capability, **grid)
+    layout = network_layout(31, 16, {"otype": "Identity"}, {"n_neurons": 64, "activation": "Softplus"})
+    constants = launch_constants(layout)
+    forward = {"KEEP": True, "PRECISION": FORWARD_PRECISION[64]}
+    yield build(triton_mlp.network_forward, capability, **constants, **forward)
+    yield build(triton_mlp.network_backward, capability, **constants, WANT_ENCODED=True)
+
+
+if __name__ == "__main__":
+    for row in builds(int(sys.argv[1])):
+        print(json.dumps(row), flush=True)

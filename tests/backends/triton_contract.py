@@ -1,0 +1,167 @@
+"""What Triton's kernels must compute: values and gradients of the torch twin, awkward shapes, bad layouts.
+
+Not collected by itself: under TRITON_INTERPRET=1 it runs on CPU tensors (test_triton_networks.py does that in a
+process of its own, because the variable must be set before Triton's first import), without it on a GPU:
+`pytest tests/backends/triton_contract.py`. The interpreter takes milliseconds an operation, so shapes are small.
+"""
+
+import os
+
+import pytest
+import torch
+from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, TF32, relative
+
+from quicksurf.backends import torch_networks, triton_networks
+from quicksurf.backends.layout import encoding_layout, network_layout
+from quicksurf.backends.modules import initial_params
+from quicksurf.errors import ConfigError
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+# The interpreter multiplies in float32; on a GPU the factors of most products are rounded to tf32.
+BOUNDS = (FORWARD32, GRADIENT32, INPUT_GRADIENT32) if INTERPRETED else (TF32, TF32, TF32)
+
+GRID = {
+    "otype": "HashGrid",
+    "n_levels": 3,
+    "n_features_per_level": 2,
+    "log2_hashmap_size": 9,  # the first level is dense, the others are hashed
+    "base_resolution": 6,
+    "per_level_scale": 1.7,
+}
+NESTED = [
+    {"n_dims_to_encode": 2, "otype": "Identity"},
+    {"n_dims_to_encode": 3, "otype": "SphericalHarmonics"},
+    GRID,
+]
+N_INPUT = 8  # 2 + 3 + 3
+
+
+def composite(grid=GRID):
+    return {"otype": "Composite", "nested": [*NESTED[:2], grid]}
+
+
+def problem(n, layout):
+    params = initial_params(layout, 0)
+    params[layout.n_network_params :] *= 3000  # tables that matter beside the other inputs
+    x = torch.rand(n, layout.n_input, generator=torch.Generator().manual_seed(1))
+    return params.to(DEVICE), x.to(DEVICE)
+
+
+def run(engine, layout, params, x, levels=99, share=1.0):
+    """Output, and gradients of a weighted sum over a share of the points."""
+    params, x = params.clone().requires_grad_(), x.clone().requires_grad_()
+    y = engine(layout, params, x, levels)
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.rand(y.shape, generator=generator) * (torch.rand(len(y), 1, generator=generator) < share)
+    (y * weights.to(y)).sum().backward()
+    return y.detach(), params.grad, x.grad
+
+
+def assert_equals_the_twin(layout, params, x, **arguments):
+    found = run(triton_networks.run_network, layout, params, x, **arguments)
+    expected = run(torch_networks.run_network, layout, params, x, **arguments)
+    for ours, theirs, bound in zip(found, expected, BOUNDS, strict=True):
+        assert ours.shape == theirs.shape
+        assert relative(ours, theirs) < bound or not (ours.any() or theirs.any())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("width", "hidden", "activation", "output"),
+    [
+        (16, 1, "ReLU", "None"),
+        (32, 3, "Softplus", "Softplus"),
+        (64, 2, "ReLU", "Sigmoid"),
+        (128, 2, "Sigmoid", "ReLU"),
+        (16, 2, "None", "None"),
+    ],
+)
+def test_values_and_gradients_equal_the_twin(width, hidden, activation, output):
+    network = {
+        "n_neurons": width,
+        "n_hidden_layers": hidden,
+        "activation": activation,
+        "output_activation": output,
+    }
+    layout = network_layout(N_INPUT, 5, composite(), network)
+    assert_equals_the_twin(layout, *problem(150, layout))
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 128, 129])
+def test_any_number_of_points(n):
+    layout = network_layout(N_INPUT, 17, composite(), {"n_neurons": 16})  # two blocks of 16 outputs
+    params, x = problem(n, layout)
+    assert_equals_the_twin(layout, params, x)
+    assert triton_networks.run_network(layout, params, x, 99).shape == (n, 17)
+
+
+@pytest.mark.parametrize(
+    ("features", "levels", "kind"), [(1, 0, "HashGrid"), (4, 2, "HashGrid"), (8, 3, "DenseGrid")]
+)
+def test_inactive_levels_are_silent_and_get_no_gradient(features, levels, kind):
+    grid = GRID | {"otype": kind, "n_features_per_level": features}
+    layout = network_layout(N_INPUT, 3, composite(grid), {"n_neurons": 16, "n_hidden_layers": 1})
+    _, grad_params, _ = assert_equals_the_twin(layout, *problem(40, layout), levels=levels)
+    offsets = [level.offset for level in layout.parts[2].levels]
+    silent = (
+        layout.n_network_params + features * offsets[levels] if levels < len(offsets) else len(grad_params)
+    )
+    assert not grad_params[silent:].any()
+
+
+@pytest.mark.parametrize("encoding", [GRID, composite()], ids=["grid", "composite"])
+def test_an_encoding_alone(encoding):
+    layout = encoding_layout(3 if encoding is GRID else N_INPUT, encoding)
+    assert_equals_the_twin(layout, *problem(70, layout), levels=2)
+
+
+def test_a_network_on_raw_inputs():
+    layout = network_layout(19, 4, {"otype": "Identity"}, {"n_neurons": 16})
+    assert_equals_the_twin(layout, *problem(20, layout))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_points_without_gradient_take_no_part(share):
+    layout = network_layout(N_INPUT, 3, composite(), {"n_neurons": 16})
+    assert_equals_the_twin(layout, *problem(60, layout), share=share)
+
+
+def test_points_on_and_beyond_the_faces_and_nan():
+    layout = encoding_layout(3, GRID)
+    params, x = problem(8, layout)
+    x[0], x[1], x[2], x[3], x[4, 1] = 0.0, 1.0, -7.0, 1e9, torch.nan
+    assert_equals_the_twin(layout, params, x)
+
+
+def test_strided_inputs_and_gradients_equal_contiguous_ones():
+    layout = network_layout(N_INPUT, 3, composite(), {"n_neurons": 16, "n_hidden_layers": 1})
+    params, x = problem(30, layout)
+    plain = triton_networks.run_network(layout, params, x, 99)
+    by_feature = triton_networks.run_network(layout, params, x.T.contiguous().T, 99)
+    assert torch.equal(plain, by_feature)
+    assert plain.T.is_contiguous()
+    params.requires_grad_()
+    grads = []
+    for weights in (torch.ones(30, 3, device=DEVICE), torch.ones(1, 1, device=DEVICE).expand(30, 3)):
+        y = triton_networks.run_network(layout, params, x, 99)
+        grads.append(torch.autograd.grad(y, params, weights)[0])
+    assert relative(grads[1], grads[0]) < GRADIENT32  # a gradient without memory of its own, as `sum` gives
+
+
+def test_parameters_alone_and_points_alone_get_their_gradients():
+    layout = network_layout(N_INPUT, 3, composite(), {"n_neurons": 16, "n_hidden_layers": 1})
+    params, x = problem(20, layout)
+    _, grad_params, grad_x = run(torch_networks.run_network, layout, params, x)
+    weights = torch.rand(20, 3, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+    for wanted, expected in ((params, grad_params), (x, grad_x)):
+        wanted.requires_grad_()
+        y = triton_networks.run_network(layout, params, x, 99)
+        assert relative(torch.autograd.grad(y, wanted, weights)[0], expected) < BOUNDS[2]
+        wanted.requires_grad_(False)
+
+
+def test_an_odd_number_of_features_is_refused():
+    layout = encoding_layout(3, GRID | {"n_features_per_level": 3})
+    with pytest.raises(ConfigError, match="1, 2, 4 or 8"):
+        triton_networks.run_network(layout, *problem(4, layout), 99)
