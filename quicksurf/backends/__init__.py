@@ -1,17 +1,20 @@
 """The one seam to hardware: `load(name)` gives the modules and ray operations of one back end.
 
 Neural modules have tiny-cuda-nn's constructor arguments and JSON vocabulary, ray operations nerfacc's names and packed
-layout. `cpu` is native code, `torch` the slow twin that specifies it. Nothing outside this folder asks for a device.
+layout. `cpu` is native code, `torch` the slow twin that specifies it, `cuda` runs on an NVIDIA GPU: networks by
+tiny-cuda-nn where it is installed, rays by torch. Nothing outside this folder asks for a device, and nothing of CUDA
+is imported without one.
 """
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 
-from quicksurf.backends import torch_networks, torch_rays, torch_unisurf
-from quicksurf.backends.modules import Modules
+from quicksurf.backends import batched_rays, batched_unisurf, torch_networks, torch_rays, torch_unisurf
+from quicksurf.backends.modules import Modules, Run
 from quicksurf.errors import BackendError
 
 
@@ -30,21 +33,28 @@ class Backend:
     """sample_surface, render_weight_from_logits."""
 
 
-NAMES = ("auto", "cpu", "torch")
+NAMES = ("auto", "cpu", "cuda", "torch")
+INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
+"""The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
 
 
 def load(name: str = "auto") -> Backend:
-    """The back end called `name`, or the fastest one here for "auto".
+    """The back end called `name`; for "auto" cuda where there is a GPU that works, else cpu.
 
     Raises:
         BackendError: if the name is unknown or this machine cannot run it.
     """
-    makers: dict[str, Callable[[str], Backend]] = {"cpu": _cpu, "torch": _torch}
+    makers: dict[str, Callable[[str], Backend]] = {"cpu": _cpu, "cuda": _cuda, "torch": _torch}
     if name == "auto":
-        return _cpu("the native kernels need no GPU")
+        return _auto()
     if name not in makers:
-        raise BackendError(f"back end '{name}' is unknown: choose {', '.join(NAMES)}")
+        raise BackendError(f"device '{name}' is unknown: choose {', '.join(NAMES)}")
     return makers[name]("asked for")
+
+
+def on_device(name: str, device: torch.device, reason: str, run: Run) -> Backend:
+    """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
+    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf)
 
 
 def set_num_threads(n: int) -> None:
@@ -56,6 +66,39 @@ def set_num_threads(n: int) -> None:
     from quicksurf import _native
 
     _native.set_num_threads(n)
+
+
+def _auto() -> Backend:
+    if not torch.cuda.is_available():
+        return _cpu("the native kernels need no GPU")
+    try:
+        return _cuda("there is a GPU")
+    except BackendError as error:
+        return _cpu(f"there is a GPU, but {error}")
+
+
+def _cuda(reason: str) -> Backend:
+    if not torch.cuda.is_available():
+        built = "sees no NVIDIA GPU or driver" if torch.version.cuda else "is its build without CUDA"
+        raise BackendError(f"torch {built}: use --device cpu, or see `quicksurf doctor`")
+    device = torch.device("cuda", torch.cuda.current_device())
+    run, engine = _gpu_networks(device)
+    return on_device("cuda", device, f"{reason}; {engine}", run)
+
+
+def _gpu_networks(device: torch.device) -> tuple[Run, str]:
+    """The fastest networks that work on the GPU, and what to say about them."""
+    faster = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
+    if importlib.util.find_spec("tinycudann") is not None:
+        try:
+            from quicksurf.backends import cuda
+
+            cuda.try_out(device)
+            return cuda.run_network, "networks by tiny-cuda-nn"
+        except (ImportError, OSError, RuntimeError, BackendError) as error:
+            # it refuses other GPUs than it was compiled for in several ways
+            faster = f"tinycudann does not work ({' '.join(str(error).split())[:200]}), install it again: {INSTALL_TINYCUDANN}"
+    return torch_networks.run_network, f"networks by torch; {faster}"
 
 
 def _cpu(reason: str) -> Backend:

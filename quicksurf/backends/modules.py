@@ -24,6 +24,7 @@ TABLE_RANGE = (
     1e-4  # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
 )
 ALL_LEVELS = 1 << 16
+_CPU = torch.device("cpu")
 
 
 class EncodedNetwork(nn.Module):
@@ -31,14 +32,14 @@ class EncodedNetwork(nn.Module):
 
     params: nn.Parameter
 
-    def __init__(self, layout: NetworkLayout, run: Run, seed: int) -> None:
+    def __init__(self, layout: NetworkLayout, run: Run, seed: int, device: torch.device) -> None:
         super().__init__()
         self.layout = layout
         self.n_output_dims = layout.n_output
         self.n_active_levels = ALL_LEVELS
         """Grid levels beyond this many give zeros (coarse to fine)."""
         self._run = run
-        self.params = nn.Parameter(initial_params(layout, seed))
+        self.params = nn.Parameter(initial_params(layout, seed).to(device))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         """Evaluate at x; grids and spherical harmonics expect coordinates in [0, 1]."""
@@ -77,16 +78,18 @@ def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:
 
 
 class Modules:
-    """The three constructors of tiny-cuda-nn's torch binding, bound to one engine."""
+    """The three constructors of tiny-cuda-nn's torch binding, bound to one engine and the device it computes on."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, device: torch.device = _CPU) -> None:
         self._run = run
+        self._device = device
 
     def Encoding(
         self, n_input_dims: int, encoding_config: dict[str, Any], seed: int = 1337
     ) -> EncodedNetwork:
         """An encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
-        return EncodedNetwork(encoding_layout(n_input_dims, encoding_config), self._run, seed)
+        layout = encoding_layout(n_input_dims, encoding_config)
+        return EncodedNetwork(layout, self._run, seed, self._device)
 
     def Network(
         self, n_input_dims: int, n_output_dims: int, network_config: dict[str, Any], seed: int = 1337
@@ -106,4 +109,4 @@ class Modules:
     ) -> EncodedNetwork:
         """An encoding and a fully fused MLP in one pass."""
         layout = network_layout(n_input_dims, n_output_dims, encoding_config, network_config)
-        return EncodedNetwork(layout, self._run, seed)
+        return EncodedNetwork(layout, self._run, seed, self._device)

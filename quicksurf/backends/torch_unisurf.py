@@ -61,7 +61,7 @@ def find_surface(
     refined = hits & (brackets[1] > brackets[0])
     ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
     index = torch.nonzero(refined)[:, 0]
-    ts[index] = _secant(surface, rays, index, *brackets[:, index].unbind(0))
+    ts[index] = secant(surface, rays, index, *brackets[:, index].unbind(0))
     slopes = torch.where(refined, (brackets[3] - brackets[2]) / (brackets[1] - brackets[0]), 1.0)
     return Surface(hits, ts, n_evaluations + N_SECANT * len(index)), slopes
 
@@ -118,7 +118,7 @@ def _stretch_indices(steps: Steps) -> Int[Tensor, "m"]:
     return torch.nn.functional.pad(gap.long().cumsum(0), (1, 0))[: len(lengths)]
 
 
-def _secant(
+def secant(
     surface: LogitNetwork,
     rays: Rays,
     index: Int[Tensor, "k"],

@@ -1,0 +1,182 @@
+"""UNISURF's search, samples and weights as operations on whole tensors; see `torch_unisurf` for what each computes.
+
+The search evaluates every fourth occupied step of all rays at once, then those between that the distance does not
+clear: two batches instead of one after another step of each ray, at two to three times the evaluations. Three shapes
+depend on data: the two batches, and the number of samples.
+"""
+
+import math
+
+import nerfacc
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from quicksurf.backends.batched_rays import LatticeSteps, traverse_lattice
+from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.torch_unisurf import DISTANCE_SHARE, MAX_ALPHA, MIN_SLOPE, N_SECANT, secant
+from quicksurf.rays import Interval, Rays, Samples, Surface, pack_counts
+
+_STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
+
+
+@torch.no_grad()
+def sample_surface(
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> tuple[Surface, Samples]:
+    """See `torch_unisurf.sample_surface`; the rays are marched once."""
+    steps = traverse_lattice(rays, binaries, aabbs, step_size)
+    found, slopes = find_surface(surface, rays, steps)
+    half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
+    return found, interval_samples(steps, found.hits, found.ts, half_widths, interval, jitter)
+
+
+def find_surface(
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps
+) -> tuple[Surface, Float[Tensor, "n"]]:
+    """First change from outside to inside along each ray, and dl/dt there; 1 where there is none."""
+    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps)
+    hits, bracket = first_crossing(steps, logits, evaluated)
+    every = torch.arange(len(hits), device=hits.device)
+    roots = secant(surface, rays, every, *bracket.unbind(0))
+    widths = bracket[1] - bracket[0]
+    refined = hits & (widths > 0)
+    slopes = torch.where(refined, (bracket[3] - bracket[2]) / widths, 1.0)
+    return Surface(hits, roots.where(refined, bracket[0]), n_evaluations + N_SECANT * len(hits)), slopes
+
+
+def first_crossing(
+    steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"]
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
+    """Whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
+    inside = evaluated & (logits > 0)
+    hits, here = inside.any(1), inside.int().argmax(1, keepdim=True)
+    index = torch.arange(logits.shape[1], device=logits.device)
+    before = torch.where(evaluated & (index < here), index, -1).amax(1, keepdim=True)
+    low = before.clamp_min(0)
+    n_gaps = (~steps.occupied).int().cumsum(1)
+    joined = (before >= 0) & (n_gaps.gather(1, low) == n_gaps.gather(1, here))
+    start, logit = steps.t_starts.gather(1, here), logits.gather(1, here)
+    bracket = torch.stack(
+        [steps.t_mids.gather(1, low), steps.t_mids.gather(1, here), logits.gather(1, low), logit]
+    )
+    bracket = bracket.where(joined, torch.stack([start, start, torch.zeros_like(start), logit]))
+    return hits, torch.where(hits, bracket[..., 0], 0.0)
+
+
+def _evaluate(
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps
+) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], int]:
+    """Logits of the steps that decide where the first crossing is, which those are, and how many."""
+    n_steps = steps.t_mids.shape[1]
+    index = torch.arange(n_steps, device=rays.near.device)
+    logits = torch.zeros_like(steps.t_mids)
+    coarse = steps.occupied & (index % _STRIDE == 0)
+    n_coarse = _fill(logits, surface, rays, steps, coarse)
+    inside = coarse & (logits > 0)
+    first = torch.where(inside, index, n_steps).amin(1, keepdim=True)
+    clear = torch.where(coarse, DISTANCE_SHARE * logits.neg(), 0.0)
+    fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
+    n_fine = _fill(logits, surface, rays, steps, fine)
+    return logits, coarse | fine, n_coarse + n_fine
+
+
+def _fill(
+    logits: Float[Tensor, "n s"],
+    surface: LogitNetwork,
+    rays: Rays,
+    steps: LatticeSteps,
+    chosen: Bool[Tensor, "n s"],
+) -> int:
+    """Write the logits of the chosen steps; return their number."""
+    index = torch.nonzero(chosen.view(-1))[:, 0]
+    points = rays.at(index // chosen.shape[1], steps.t_mids.view(-1)[index])
+    logits.view(-1)[index] = surface.query(points)[0]
+    return len(index)
+
+
+def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
+    """Steps that the distance at the coarse step before or behind them clears; `clear` is 0 or less elsewhere."""
+    n_rays, n_steps = t_mids.shape
+    behind = -n_steps % _STRIDE + _STRIDE  # one more block, so that the last one has a successor
+    ts, radii = (
+        torch.nn.functional.pad(x, (0, behind)).view(n_rays, -1, _STRIDE)[..., :1] for x in (t_mids, clear)
+    )
+    own = torch.nn.functional.pad(t_mids, (0, behind - _STRIDE)).view(n_rays, -1, _STRIDE)
+    cleared = (own < (ts + radii)[:, :-1]) | (own > (ts - radii)[:, 1:]) & (radii[:, 1:] > 0)
+    return cleared.reshape(n_rays, -1)[:, :n_steps]
+
+
+def interval_samples(
+    steps: LatticeSteps,
+    hits: Bool[Tensor, "n"],
+    t_surface: Float[Tensor, "n"],
+    half_widths: Float[Tensor, "n"],
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> Samples:
+    """See `torch_unisurf.interval_samples`.
+
+    Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
+    [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
+    """
+    spans = torch.where(steps.occupied, steps.t_ends - steps.t_starts, 0.0).clamp_min(0)
+    edges = spans.cumsum(1)
+    total = edges[:, -1]
+    low, high = (_measure_before(steps, spans, t_surface + side * half_widths) for side in (-1, 1))
+    n_front, n_all = interval.n_front, interval.n_front + interval.n_interval
+    index = torch.arange(n_all, device=hits.device)
+    in_front = hits[:, None] & (index < n_front)
+    begins = torch.where(in_front | ~hits[:, None], 0.0, low[:, None])
+    ends = torch.where(in_front, low[:, None], torch.where(hits, high, total)[:, None])
+    numbers = torch.where(hits[:, None], torch.where(in_front, n_front, interval.n_interval), n_all)
+    lengths = (ends - begins).clamp_min(0) / numbers
+    rank = index - torch.where(hits[:, None] & ~in_front, n_front, 0)
+    wanted = begins + (rank + jitter) * lengths
+    at = torch.searchsorted(edges, wanted.contiguous(), right=True).clamp_max(edges.shape[1] - 1)
+    ts = steps.t_starts.gather(1, at) + wanted - (edges - spans).gather(1, at)
+    return _packed(ts, lengths)
+
+
+def _measure_before(
+    steps: LatticeSteps, spans: Float[Tensor, "n s"], t: Float[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Length of the occupied steps before depth t of each ray."""
+    return torch.minimum((t[:, None] - steps.t_starts).clamp_min(0), spans).sum(1)
+
+
+def _packed(ts: Float[Tensor, "n k"], lengths: Float[Tensor, "n k"]) -> Samples:
+    """The samples that stand for something, one ray after another."""
+    kept = lengths > 0
+    index = torch.nonzero(kept.view(-1))[:, 0]
+    rays = index // ts.shape[1]
+    return Samples(ts.view(-1)[index], lengths.view(-1)[index], rays, pack_counts(kept.sum(1)))
+
+
+def render_weight_from_logits(
+    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
+    """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
+
+    In optical depth: with δ_i = min(max(0, s_i − p_i), −ln(1 − MAX_ALPHA)) the transmittance is e^(−Σ_{j<i} δ_j). The
+    sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
+    """
+    depth = torch.nn.functional.softplus(sharpness * logits)
+    begins, counts = packed_info.unbind(1)
+    rays = torch.arange(len(counts), device=logits.device)
+    rays = rays.repeat_interleave(counts, output_size=len(logits))
+    own_begin = begins.index_select(0, rays)
+    if opacity == "transmittance":
+        first = torch.arange(len(logits), device=logits.device) == own_begin
+        depth = depth - torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
+    depth = torch.relu(depth).clamp_max(-math.log(1 - MAX_ALPHA))
+    before = torch.nn.functional.pad(depth.nan_to_num().double().cumsum(0), (1, 0))[:-1]
+    passed = (before - before.index_select(0, own_begin)).to(depth.dtype)
+    weights = (1 - torch.exp(-depth)) * torch.exp(-passed)
+    return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
