@@ -50,6 +50,10 @@ class Cameras:
         """Camera centres in the world."""
         return self.c2w[:, :, 3]
 
+    def on(self, device: torch.device) -> "Cameras":
+        """The same cameras with all tensors on `device`."""
+        return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     def to(self, dtype: torch.dtype) -> "Cameras":
         """The same cameras with poses and lenses in `dtype`."""
         real = {name: getattr(self, name).to(dtype) for name in ("c2w", "intrinsics", "distortion")}

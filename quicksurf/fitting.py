@@ -1,6 +1,5 @@
 """The loop against the clock: draw pixels, render them, compare, step; all schedules follow elapsed time."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,21 +121,25 @@ class Trainer:
         self._held_out = np.flatnonzero(scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
         self._config = config
-        self._bank = PixelBank.of(scene, self._train, masked)
-        self._held_out_bank = PixelBank.of(scene, self._held_out, masked) if self._held_out else None
-        self._outlines = Outlines.of(scene.masks, self._train if masked else [])
+        self._device = backend.device
+        self._bank = PixelBank.of(scene, self._train, masked, self._device)
+        self._held_out_bank = (
+            PixelBank.of(scene, self._held_out, masked, self._device) if self._held_out else None
+        )
+        self._outlines = Outlines.of(scene.masks, self._train if masked else [], self._device)
         self.alignment = CameraAlignment(self.result, self._bank, self._held_out_bank)
         if masked:
             self._restrict_to_hull(scene)
-        self._generator = torch.Generator().manual_seed(config.train.seed + self.result.step)
+        self._generator = torch.Generator(self._device).manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
             self._optimizer.load(self.result.optimizer_state)
-        self._n_rays = config.train.n_samples // 32
-        self._consistency = ViewConsistency(scene.images, self._train)
+        self._fill = backend.fill
+        self._n_rays = config.train.n_samples * self._fill // 32
+        self._consistency = ViewConsistency(scene.images, self._train, self._device)
         self._n_lost_steps = 0
 
-    def step(self, progress: float) -> tuple[Rendering, float, float]:
+    def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
         """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
         result, settings = self.result, self._settings(progress)
         result.advance(progress)
@@ -146,9 +149,7 @@ class Trainer:
         batch, rays = self._draw()
         outline, outline_rays = self._draw_outline()
         all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
-        behind = (
-            None if batch.masks is None else torch.rand(all_rays.origins.shape, generator=self._generator)
-        )
+        behind = None if batch.masks is None else self._random(all_rays.origins.shape)
         rendering = result.renderer.render(all_rays, settings, self._generator, behind, self._probe)
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         targets = _over(batch, None if behind is None else behind[:n])
@@ -163,8 +164,10 @@ class Trainer:
             self._optimizer.step(schedules.learning_rate_factor(progress))
         self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
-        self._n_rays = _balance(self._n_rays, rendering.n_samples, self._config.train.n_samples)
-        return rendering, float(loss.detach()), float((colors - targets).detach().square().mean())
+        self._n_rays = _balance(
+            self._n_rays, rendering.n_samples, self._config.train.n_samples * self._fill, self._fill
+        )
+        return rendering, loss.detach(), (colors - targets).detach().square().mean()
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -184,7 +187,7 @@ class Trainer:
         if self._held_out_bank is None:
             return
         per_view = max(n_pixels // len(self._held_out), 64)
-        batch = self._held_out_bank.draw_each(per_view, torch.Generator().manual_seed(0))
+        batch = self._held_out_bank.draw_each(per_view, torch.Generator(self._device).manual_seed(0))
         white = None if batch.masks is None else torch.ones_like(batch.colors)
         parts = []
         for part in zip(*(part.split(1 << 13) for part in self.alignment.held_out_rays(batch)), strict=True):
@@ -235,7 +238,7 @@ class Trainer:
         batch = self._bank.draw(self._n_rays, self._generator)
         rays = roi_rays(self.alignment.cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
-        lenient = torch.rand(len(meets), generator=self._generator) < _MISS_SHARE
+        lenient = self._random(meets.shape) < _MISS_SHARE
         useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
         kept = meets | lenient if useful else meets
         if batch.masks is not None:  # a pixel on an outline has the colour of both sides
@@ -245,11 +248,11 @@ class Trainer:
 
     def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
         """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each."""
-        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points, 0]
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
         points = rays.at(index, surface.ts[index])
         reach = max(0.01, self.result.field.finest_cell())
-        beside = points + reach * (2 * torch.rand(points.shape, generator=self._generator) - 1)
-        anywhere = 2 * torch.rand(len(points), 3, generator=self._generator) - 1
+        beside = points + reach * (2 * self._random(points.shape) - 1)
+        anywhere = 2 * self._random(points.shape) - 1
         return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
 
     def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
@@ -263,7 +266,7 @@ class Trainer:
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""
         surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
-        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points, 0]
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
         probed = rendering.probed[: 4 * len(index)]
         gradients = gradients_from_taps(probed.detach(), self._tap_step())
         normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
@@ -272,6 +275,10 @@ class Trainer:
         matches = self._consistency.compare(self.alignment.cameras, patches)
         depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
         return consistency_loss(matches, depths)
+
+    def _random(self, shape: torch.Size) -> Tensor:
+        """Uniform in [0, 1)."""
+        return torch.rand(shape, generator=self._generator, device=self._device)
 
     def _tap_step(self) -> float:
         return max(0.5 * self.result.field.finest_cell(), 0.002)
@@ -287,7 +294,7 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reco
         scene.roi,
         masked,
         build_renderer(config, backend, solid),
-        Appearance(len(scene.names)),
+        Appearance(len(scene.names)).to(backend.device),
     )
 
 
@@ -312,10 +319,10 @@ def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> float:
     return losses.psnr_of(float((colors - targets).square().mean()))
 
 
-def _balance(n_rays: int, n_samples: int, wanted: int) -> int:
+def _balance(n_rays: int, n_samples: int, wanted: int, fill: int) -> int:
     """Number of rays for the next step: towards `wanted` samples, by at most a tenth a step."""
     ratio = min(max(wanted / max(n_samples, 1), 0.9), 1.1)
-    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1]))
+    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1] * fill))
 
 
 @dataclass
@@ -354,35 +361,40 @@ class _Window:
     def __init__(self) -> None:
         self._start = time.monotonic()
         self.n_steps = self._n_measured = 0
-        self._loss = self._error = 0.0
-        self._n_rays = self._n_samples = self._n_evaluations = self._n_hits = 0
+        self._measured: Tensor | None = None
+        """Hits, steps with a number for a loss, their losses and squared errors: sums, where they were computed."""
+        self._n_rays = self._n_samples = self._n_evaluations = 0
 
-    def add(self, rendering: Rendering, loss: float, error: float) -> None:
+    def add(self, rendering: Rendering, loss: Float[Tensor, ""], error: Float[Tensor, ""]) -> None:
         self.n_steps += 1
         self._n_rays += len(rendering.colors)
         self._n_samples += rendering.n_samples
         self._n_evaluations += rendering.n_evaluations
-        self._n_hits += int(rendering.surface.hits.sum())
-        if math.isfinite(loss):
-            self._n_measured += 1
-            self._loss += loss
-            self._error += error
+        number = torch.isfinite(loss).float()
+        parts = [
+            rendering.surface.hits.sum(),
+            number,
+            *(v.nan_to_num(0, 0, 0) * number for v in (loss, error)),
+        ]
+        measured = torch.stack([part.double() for part in parts])  # float32 counts no further than 2^24 hits
+        self._measured = measured if self._measured is None else self._measured + measured
 
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
     def status(self, result: Reconstruction, clock: _Clock) -> FitStatus:
-        n_rays, n_measured = max(self._n_rays, 1), max(self._n_measured, 1)
+        n_rays = max(self._n_rays, 1)
+        n_hits, n_measured, loss, error = (0, 0, 0, 0) if self._measured is None else self._measured.tolist()
         settings = result.settings()
         return FitStatus(
             result.step,
             result.progress,
             clock.elapsed(),
             clock.left(),
-            self._loss / n_measured,
-            losses.psnr_of(self._error / n_measured),
+            loss / max(n_measured, 1),
+            losses.psnr_of(error / max(n_measured, 1)),
             result.psnr_held_out,
-            self._n_hits / n_rays,
+            n_hits / n_rays,
             settings.interval.half_width,
             self._n_samples / n_rays,
             self._n_evaluations / n_rays,

@@ -72,13 +72,21 @@ class Reconstruction:
         return self.renderer.backend.name
 
     @property
+    def device(self) -> torch.device:
+        """Where the fields are."""
+        return self.renderer.backend.device
+
+    @property
     def field(self) -> SurfaceField:
         """The surface."""
         return self.renderer.field
 
     def to_roi(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """World points in the frame of the fit, where the ROI is the unit ball."""
-        return ((points.double() - torch.tensor(self.roi.center).double()) / self.roi.radius).float()
+        return (
+            (points.double() - torch.tensor(self.roi.center, dtype=torch.float64, device=points.device))
+            / self.roi.radius
+        ).float()
 
     def roi_cameras(self) -> Cameras:
         """The cameras in the frame of the fit, float32."""
@@ -88,8 +96,10 @@ class Reconstruction:
     def occupancy(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Occupancy in [0, 1] at world points; 0.5 is the surface."""
         sharpness = self.settings().sharpness
-        parts = [torch.sigmoid(sharpness * self.field.logits(p)) for p in self.to_roi(points).split(1 << 18)]
-        return torch.cat(parts) if parts else torch.zeros(0)
+        parts = self.to_roi(points).to(self.device).split(1 << 18)
+        return torch.cat([torch.sigmoid(sharpness * self.field.logits(part)) for part in parts]).to(
+            points.device
+        )
 
     def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
         """The surface as the training cameras saw it, in the world; `options` default to MeshOptions().
@@ -118,9 +128,10 @@ class Reconstruction:
         width, height = cameras.sizes[index].tolist()
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
-        camera = cameras_in_roi(cameras.select(torch.tensor([index])), self.roi)
-        parts = [self._render_pixels(camera, chunk) for chunk in pixels.split(_BATCH_RAYS)]
-        color, depth, normal, opacity = (torch.cat(part) for part in zip(*parts, strict=True))
+        camera = cameras_in_roi(cameras.select(torch.tensor([index])), self.roi).on(self.device)
+        chunks = pixels.to(self.device).split(_BATCH_RAYS)
+        parts = [self._render_pixels(camera, chunk) for chunk in chunks]
+        color, depth, normal, opacity = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return View(
             color.view(height, width, 3),
             depth.view(height, width),
@@ -131,7 +142,7 @@ class Reconstruction:
     def _render_pixels(
         self, camera: Cameras, pixels: Float[Tensor, "n 2"]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long), pixels)
+        rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long, device=pixels.device), pixels)
         rendering = self.render_rays(rays)
         hits = rendering.surface.hits
         index = torch.nonzero(hits)[:, 0]
@@ -154,7 +165,7 @@ class Reconstruction:
         tensors |= {f"cameras.{name}": value for name, value in vars(self.cameras).items()}
         if isinstance(self.renderer.background, Tensor):
             tensors["background.color"] = self.renderer.background
-        blob = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+        blob = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
         write_atomic(folder / _STATE, lambda file: file.write(blob))
         write_json(
             folder / _META,
@@ -205,7 +216,7 @@ class Reconstruction:
             Roi((x, y, z), radius),
             bool(meta["masked"]),
             renderer,
-            Appearance(len(names)),
+            Appearance(len(names)).to(backend.device),
             float(meta["seconds_fitted"]),
             int(meta["step"]),
             meta["psnr_held_out"],
@@ -234,7 +245,7 @@ def build_renderer(config: Config, backend: Backend, background: Float[Tensor, "
     """A renderer with fresh fields; `background` is the solid colour around the object, if it has one."""
     seed = config.train.seed
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
-    around = BackgroundField(backend, seed + 2) if background is None else background
+    around = BackgroundField(backend, seed + 2) if background is None else background.to(backend.device)
     return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
 
 

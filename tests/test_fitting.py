@@ -139,7 +139,7 @@ def test_pixels_are_those_of_their_image(capture):
     images = [rng.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((48, 48), (9, 2), (5, 5))]
     masks = [np.full(image.shape[:2], 255 * (i % 2), np.uint8) for i, image in enumerate(images)]
     scene = dataclasses.replace(scene_of(capture, True), images=images, masks=masks)
-    bank = PixelBank.of(scene, [1, 2], True)
+    bank = PixelBank.of(scene, [1, 2], True, torch.device("cpu"))
     batch = bank.draw(500, torch.Generator().manual_seed(0))
     assert set(batch.image_indices.tolist()) == {1, 2}
     for index, (column, row), color in zip(

@@ -31,8 +31,13 @@ class Backend:
     """accumulate_along_rays and adam_step; what else is done along rays is nerfacc's, on every device."""
     unisurf: ModuleType
     """sample_surface, render_weight_from_logits."""
+    fill: int = 1
+    """Times the settings' samples a step that it takes to keep the device busy."""
 
 
+_GPU_FILL = (
+    8  # 2^18 samples with the default settings: below, launching kernels takes as long as running them
+)
 NAMES = ("auto", "cpu", "cuda", "torch")
 INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
 """The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
@@ -52,9 +57,9 @@ def load(name: str = "auto") -> Backend:
     return makers[name]("asked for")
 
 
-def on_device(name: str, device: torch.device, reason: str, run: Run) -> Backend:
+def on_device(name: str, device: torch.device, reason: str, run: Run, fill: int = 1) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
-    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf)
+    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf, fill)
 
 
 def set_num_threads(n: int) -> None:
@@ -83,7 +88,7 @@ def _cuda(reason: str) -> Backend:
         raise BackendError(f"torch {built}: use --device cpu, or see `quicksurf doctor`")
     device = torch.device("cuda", torch.cuda.current_device())
     run, engine = _gpu_networks(device)
-    return on_device("cuda", device, f"{reason}; {engine}", run)
+    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL)
 
 
 def _gpu_networks(device: torch.device) -> tuple[Run, str]:
@@ -97,7 +102,8 @@ def _gpu_networks(device: torch.device) -> tuple[Run, str]:
             return cuda.run_network, "networks by tiny-cuda-nn"
         except (ImportError, OSError, RuntimeError, BackendError) as error:
             # it refuses other GPUs than it was compiled for in several ways
-            faster = f"tinycudann does not work ({' '.join(str(error).split())[:200]}), install it again: {INSTALL_TINYCUDANN}"
+            found = " ".join(str(error).split())[:200]
+            faster = f"tinycudann does not work ({found}), install it again: {INSTALL_TINYCUDANN}"
     return torch_networks.run_network, f"networks by torch; {faster}"
 
 

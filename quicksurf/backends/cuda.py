@@ -115,7 +115,8 @@ class _Run(torch.autograd.Function):
 
     The binding multiplies all gradients by 128 and divides those of parameters in half precision, where what is below
     6e-8 vanishes: gradients of means over thousands of rays do, and Adam with its tiny ε would miss them. Here the
-    scale is 1024 over the largest sum of absolute gradients of an output, found on the device, and divided out in float32.
+    scale is 1024 over the largest sum of absolute gradients of an output, found on the device, and divided out in
+    float32.
     """
 
     @staticmethod

@@ -43,31 +43,32 @@ class PixelBank:
     """Pixels of each image."""
 
     @classmethod
-    def of(cls, scene: Scene, image_indices: list[int], use_masks: bool) -> "PixelBank":
-        """The pixels of the given images; masks only if every one of them has one."""
+    def of(cls, scene: Scene, image_indices: list[int], use_masks: bool, device: torch.device) -> "PixelBank":
+        """The pixels of the given images on `device`; masks only if every one of them has one."""
         images = [torch.from_numpy(scene.images[i].reshape(-1, 3)) for i in image_indices]
         masks = [scene.masks[i] for i in image_indices]
         sizes = torch.tensor([len(image) for image in images])
+        widths = torch.tensor([scene.images[i].shape[1] for i in image_indices])
+        flat = [torch.from_numpy(mask.reshape(-1)) for mask in masks if mask is not None]
         return cls(
-            torch.cat(images),
-            torch.cat([torch.from_numpy(m.reshape(-1)) for m in masks if m is not None])
-            if use_masks
-            else None,
-            torch.tensor(image_indices),
-            sizes.cumsum(0) - sizes,
-            torch.tensor([scene.images[i].shape[1] for i in image_indices]),
-            sizes,
+            torch.cat(images).to(device),
+            torch.cat(flat).to(device) if use_masks else None,
+            torch.tensor(image_indices, device=device),
+            (sizes.cumsum(0) - sizes).to(device),
+            widths.to(device),
+            sizes.to(device),
         )
 
     def draw(self, n: int, generator: torch.Generator) -> PixelBatch:
         """`n` pixels, uniform over all of them."""
-        at = torch.randint(len(self.colors), (n,), generator=generator)
+        at = torch.randint(len(self.colors), (n,), generator=generator, device=self.colors.device)
         return self._batch(torch.searchsorted(self.starts, at, right=True) - 1, at)
 
     def draw_each(self, n_per_image: int, generator: torch.Generator) -> PixelBatch:
         """The same number of pixels of each image, image after image."""
-        which = torch.arange(len(self.sizes)).repeat_interleave(n_per_image)
-        fraction = torch.rand(len(which), generator=generator, dtype=torch.float64)
+        device = self.colors.device
+        which = torch.arange(len(self.sizes), device=device).repeat_interleave(n_per_image)
+        fraction = torch.rand(len(which), generator=generator, dtype=torch.float64, device=device)
         return self._batch(which, self.starts[which] + (fraction * self.sizes[which]).long())
 
     def slopes(self, batch: PixelBatch, reach: int) -> Float[Tensor, "n 3 2"]:

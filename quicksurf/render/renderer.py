@@ -92,7 +92,8 @@ class Renderer:
         extra = rays.origins[:0] if probe is None else probe(rays, surface)
         points = rays.at(samples.ray_indices, samples.ts)
         if settings.noise > 0 and generator is not None:
-            points = points + settings.noise * torch.randn(points.shape, generator=generator).to(points)
+            noise = torch.randn(points.shape, generator=generator, device=points.device)
+            points = points + settings.noise * noise
         all_logits, features = self.field.query(torch.cat([points, extra]))
         logits, probed = all_logits.split([len(points), len(extra)])
         colors, opacities = self._composite(rays, samples, points, logits, features, settings)
@@ -143,8 +144,10 @@ class Renderer:
             return self.background.expand(len(rays.near), 3)
         index = torch.nonzero(opacities < 1 - _VISIBLE_BACKGROUND)[:, 0]
         shape = len(index), settings.n_background
-        jitter = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
-        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter.to(rays.near.device))
+        jitter = torch.full(shape, 0.5, device=index.device)
+        if generator is not None:
+            jitter = torch.rand(shape, generator=generator, device=index.device)
+        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter)
         return torch.zeros_like(rays.origins).index_put((index,), colors)
 
 

@@ -33,8 +33,10 @@ def sample(
 ) -> tuple[Surface, Samples]:
     """Search the surface and sample around it; in the middle of the strata without a generator."""
     shape = len(rays.near), interval.n_interval + interval.n_front
-    jitter = torch.full(shape, 0.5) if generator is None else torch.rand(shape, generator=generator)
+    jitter = torch.full(shape, 0.5, device=rays.near.device)
+    if generator is not None:
+        jitter = torch.rand(shape, generator=generator, device=rays.near.device)
     estimator = grid.estimator
     return backend.unisurf.sample_surface(
-        surface, rays, estimator.binaries, estimator.aabbs, step_size, interval, jitter.to(rays.near.device)
+        surface, rays, estimator.binaries, estimator.aabbs, step_size, interval, jitter
     )

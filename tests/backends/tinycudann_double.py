@@ -1,4 +1,4 @@
-"""A double of the module `tinycudann` that computes on the CPU, with the interface and parameter layout of the real one.
+"""A double of the module `tinycudann` on the CPU, with the interface and parameter layout of the real one.
 
 Recorded from tiny-cuda-nn's sources (version 2): bindings/torch/tinycudann/modules.py and bindings.cpp for the
 interface and what it refuses, network_with_input_encoding.h, composite.h, grid.h, identity.h, spherical_harmonics.h and
@@ -7,6 +7,7 @@ grid level and of spherical harmonics are the twin's.
 """
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,7 +92,7 @@ class Composite:
         if left < 0:
             raise RuntimeError("CompositeEncoding: nested encodings must not encode more dims than composite")
         done = 0
-        for part, following in zip(self.nested, self.nested[1:], strict=False):
+        for part, following in pairwise(self.nested):
             part.padding = multiple(done + part.width, following.alignment) - done - part.width
             done += part.width + part.padding
         whole = multiple(done + self.nested[-1].width, alignment)
@@ -115,7 +116,7 @@ class FullyFusedMLP:
         if config["n_neurons"] not in (16, 32, 64, 128):
             raise RuntimeError("FullyFusedMLP only supports 16, 32, 64, and 128 neurons")
         widths = [n_input, *[config["n_neurons"]] * config["n_hidden_layers"], multiple(n_output, 16)]
-        self.shapes = [(b, a) for a, b in zip(widths, widths[1:], strict=False)]
+        self.shapes = [(b, a) for a, b in pairwise(widths)]
         self.n_params = sum(math.prod(shape) for shape in self.shapes)
         self.width, self.config = widths[-1], config
 
