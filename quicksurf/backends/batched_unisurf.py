@@ -103,14 +103,16 @@ def _fill(
 
 def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
     """Steps that the distance at the coarse step before or behind them clears; `clear` is 0 or less elsewhere."""
-    n_rays, n_steps = t_mids.shape
-    behind = -n_steps % _STRIDE + _STRIDE  # one more block, so that the last one has a successor
-    ts, radii = (
-        torch.nn.functional.pad(x, (0, behind)).view(n_rays, -1, _STRIDE)[..., :1] for x in (t_mids, clear)
+    n_steps = t_mids.shape[1]
+    room = -n_steps % _STRIDE
+    blocks, radii = (
+        torch.nn.functional.pad(x, (0, room)).unflatten(1, (-1, _STRIDE)) for x in (t_mids, clear)
     )
-    own = torch.nn.functional.pad(t_mids, (0, behind - _STRIDE)).view(n_rays, -1, _STRIDE)
-    cleared = (own < (ts + radii)[:, :-1]) | (own > (ts - radii)[:, 1:]) & (radii[:, 1:] > 0)
-    return cleared.reshape(n_rays, -1)[:, :n_steps]
+    ts, radii = (
+        torch.nn.functional.pad(x[..., :1], (0, 0, 0, 1)) for x in (blocks, radii)
+    )  # the last has no successor
+    cleared = (blocks < (ts + radii)[:, :-1]) | (blocks > (ts - radii)[:, 1:]) & (radii[:, 1:] > 0)
+    return cleared.flatten(1)[:, :n_steps]
 
 
 def interval_samples(

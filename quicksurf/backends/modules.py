@@ -81,7 +81,7 @@ class Modules:
     """The three constructors of tiny-cuda-nn's torch binding, bound to one engine and the device it computes on."""
 
     def __init__(self, run: Run, device: torch.device = _CPU) -> None:
-        self._run = run
+        self.run = run
         self._device = device
 
     def Encoding(
@@ -89,7 +89,7 @@ class Modules:
     ) -> EncodedNetwork:
         """An encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
         layout = encoding_layout(n_input_dims, encoding_config)
-        return EncodedNetwork(layout, self._run, seed, self._device)
+        return EncodedNetwork(layout, self.run, seed, self._device)
 
     def Network(
         self, n_input_dims: int, n_output_dims: int, network_config: dict[str, Any], seed: int = 1337
@@ -109,4 +109,4 @@ class Modules:
     ) -> EncodedNetwork:
         """An encoding and a fully fused MLP in one pass."""
         layout = network_layout(n_input_dims, n_output_dims, encoding_config, network_config)
-        return EncodedNetwork(layout, self._run, seed, self._device)
+        return EncodedNetwork(layout, self.run, seed, self._device)
