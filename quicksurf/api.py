@@ -25,7 +25,7 @@ def fit(
     keep: str | None = None,
     watertight: bool | None = None,
     preset: str | None = None,
-    backend: str = "auto",
+    device: str = "auto",
     seed: int | None = None,
     quiet: bool = True,
 ) -> Reconstruction:
@@ -51,19 +51,19 @@ def fit(
         keep=keep,
         watertight=watertight,
         preset=preset,
-        backend=backend,
+        device=device,
         seed=seed,
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction
 
 
-def load(run: str | PathLike[str], *, backend: str = "auto") -> Reconstruction:
+def load(run: str | PathLike[str], *, device: str = "auto") -> Reconstruction:
     """The reconstruction of a run folder.
 
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(backends.load(backend))
+    return open_run(Path(run)).load_checkpoint(backends.load(device))
 
 
 def set_num_threads(count: int) -> None:

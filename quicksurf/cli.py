@@ -104,7 +104,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         keep=command.keep,
         watertight=command.watertight or None,
         preset=command.preset,
-        backend=_backend_name(command.device, command.backend),
+        device=command.device,
         seed=command.seed,
     )
     result = pipeline.run_fit(
@@ -132,7 +132,7 @@ def _mesh(command: "Mesh") -> int:
         keep=command.keep,
         watertight=command.watertight or None,
         output=command.output,
-        backend=command.backend,
+        device=command.device,
     )
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0
@@ -142,7 +142,7 @@ def _render(command: "Render") -> int:
     from quicksurf import views
 
     request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
-    _print_lines(str(path) for path in views.render_run(command.run, request, command.backend))
+    _print_lines(str(path) for path in views.render_run(command.run, request, command.device))
     return 0
 
 
@@ -151,7 +151,7 @@ def _eval(command: "Eval") -> int:
     from quicksurf.fit_request import parse_roi
 
     roi = parse_roi(command.roi) if command.roi is not None else None
-    _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
+    _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.device))
     return 0
 
 
@@ -159,7 +159,7 @@ def _demo(command: "Demo", stop: StopRequest) -> int:
     from quicksurf import evaluation
 
     _print_lines(
-        evaluation.run_demo(command.output, command.minutes, command.backend, stop, quiet=command.quiet)
+        evaluation.run_demo(command.output, command.minutes, command.device, stop, quiet=command.quiet)
     )
     return 0
 
@@ -170,11 +170,6 @@ def _doctor() -> int:
     findings = doctor.examine()
     _print_lines([doctor.report(doctor.machine(), findings)])
     return 0 if all(finding.works or not finding.required for finding in findings) else 1
-
-
-def _backend_name(device: str, backend: str) -> str:
-    """`--device cpu` rules out a GPU: of the back ends that "auto" may choose, cpu is the one without."""
-    return "cpu" if backend == "auto" and device == "cpu" else backend
 
 
 def _print_lines(lines: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
-BackendName = Literal["auto", "cpu", "torch"]
+Device = Literal["auto", "cpu", "cuda", "torch"]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
@@ -51,10 +51,8 @@ class Fit:
     """Close all holes, with surface that no camera saw; what is added is said."""
     preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
-    device: Literal["auto", "cpu"] = "auto"
-    """Where to compute."""
-    backend: BackendName = "auto"
-    """How to compute: native kernels (cpu) or their slow specification (torch)."""
+    device: Device = "auto"
+    """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
     quiet: Flag = False
@@ -81,8 +79,8 @@ class Mesh:
     """Close all holes, with surface that no camera saw; what is added is said."""
     output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
     """Folder for the files."""
-    backend: BackendName = "auto"
-    """How to compute."""
+    device: Device = "auto"
+    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ class Render:
     """Frames per second of the MP4."""
     output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
     """Folder for the images."""
-    backend: BackendName = "auto"
-    """How to compute."""
+    device: Device = "auto"
+    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,8 @@ class Eval:
     """Ball outside which nothing of either surface counts."""
     views: int = 8
     """Held-out views of a run to render and compare; 0 for none."""
-    backend: BackendName = "auto"
-    """How to compute."""
+    device: Device = "auto"
+    """Where to compute."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,8 @@ class Demo:
     """Wall-clock for the fit and its mesh."""
     output: Annotated[Path | None, _option("FOLDER", "(default: runs/demo-TIME)")] = None
     """Folder for the capture and the run."""
-    backend: BackendName = "auto"
-    """How to compute."""
+    device: Device = "auto"
+    """Where to compute."""
     quiet: Flag = False
     """Print the result only."""
 

@@ -1,7 +1,9 @@
 """`quicksurf doctor`: the machine, the back ends, what is missing and the one line that mends it.
 
-Importing a native module can hang (nerfacc compiles its CUDA part at import) or kill the process (a wheel built for
-other instructions), so every probe of one runs in a subprocess with a time limit.
+Importing a native module can hang or kill the process (a wheel built for other instructions), so every probe of one
+runs in a subprocess with a time limit. nerfacc compiles its CUDA part at its first use, for minutes; it waits for
+ever on the lock that an interrupted build left, and without nvcc fails with an AttributeError on None. What quicksurf fits with
+does not need that part; probing does not start the build.
 """
 
 import os
@@ -13,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+
+from quicksurf.errors import INSTALL_TINYCUDANN
 
 PROBE_SECONDS = 30.0  # a cold import of torch on a slow disk takes ten
 REINSTALL = "pip install --force-reinstall --no-deps {}"
@@ -79,11 +83,55 @@ PROBES = (
     Probe("mesh (PyMCubes)", "import mcubes; print(mcubes.__version__)", REINSTALL.format("pymcubes")),
     Probe(
         "CUDA",
-        "import torch; assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())",
-        "not needed: the cpu back end works without a GPU",
+        "import torch; assert torch.version.cuda, 'torch is its build without CUDA'; "
+        "assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())",
+        "not needed: the cpu back end works without a GPU; with one, install its driver and torch's CUDA build",
         required=False,
     ),
 )
+
+GPU_PROBES = (
+    Probe(
+        "back end cuda",
+        "from quicksurf import backends; b = backends.load('cuda'); print(b.device, '-', b.reason)",
+        "use --device cpu, and send what is said here with a bug report",
+        required=False,
+    ),
+    Probe(
+        "tinycudann",
+        "import tinycudann, torch; e = tinycudann.Encoding(3, {'otype': 'Identity'}, dtype=torch.float32); "
+        "print(e(torch.ones(1, 3, device='cuda')).shape and 'works')",
+        f"optional, makes fits faster: {INSTALL_TINYCUDANN} (needs nvcc of the CUDA version that torch was built for)",
+        required=False,
+    ),
+    Probe(
+        "nvcc",
+        "import torch.utils.cpp_extension as e, pathlib as p, subprocess as s; "
+        "assert e.CUDA_HOME, 'no CUDA toolkit: neither CUDA_HOME nor nvcc on PATH'; "
+        "print(s.run([p.Path(e.CUDA_HOME) / 'bin/nvcc', '--version'], capture_output=True, text=True, check=True)"
+        ".stdout.strip().splitlines()[-1])",
+        "optional, compiles tinycudann and nerfacc's CUDA part: install the toolkit that torch.version.cuda names, "
+        "and set CUDA_HOME",
+        required=False,
+    ),
+    Probe(
+        "ninja",
+        "import torch.utils.cpp_extension as e; e.verify_ninja_availability(); print('works')",
+        "optional, builds nerfacc's CUDA part: pip install ninja",
+        required=False,
+    ),
+    Probe(
+        "nerfacc's CUDA part",
+        "import pathlib; import torch.utils.cpp_extension as e; from importlib.util import find_spec; "
+        "folder = pathlib.Path(e._get_build_directory('nerfacc_cuda', verbose=False)); "
+        "assert not (folder / 'lock').exists(), f'an interrupted build left {folder}: delete it'; "
+        "built = find_spec('nerfacc.csrc') is not None or (folder / 'nerfacc_cuda.so').exists(); "
+        "assert built, 'not built yet'; print('built')",
+        "not needed by quicksurf; nerfacc's own functions build it at their first use, with nvcc and ninja",
+        required=False,
+    ),
+)
+"""Run as well where there is a GPU; on other machines they would name what nobody misses."""
 
 
 def machine() -> Machine:
@@ -152,10 +200,17 @@ def probe(probe: Probe, seconds: float = PROBE_SECONDS) -> Finding:
     return _finding(probe, done.returncode == 0, lines[-1] if lines else "no message")
 
 
-def examine(probes: tuple[Probe, ...] = PROBES) -> list[Finding]:
-    """All findings, in the order of `probes`; two at a time, as most of the time is spent reading files."""
+def examine(probes: tuple[Probe, ...] = PROBES, gpu_probes: tuple[Probe, ...] = GPU_PROBES) -> list[Finding]:
+    """All findings, in the order of the probes; two at a time, as most of the time is spent reading files.
+
+    Args:
+        gpu_probes: run only where the probe named CUDA works.
+    """
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(probe, probes))
+        findings = list(pool.map(probe, probes))
+        if any(finding.name == "CUDA" and finding.works for finding in findings):
+            findings += pool.map(probe, gpu_probes)
+    return findings
 
 
 def report(computer: Machine, findings: list[Finding]) -> str:

@@ -5,6 +5,9 @@ these; anything else that escapes is a bug. Codes 1 (bug), 2 (usage) and 130 (se
 command line itself.
 """
 
+INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
+"""The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
+
 
 class QuicksurfError(Exception):
     """Base of all errors that are the input's or the machine's fault, not the program's."""

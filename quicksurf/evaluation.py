@@ -40,7 +40,7 @@ DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, 
 Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]
 
 
-def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, backend: str) -> Iterator[str]:
+def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, device: str) -> Iterator[str]:
     """Measure a run or a mesh; yield the lines of the report.
 
     Args:
@@ -48,7 +48,7 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, ba
         truth: true surface in the same frame, a mesh or a cloud; None measures views alone.
         roi: ball outside which nothing counts.
         n_views: held-out views of a run to compare, spread evenly.
-        backend: where views are rendered.
+        device: where views are rendered.
 
     Raises:
         OutputError: if the run is damaged or has no mesh.
@@ -67,11 +67,11 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, ba
             path, score(path, truth, counts), "" if roi is None else f", inside the ball {_ball(roi)}"
         )
     if run is not None and n_views > 0:
-        yield from _report_views(run, n_views, backend)
+        yield from _report_views(run, n_views, device)
 
 
 def run_demo(
-    output: Path | None, minutes: float, backend: str, stop: StopRequest, *, quiet: bool
+    output: Path | None, minutes: float, device: str, stop: StopRequest, *, quiet: bool
 ) -> Iterator[str]:
     """Make the demo capture, fit it, compare it with the truth; yield the lines of the report.
 
@@ -87,7 +87,7 @@ def run_demo(
     yield f"rendering the demo scene into {folder / 'capture'}"
     write_demo_capture(folder / "capture")
     yield f"rendered in {time.monotonic() - began:.0f} s; fitting it for {minutes:g} minutes"
-    request = FitRequest(folder / "capture", minutes, folder / "run", backend=backend)
+    request = FitRequest(folder / "capture", minutes, folder / "run", device=device)
     result = run_fit(request, stop=stop, quiet=quiet)
     yield from describe(result)
     path = mesh_of(result.run)
@@ -152,8 +152,8 @@ def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
     ]
 
 
-def _report_views(run: Run, n_views: int, backend: str) -> Iterator[str]:
-    reconstruction = run.load_checkpoint(backends.load(backend))
+def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
+    reconstruction = run.load_checkpoint(backends.load(device))
     options = ReadOptions(
         max_pixels=reconstruction.config.train.max_pixels,
         use_masks=reconstruction.masked,

@@ -31,7 +31,7 @@ class FitRequest:
     keep: str | None = None
     watertight: bool | None = None
     preset: str | None = None
-    backend: str = "auto"
+    device: str = "auto"
     seed: int | None = None
 
 

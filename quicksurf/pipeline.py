@@ -104,10 +104,11 @@ def run_fit(
     with run.locked():
         try:
             budget = budget_of(request, run, started)
-            backend = backends.load(request.backend)
+            backend = backends.load(request.device)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
+                reporter.note(f"{backend.name}: {backend.reason}")
                 session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):

@@ -30,7 +30,7 @@ def run_mesh(
     keep: str | None = None,
     watertight: bool | None = None,
     output: Path | None = None,
-    backend: str = "auto",
+    device: str = "auto",
 ) -> tuple[list[Path], MeshReport]:
     """Extract the mesh of a run again; return the files written, and what was done. None: as the run says.
 
@@ -42,7 +42,7 @@ def run_mesh(
     check_formats(formats)
     run = open_run(folder)
     with run.locked():
-        reconstruction = run.load_checkpoint(backends.load(backend))
+        reconstruction = run.load_checkpoint(backends.load(device))
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
         mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)

@@ -46,7 +46,7 @@ class _Path(NamedTuple):
     moving: bool
 
 
-def render_run(folder: Path, request: RenderRequest, backend: str) -> Iterator[Path]:
+def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Path]:
     """Render a run; yield each file once it is complete.
 
     Raises:
@@ -56,7 +56,7 @@ def render_run(folder: Path, request: RenderRequest, backend: str) -> Iterator[P
     """
     _check(request)
     run = open_run(folder)
-    reconstruction = run.load_checkpoint(backends.load(backend))
+    reconstruction = run.load_checkpoint(backends.load(device))
     path = _camera_path(reconstruction, request)
     output = request.output or run.path / "render"
     unit = _depth_unit(reconstruction, path.cameras)

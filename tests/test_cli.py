@@ -55,7 +55,7 @@ def test_every_option_of_fit_is_documented(capsys: pytest.CaptureFixture[str]) -
         "--faces",
     ):
         assert option in text
-    for option in ("--preset", "--device", "--backend", "--seed", "--quiet", "--json"):
+    for option in ("--preset", "--device", "--seed", "--quiet", "--json"):
         assert option in text
 
 

@@ -1,10 +1,21 @@
 """The doctor: probes that work, fail, crash and hang; limits of a control group."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
-from quicksurf.doctor import Machine, Probe, cpu_quota, examine, machine, memory_bytes, probe, report
+from quicksurf.doctor import (
+    GPU_PROBES,
+    Machine,
+    Probe,
+    cpu_quota,
+    examine,
+    machine,
+    memory_bytes,
+    probe,
+    report,
+)
 
 
 def test_a_probe_that_works_reports_its_last_line() -> None:
@@ -44,6 +55,21 @@ def test_a_probe_sees_what_is_installed_and_not_the_current_folder(
 def test_findings_keep_the_order_of_the_probes() -> None:
     probes = (Probe("slow", "import time; time.sleep(0.2)", ""), Probe("quick", "print(1)", ""))
     assert [finding.name for finding in examine(probes)] == ["slow", "quick"]
+
+
+def test_what_a_gpu_could_use_is_looked_for_only_beside_one() -> None:
+    gpu = (Probe("nvcc", "print(12)", ""),)
+    for code, names in (("raise SystemExit(1)", ["CUDA"]), ("print('a GPU')", ["CUDA", "nvcc"])):
+        assert [finding.name for finding in examine((Probe("CUDA", code, ""),), gpu)] == names
+
+
+@pytest.mark.parametrize("gpu_probe", GPU_PROBES, ids=lambda gpu_probe: gpu_probe.name)
+def test_a_probe_of_the_gpu_ends_and_says_what_it_found(gpu_probe: Probe) -> None:
+    """Without a GPU too, whatever of its tools is installed; none of them starts a build."""
+    finding = probe(gpu_probe, seconds=120)
+    assert finding.detail and "no answer" not in finding.detail and "SyntaxError" not in finding.detail
+    if importlib.util.find_spec("tinycudann") is None and gpu_probe.name == "tinycudann":
+        assert not finding.works and "No module named 'tinycudann'" in finding.detail
 
 
 def test_report_names_the_remedy_of_what_is_missing() -> None:

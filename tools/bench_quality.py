@@ -82,7 +82,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", default="", metavar="REGEX", help="cases whose name matches, as 'dev-a-masks'"
     )
     parser.add_argument("--minutes", type=float, nargs="+", metavar="M", help="in place of each case's own")
-    parser.add_argument("--torch", action="store_true", help="run --backend torch, too: doubles the time")
+    parser.add_argument("--torch", action="store_true", help="run --device torch, too: doubles the time")
     parser.add_argument("--output", type=Path, default=Path("runs/quality"), help="folder (%(default)s)")
     options = parser.parse_args(arguments)
     if not options.captures.is_dir():

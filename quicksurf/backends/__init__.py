@@ -15,7 +15,7 @@ import torch
 
 from quicksurf.backends import batched_rays, batched_unisurf, torch_networks, torch_rays, torch_unisurf
 from quicksurf.backends.modules import Modules, Run
-from quicksurf.errors import BackendError
+from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ _GPU_FILL = (
     8  # 2^18 samples with the default settings: below, launching kernels takes as long as running them
 )
 NAMES = ("auto", "cpu", "cuda", "torch")
-INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
-"""The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
 
 
 def load(name: str = "auto") -> Backend:

@@ -25,7 +25,7 @@ from quicksurf.errors import OutputError
 from quicksurf.io import write_json
 from quicksurf.runs import Run, is_run, open_run
 
-_TORCH = ("--backend", "torch")
+_TORCH = ("--device", "torch")
 _PATIENCE, _PATIENCE_SECONDS = 1.5, 60.0  # a command that is not back by then is ended
 
 
