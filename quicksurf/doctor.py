@@ -2,8 +2,8 @@
 
 Importing a native module can hang or kill the process (a wheel built for other instructions), so every probe of one
 runs in a subprocess with a time limit. nerfacc compiles its CUDA part at its first use, for minutes; it waits for
-ever on the lock that an interrupted build left, and without nvcc fails with an AttributeError on None. What quicksurf fits with
-does not need that part; probing does not start the build.
+ever on the lock that an interrupted build left, and without nvcc fails with an AttributeError on None. A fit does not
+need that part, and probing does not start the build.
 """
 
 import os
