@@ -1,0 +1,103 @@
+"""A pretended device: tensors made for `cpu:0` count as its own, those of plain `cpu` as the host's.
+
+On a machine without a GPU this finds what a GPU would refuse, an operation on tensors of both sides, and what makes the
+host wait for the device: reading a value, or a shape that depends on data. Tensors are told apart by their storage.
+"""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+DEVICE = torch.device("cpu", 0)
+aten = torch.ops.aten
+_WAITS = {
+    aten._local_scalar_dense.default: "value",
+    aten.nonzero.default: "nonzero",
+    aten.masked_select.default: "masked_select",
+    aten.is_nonzero.default: "value",
+    aten.equal.default: "value",
+}
+_CROSSINGS = (aten._to_copy.default, aten.copy_.default)
+
+
+class PretendDevice(TorchDispatchMode):
+    """Raises where sides are mixed; counts where the host waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+        self._sides: dict[int, bool] = {}
+
+    def __enter__(self) -> "PretendDevice":
+        self._reports = _DeviceOf(self)
+        self._reports.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._reports.__exit__(*error)
+
+    def owns(self, tensor: torch.Tensor) -> bool:
+        return self._sides.get(tensor.untyped_storage()._cdata, False)
+
+    def claim(self, tensor: torch.Tensor, ours: bool) -> None:
+        """Say whose a tensor is."""
+        self._sides[tensor.untyped_storage()._cdata] = ours
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        sides = {self.owns(tensor) for tensor in inputs if tensor.dim() > 0}
+        if len(sides) == 2 and func not in _CROSSINGS:
+            raise RuntimeError(f"{func}: tensors on the device and on the host")
+        ours = any(self.owns(tensor) for tensor in inputs)
+        if ours and func in _WAITS:
+            self.waits[_WAITS[func]] += 1
+        if ours and func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None:
+            self.waits["repeat_interleave"] += 1
+        if (
+            ours
+            and func is aten.index.Tensor
+            and any(i is not None and i.dtype == torch.bool for i in args[1])
+        ):
+            self.waits["mask"] += 1
+        device = kwargs.get("device")
+        result = func(*args, **kwargs)
+        on_device = ours if device is None else device.index == 0
+        if (
+            torch._C._current_graph_task_id() != -1
+        ):  # the backward pass makes zeros where its tensors really are
+            on_device = True
+        if func is aten.copy_.default:
+            on_device = self.owns(args[0])
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.claim(leaf, on_device)
+        return result
+
+
+class _DeviceOf(TorchFunctionMode):
+    """Lets `tensor.device` name the side."""
+
+    def __init__(self, pretended: PretendDevice) -> None:
+        super().__init__()
+        self._pretended = pretended
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.Tensor.device.__get__:
+            return DEVICE if self._pretended.owns(args[0]) else torch.device("cpu")
+        if func == torch.Tensor.to and len(args) > 1 and isinstance(args[1], torch.Tensor):
+            side = DEVICE if self._pretended.owns(args[1]) else torch.device("cpu")
+            return args[0].to(side, args[1].dtype)
+        result = func(*args, **(kwargs or {}))
+        to_host = func == torch.Tensor.cpu or (func == torch.Tensor.to and args[1] == torch.device("cpu"))
+        if to_host and self._pretended.owns(result):  # torch sees nothing to do
+            result = result.clone()
+            self._pretended.claim(result, False)
+        if func in (torch.tensor, torch.from_numpy):  # made unseen, perhaps where a tensor of the device was
+            self._pretended.claim(result, (kwargs or {}).get("device") == DEVICE)
+        return result
