@@ -11,6 +11,9 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 import check_cuda
 
+from quicksurf.config import load_config
+
+CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 TINY = check_cuda.Size(n_points=600, n_samples=2048, n_steps=4, n_warm_up=2, n_bytes=1 << 16, gemm=32)
 
 
@@ -24,7 +27,7 @@ def test_without_a_gpu_it_says_so_and_claims_nothing(tmp_path, capsys, monkeypat
 
 
 def test_everything_but_the_fits_is_measured_and_held_against_targets():
-    result = check_cuda.measure(back_ends.present("double"), TINY) | {"fits": []}
+    result = check_cuda.measure(back_ends.present("double"), TINY, CONFIG) | {"fits": []}
     json.dumps(result)
     for name, bound in check_cuda.HALF.items():
         assert result["parity"][name] < bound

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     result: dict[str, Any] = {"run": False, "machine": machine()}
     code = NO_GPU
     if torch.cuda.is_available():
-        result |= {"run": True} | measure(backends.load("cuda"), Size())
+        result |= {"run": True} | measure(backends.load("cuda"), Size(), Config())
         result["fits"] = [] if options.no_fits else fits(_DATA / "dev-a", "cuda", tuple(CHAMFER))
         result["targets"] = targets(result)
         code = MET if all(target["met"] for target in result["targets"]) else MISSED
@@ -92,15 +92,15 @@ def machine() -> dict[str, Any]:
     } | found
 
 
-def measure(backend: Backend, size: Size) -> dict[str, Any]:
+def measure(backend: Backend, size: Size, config: Config) -> dict[str, Any]:
     """Everything but the fits, on any back end."""
     limits = measure_limits(backend.device, size)
     return {
         "engine": backend.reason,
         "limits": limits,
-        "parity": parity(backend, size.n_points),
-        "networks": network_speeds(backend, size.n_points, limits),
-        "step": step_speed(backend, size),
+        "parity": parity(backend, config, size.n_points),
+        "networks": network_speeds(backend, config, size.n_points, limits),
+        "step": step_speed(backend, config, size),
     }
 
 
@@ -117,14 +117,14 @@ def measure_limits(device: torch.device, size: Size) -> dict[str, float]:
     }
 
 
-def parity(backend: Backend, n_points: int) -> dict[str, float]:
+def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
     """Relative L2 between `backend` and `cpu`: logits, colours and gradients of the parameters of one field."""
     generator = torch.Generator().manual_seed(0)
     points, directions = 2 * torch.rand(2, n_points, 3, generator=generator) - 1
     directions = torch.nn.functional.normalize(directions, dim=-1)
-    model, results = Config().model, []
+    results = []
     for engine in (backends.load("cpu"), backend):
-        field = SurfaceField(model, engine, seed=0)
+        field = SurfaceField(config.model, engine, seed=0)
         field.geometry.params.data[field.geometry.layout.n_network_params :] *= 1000  # tables that matter
         here, along = points.to(engine.device), directions.to(engine.device)
         logits, features = field.query(here)
@@ -140,13 +140,15 @@ def parity(backend: Backend, n_points: int) -> dict[str, float]:
     }
 
 
-def network_speeds(backend: Backend, n_points: int, limits: dict[str, float]) -> dict[str, Any]:
+def network_speeds(
+    backend: Backend, config: Config, n_points: int, limits: dict[str, float]
+) -> dict[str, Any]:
     """Points a second of the geometry network, and the shares of the limits that its work would need.
 
     Bytes: 8 entries of each level, in half precision, written once more as gradients. Operations: 2 a weight and point,
     three times with gradients.
     """
-    field = SurfaceField(Config().model, backend, seed=0)
+    field = SurfaceField(config.model, backend, seed=0)
     layout = field.geometry.layout
     x = torch.rand(n_points, layout.n_input, device=backend.device)
     n_entries = sum(8 * len(part.levels) * part.n_features for part in layout.parts)
@@ -174,9 +176,9 @@ def network_speeds(backend: Backend, n_points: int, limits: dict[str, float]) ->
     return result
 
 
-def step_speed(backend: Backend, size: Size) -> dict[str, float]:
+def step_speed(backend: Backend, config: Config, size: Size) -> dict[str, float]:
     """Samples and rays a second of training steps in the middle of a fit, and the share of kernels in their time."""
-    config = with_settings(Config(), {"train.n_samples": size.n_samples})
+    config = with_settings(config, {"train.n_samples": size.n_samples})
     trainer = Trainer(painted_ellipsoid(), config, replace(backend, fill=1), None)
     for step in range(size.n_warm_up):
         trainer.step(_MIDDLE * step / size.n_warm_up)
