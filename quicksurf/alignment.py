@@ -43,14 +43,15 @@ class CameraAlignment:
     """Cameras in the frame of the fit, and the evidence for moving them."""
 
     def __init__(self, result: Reconstruction, train: PixelBank, held_out: PixelBank | None) -> None:
-        self.cameras = self._given = result.roi_cameras()
+        device = result.device
+        self.cameras = self._given = result.roi_cameras().on(device)
         self.refined = False
         """Whether `cameras` are others than the given ones."""
         self._world = result.cameras
         self._result, self._bank, self._held_out_bank = result, train, held_out
-        self._poses = Poses(self._given, torch.from_numpy(~result.held_out))
-        twice = self._given.select(torch.arange(len(self._given)).repeat(2))
-        self._halves = Poses(twice, torch.zeros(len(twice), dtype=torch.bool))
+        self._poses = Poses(self._given, torch.from_numpy(~result.held_out).to(device))
+        twice = self._given.select(torch.arange(len(self._given), device=device).repeat(2))
+        self._halves = Poses(twice, torch.zeros(len(twice), dtype=torch.bool, device=device))
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
         self._next_update = 0.0
@@ -104,16 +105,16 @@ class CameraAlignment:
         """All cameras in the world; those of held-out views as both halves of their pictures say."""
         if not self.refined:
             return self._world
-        held_out = torch.from_numpy(self._result.held_out)[:, None]
+        held_out = torch.from_numpy(self._result.held_out).to(self._result.device)[:, None]
         halves = self._halves.twists.view(2, -1, 6).mean(0)
-        return cameras_in_world(
-            moved(self._given, torch.where(held_out, halves, self._poses.twists)), self._result.roi
-        )
+        cameras = moved(self._given, torch.where(held_out, halves, self._poses.twists))
+        return cameras_in_world(cameras.on(torch.device("cpu")), self._result.roi)
 
     def _try(self) -> Trial:
         """Refine the held-out views by halves, and compare with the given poses on the other halves."""
         bank = _present(self._held_out_bank)
-        batch = bank.draw_each(max(_TEST_PIXELS // len(bank.sizes), 64), torch.Generator().manual_seed(1))
+        generator = torch.Generator(self._result.device).manual_seed(1)
+        batch = bank.draw_each(max(_TEST_PIXELS // len(bank.sizes), 64), generator)
         colors, surface = self._render(roi_rays(self._given, batch.image_indices, batch.pixels))
         telling = _telling(batch, surface)
         batch, as_given = batch.select(telling), colors[telling]
@@ -150,7 +151,8 @@ def compare_views(
     Two views at least are needed: a trial of one has an infinite error, and improves nothing.
     """
     views, which = image_indices.unique(return_inverse=True)
-    sums = torch.zeros(2, len(views)).index_add_(1, which, torch.stack([refined, given])).clamp_min(1e-9)
+    sums = refined.new_zeros(2, len(views)).index_add_(1, which, torch.stack([refined, given]))
+    sums = sums.clamp_min(1e-9)
     ratios = (sums[0] / sums[1]).log()
     error = float(ratios.std() / len(views) ** 0.5) if len(views) > 1 else torch.inf
     return Trial(float(ratios.mean()), error)

@@ -58,12 +58,13 @@ class GreyImages:
     """Width, height."""
 
     @classmethod
-    def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> "GreyImages":
-        """Grey copies of the images; half precision keeps an eighth of a level."""
+    def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], device: torch.device) -> "GreyImages":
+        """Grey copies of the images on `device`; half precision keeps an eighth of a level."""
         levels = [(torch.from_numpy(image).float() @ _GREY).half().reshape(-1) for image in images]
         counts = torch.tensor([len(part) for part in levels])
         sizes = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
-        return cls(torch.cat(levels), counts.cumsum(0) - counts, sizes)
+        starts = counts.cumsum(0) - counts
+        return cls(torch.cat(levels).to(device), starts.to(device), sizes.to(device))
 
     def sample(
         self, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n k 2"]
@@ -137,8 +138,9 @@ def _in_frame(
 def _cones(cameras: Cameras) -> Float[Tensor, "n"]:
     """Cosine of the angle between each camera's axis and the corner of its frame farthest from it."""
     n = len(cameras)
-    corners = cameras.sizes[:, None] * torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
-    index = torch.arange(n).repeat_interleave(4)
+    device = cameras.sizes.device
+    corners = cameras.sizes[:, None] * torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=device)
+    index = torch.arange(n, device=device).repeat_interleave(4)
     _, directions = pixel_rays(cameras, index, corners.reshape(-1, 2).to(cameras.c2w))
     return (directions * cameras.c2w[index, :, 2]).sum(-1).view(n, 4).amin(1).clamp_min(0)
 
@@ -170,7 +172,8 @@ class Warps(NamedTuple):
 
 def plane_warps(cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], reach: float) -> Warps:
     """Maps through the patches' planes, by central differences over ± `reach` pixels, lenses included."""
-    cross = reach * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    device = views.device
+    cross = reach * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], device=device)
     n, m = views.shape
     pixels = (patches.pixels[:, None] + cross).reshape(-1, 2)
     origins, directions = pixel_rays(cameras, patches.image_indices.repeat_interleave(5), pixels)
@@ -180,7 +183,7 @@ def plane_warps(cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], r
     depths = above / slopes.clamp_max(-0.5 * _LEAST_COSINE)
     step = 1e-3 * depths[:, :1]
     depths = torch.cat([depths[:, 1:], depths[:, :1] + step, depths[:, :1] - step], 1)
-    rays = torch.tensor([1, 2, 3, 4, 0, 0])
+    rays = torch.tensor([1, 2, 3, 4, 0, 0], device=device)
     points = origins[:, rays] + directions[:, rays] * depths[..., None]
     seen, _ = project_each(cameras, views[..., None].expand(n, m, 6), points[:, None].expand(n, m, 6, 3))
     right, left, below, top, behind, before = seen.unbind(2)
@@ -273,10 +276,12 @@ def implicit_depths(
 class ViewConsistency:
     """What one capture's patches are compared with."""
 
-    def __init__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], views: Sequence[int]) -> None:
-        self._images = GreyImages.of(images)
-        self._views = torch.tensor(views)
-        self._offsets = offsets_of(_PATCH, 1.0)
+    def __init__(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], views: Sequence[int], device: torch.device
+    ) -> None:
+        self._images = GreyImages.of(images, device)
+        self._views = torch.tensor(views, device=device)
+        self._offsets = offsets_of(_PATCH, 1.0).to(device)
         self._trusted = True
 
     def due(self, step: int) -> bool:

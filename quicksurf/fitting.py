@@ -225,7 +225,7 @@ class Trainer:
 
     def _restrict_to_hull(self, scene: Scene) -> None:
         """Leave empty what the masks of the training views do not allow."""
-        cameras, grid = self.alignment.cameras.select(torch.tensor(self._train)), self.result.renderer.grid
+        cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
 
     def _draw_outline(self) -> tuple[OutlineBatch, Rays]:

@@ -35,10 +35,13 @@ class PretendDevice(TorchDispatchMode):
     def __enter__(self) -> "PretendDevice":
         self._reports = _DeviceOf(self)
         self._reports.__enter__()
+        self._from_numpy = torch.from_numpy
+        torch.from_numpy = self._of_host  # modes do not see it
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        torch.from_numpy = self._from_numpy
         self._reports.__exit__(*error)
 
     def owns(self, tensor: torch.Tensor) -> bool:
@@ -47,6 +50,11 @@ class PretendDevice(TorchDispatchMode):
     def claim(self, tensor: torch.Tensor, ours: bool) -> None:
         """Say whose a tensor is."""
         self._sides[tensor.untyped_storage()._cdata] = ours
+
+    def _of_host(self, array: Any) -> torch.Tensor:
+        tensor = self._from_numpy(array)
+        self.claim(tensor, False)
+        return tensor
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -98,6 +106,6 @@ class _DeviceOf(TorchFunctionMode):
         if to_host and self._pretended.owns(result):  # torch sees nothing to do
             result = result.clone()
             self._pretended.claim(result, False)
-        if func in (torch.tensor, torch.from_numpy):  # made unseen, perhaps where a tensor of the device was
+        if func is torch.tensor:  # made unseen, perhaps where a tensor of the device was
             self._pretended.claim(result, (kwargs or {}).get("device") == DEVICE)
         return result

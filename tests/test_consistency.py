@@ -95,7 +95,7 @@ def others(cameras, patches):
 
 def match(cameras, photos, patches, n_across=7):
     offsets = consistency.offsets_of(n_across, 1.0)
-    images = GreyImages.of(photos)
+    images = GreyImages.of(photos, torch.device("cpu"))
     return consistency.match_patches(images, cameras, patches, others(cameras, patches), offsets)
 
 
@@ -169,7 +169,7 @@ def test_a_patch_without_texture_pulls_nowhere(cameras, photos):
 
 
 def test_samples_are_bilinear_in_images_of_any_size(photos):
-    images = GreyImages.of(photos)
+    images = GreyImages.of(photos, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     which = torch.tensor([3, 0, 2])
     pixels = 200 * torch.rand(3, 50, 2, generator=generator) - 30
@@ -213,7 +213,7 @@ def test_no_patches_and_no_views_are_legal(cameras, photos):
     assert match(cameras, photos, none).slopes.shape == (0, 3)
     alone = torch.full((len(patches.pixels), 2), -1)
     matches = consistency.match_patches(
-        GreyImages.of(photos), cameras, patches, alone, consistency.offsets_of(5, 1.0)
+        GreyImages.of(photos, torch.device("cpu")), cameras, patches, alone, consistency.offsets_of(5, 1.0)
     )
     assert bool((matches.slopes == 0).all()) and not bool(matches.differences.isfinite().any())
 
@@ -237,12 +237,12 @@ def test_where_few_views_show_the_same_none_is_believed():
 
 def test_what_is_not_believed_is_compared_now_and_then(cameras, photos):
     patches, _ = patches_at(cameras)
-    believed = consistency.ViewConsistency(photos, [0, 1, 2, 3])
+    believed = consistency.ViewConsistency(photos, [0, 1, 2, 3], torch.device("cpu"))
     believed.compare(cameras, patches)
     assert all(believed.due(step) for step in range(8))
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 255, photo.shape, dtype=np.uint8) for photo in photos]
-    doubted = consistency.ViewConsistency(noise, [0, 1, 2, 3])
+    doubted = consistency.ViewConsistency(noise, [0, 1, 2, 3], torch.device("cpu"))
     doubted.compare(cameras, patches)
     assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16]
 

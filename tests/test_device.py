@@ -36,6 +36,10 @@ def test_a_fit_stays_on_its_device(tmp_path, masks):
         pretended.waits.clear()
         trainer.step(0.5)
         waits = dict(pretended.waits)
+        trainer.step(0.7)  # photos are compared, too
+        trainer.alignment.review(0.7)
+        trainer.alignment.refined = True
+        trainer.step(0.75)
         trainer.measure_held_out(64)
         trainer.snapshot().save(tmp_path)
         inside = trainer.result.occupancy(torch.zeros(5, 3))

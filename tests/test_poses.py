@@ -68,7 +68,7 @@ def test_updates_recover_a_known_error(scene):
     twists = torch.zeros(len(true), 6)
     twists[4] = torch.tensor([0.003, -0.002, 0.004, 0.01, -0.02, 0.01])
     poses = Poses(moved(true, twists), torch.zeros(len(true), dtype=torch.bool))
-    bank = PixelBank.of(scene, list(range(len(true))), False)
+    bank = PixelBank.of(scene, list(range(len(true))), False, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     points = (center + axes * torch.nn.functional.normalize(torch.randn(50, 3), dim=1)).float()
     places, _ = project(true, 4, points)
@@ -94,7 +94,7 @@ def test_updates_recover_a_known_error(scene):
 def test_slopes_of_a_ramp_are_exact_up_to_the_border(scene):
     rows, columns = np.mgrid[:6, :9]
     ramp = np.stack([10 * columns, 20 * rows, 5 * columns + 5 * rows], -1).astype(np.uint8)
-    bank = PixelBank.of(dataclasses.replace(scene, images=[ramp] * 12), [2, 5], False)
+    bank = PixelBank.of(dataclasses.replace(scene, images=[ramp] * 12), [2, 5], False, torch.device("cpu"))
     batch = bank.draw(200, torch.Generator().manual_seed(0))
     expected = torch.tensor([[10.0, 0], [0, 20], [5, 5]]) / 255
     for reach in (1, 4):

@@ -2,11 +2,12 @@
 
 Neural modules have tiny-cuda-nn's constructor arguments and JSON vocabulary, ray operations nerfacc's names and packed
 layout. `cpu` is native code, `torch` the slow twin that specifies it, `cuda` runs on an NVIDIA GPU: networks by
-tiny-cuda-nn where it is installed, rays by torch. Nothing outside this folder asks for a device, and nothing of CUDA
-is imported without one.
+tiny-cuda-nn where it is installed, else by Triton, rays by torch. Nothing outside this folder asks for a device, and
+nothing of CUDA is imported without one.
 """
 
 import importlib.util
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,6 +15,7 @@ from types import ModuleType
 import torch
 
 from quicksurf.backends import batched_rays, batched_unisurf, torch_networks, torch_rays, torch_unisurf
+from quicksurf.backends.layout import network_layout
 from quicksurf.backends.modules import Modules, Run
 from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
 
@@ -91,18 +93,46 @@ def _cuda(reason: str) -> Backend:
 
 def _gpu_networks(device: torch.device) -> tuple[Run, str]:
     """The fastest networks that work on the GPU, and what to say about them."""
-    faster = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
+    advice = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
     if importlib.util.find_spec("tinycudann") is not None:
         try:
             from quicksurf.backends import cuda
 
-            cuda.try_out(device)
+            try_out(cuda.run_network, device)
             return cuda.run_network, "networks by tiny-cuda-nn"
-        except (ImportError, OSError, RuntimeError, BackendError) as error:
-            # it refuses other GPUs than it was compiled for in several ways
-            found = " ".join(str(error).split())[:200]
-            faster = f"tinycudann does not work ({found}), install it again: {INSTALL_TINYCUDANN}"
-    return torch_networks.run_network, f"networks by torch; {faster}"
+        except _FAILURES as error:
+            advice = f"tinycudann does not work ({_short(error)}), install it again: {INSTALL_TINYCUDANN}"
+    if importlib.util.find_spec("triton") is not None:
+        try:
+            from quicksurf.backends import triton_networks
+
+            try_out(triton_networks.run_network, device)
+            return triton_networks.run_network, f"networks by Triton; {advice}"
+        except _FAILURES as error:
+            advice = f"{advice}; Triton does not work ({_short(error)})"
+    return torch_networks.run_network, f"networks by torch, slowly; {advice}"
+
+
+_FAILURES = ImportError, OSError, RuntimeError, AttributeError, subprocess.SubprocessError, BackendError
+"""How extensions for GPUs say that they were built for others, or lack a part."""
+
+
+def try_out(run: Run, device: torch.device) -> None:
+    """Run a small network forward and backward: a build for other GPUs fails at its first kernel.
+
+    Raises:
+        RuntimeError: if its gradients are no numbers, or as the engine says what is wrong.
+    """
+    grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}
+    layout = network_layout(3, 1, grid, {"n_neurons": 16})
+    params = torch.ones(layout.n_params, device=device, requires_grad=True)
+    run(layout, params, torch.ones(1, 3, device=device), 2).sum().backward()
+    if params.grad is None or not bool(params.grad.isfinite().all()):
+        raise RuntimeError("gradients are no numbers")
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _cpu(reason: str) -> Backend:

@@ -90,7 +90,8 @@ def _occupied_at(
     rays: Rays, ts: Float[Tensor, "n s"], binaries: Bool[Tensor, "m x y z"], aabbs: Float[Tensor, "m 6"]
 ) -> Bool[Tensor, "n s"]:
     """Whether the cell at depth t, of the smallest box around it, is occupied."""
-    shape, found, outside = binaries.shape[1:], None, None
+    shape, found = binaries.shape[1:], torch.zeros_like(ts, dtype=torch.bool)
+    outside = ~found
     coordinates = [rays.origins[:, k, None] + ts * rays.directions[:, k, None] for k in range(3)]
     for level, box in zip(binaries, aabbs.split(1), strict=True):
         index, inside = torch.zeros_like(ts, dtype=torch.long), torch.ones_like(ts, dtype=torch.bool)
@@ -99,10 +100,8 @@ def _occupied_at(
             cell = ((x - low) * (shape[k] / (high - low))).clamp(0, shape[k] - 1).long()
             index = index * shape[k] + cell
             inside = inside & (x > low) & (x < high)
-        here = level.reshape(-1)[index] & inside
-        found = here if found is None else torch.where(outside, here, found)
-        outside = ~inside if outside is None else outside & ~inside
-    assert found is not None
+        found = found | level.reshape(-1)[index] & inside & outside
+        outside = outside & ~inside
     return found
 
 

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from quicksurf.backends.batched_rays import LatticeSteps, traverse_lattice
 from quicksurf.backends.modules import LogitNetwork
-from quicksurf.backends.torch_unisurf import DISTANCE_SHARE, MAX_ALPHA, MIN_SLOPE, N_SECANT, secant
+from quicksurf.backends.torch_unisurf import (
+    ABSORPTION,
+    DISTANCE_SHARE,
+    MAX_ALPHA,
+    MIN_SLOPE,
+    N_SECANT,
+    SHIFT,
+    secant,
+)
 from quicksurf.rays import Interval, Rays, Samples, Surface, pack_counts
 
 _STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
@@ -34,7 +42,7 @@ def sample_surface(
     steps = traverse_lattice(rays, binaries, aabbs, step_size)
     found, slopes = find_surface(surface, rays, steps)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
-    return found, interval_samples(steps, found.hits, found.ts, half_widths, interval, jitter)
+    return found, interval_samples(steps, found, half_widths, slopes, interval, jitter)
 
 
 def find_surface(
@@ -117,9 +125,9 @@ def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[
 
 def interval_samples(
     steps: LatticeSteps,
-    hits: Bool[Tensor, "n"],
-    t_surface: Float[Tensor, "n"],
+    found: Surface,
     half_widths: Float[Tensor, "n"],
+    slopes: Float[Tensor, "n"],
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> Samples:
@@ -128,10 +136,11 @@ def interval_samples(
     Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
     [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
     """
+    hits = found.hits
     spans = torch.where(steps.occupied, steps.t_ends - steps.t_starts, 0.0).clamp_min(0)
     edges = spans.cumsum(1)
     total = edges[:, -1]
-    low, high = (_measure_before(steps, spans, t_surface + side * half_widths) for side in (-1, 1))
+    low, high = (_measure_before(steps, spans, found.ts + side * half_widths) for side in (-1, 1))
     n_front, n_all = interval.n_front, interval.n_front + interval.n_interval
     index = torch.arange(n_all, device=hits.device)
     in_front = hits[:, None] & (index < n_front)
@@ -143,7 +152,8 @@ def interval_samples(
     wanted = begins + (rank + jitter) * lengths
     at = torch.searchsorted(edges, wanted.contiguous(), right=True).clamp_max(edges.shape[1] - 1)
     ts = steps.t_starts.gather(1, at) + wanted - (edges - spans).gather(1, at)
-    return _packed(ts, lengths)
+    across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
+    return _packed(ts, lengths * across[:, None])
 
 
 def _measure_before(
@@ -153,32 +163,50 @@ def _measure_before(
     return torch.minimum((t[:, None] - steps.t_starts).clamp_min(0), spans).sum(1)
 
 
-def _packed(ts: Float[Tensor, "n k"], lengths: Float[Tensor, "n k"]) -> Samples:
+def _packed(ts: Float[Tensor, "n k"], thicknesses: Float[Tensor, "n k"]) -> Samples:
     """The samples that stand for something, one ray after another."""
-    kept = lengths > 0
+    kept = thicknesses > 0
     index = torch.nonzero(kept.view(-1))[:, 0]
     rays = index // ts.shape[1]
-    return Samples(ts.view(-1)[index], lengths.view(-1)[index], rays, pack_counts(kept.sum(1)))
+    return Samples(ts.view(-1)[index], thicknesses.view(-1)[index], rays, pack_counts(kept.sum(1)))
 
 
 def render_weight_from_logits(
-    logits: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], sharpness: float, opacity: str
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
 
-    In optical depth: with δ_i = min(max(0, s_i − p_i), −ln(1 − MAX_ALPHA)) the transmittance is e^(−Σ_{j<i} δ_j). The
-    sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
+    In optical depth: with δ_i what sample i gains, at most −ln(1 − MAX_ALPHA), the transmittance is e^(−Σ_{j<i} δ_j).
+    The sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
     """
-    depth = torch.nn.functional.softplus(sharpness * logits)
     begins, counts = packed_info.unbind(1)
     rays = torch.arange(len(counts), device=logits.device)
     rays = rays.repeat_interleave(counts, output_size=len(logits))
     own_begin = begins.index_select(0, rays)
-    if opacity == "transmittance":
-        first = torch.arange(len(logits), device=logits.device) == own_begin
-        depth = depth - torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-    depth = torch.relu(depth).clamp_max(-math.log(1 - MAX_ALPHA))
-    before = torch.nn.functional.pad(depth.nan_to_num().double().cumsum(0), (1, 0))[:-1]
-    passed = (before - before.index_select(0, own_begin)).to(depth.dtype)
-    weights = (1 - torch.exp(-depth)) * torch.exp(-passed)
+    first = torch.arange(len(logits), device=logits.device) == own_begin
+    gained = _optical_depths(logits, thicknesses, first, sharpness, opacity)
+    before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]
+    passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
+    weights = (1 - torch.exp(-gained)) * torch.exp(-passed)
     return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
+
+
+def _optical_depths(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    first: Bool[Tensor, "m"],
+    sharpness: float,
+    opacity: str,
+) -> Float[Tensor, "m"]:
+    """−ln(1 − α_i) of `torch_unisurf.alphas_from_logits`; `first` marks the first sample of a ray."""
+    if opacity == "occupancy":
+        gained = torch.nn.functional.softplus(sharpness * logits)
+    else:
+        depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
+        before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
+        gained = torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
+    return gained.clamp_max(-math.log(1 - MAX_ALPHA))

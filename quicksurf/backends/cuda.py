@@ -8,13 +8,13 @@ batches of a multiple of 256, parameters and gradients in half precision, gradie
 from functools import lru_cache
 from typing import Any
 
-import tinycudann
+import tinycudann  # pyright: ignore[reportMissingImports]
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from quicksurf.backends.layout import NetworkLayout, network_layout
+from quicksurf.backends.layout import NetworkLayout
 from quicksurf.backends.tinycudann_layout import TinycudannNetwork, tinycudann_network
 from quicksurf.errors import BackendError
 
@@ -40,22 +40,6 @@ def run_network(
     if native.words.columns:
         encoded = encoded.index_copy(1, native.ours, native(params, x)[:, native.words.values()[1]])
     return encoded
-
-
-def try_out(device: torch.device) -> None:
-    """Run a small network forward and backward: a build for other GPUs fails at its first kernel.
-
-    Raises:
-        RuntimeError: as tiny-cuda-nn or CUDA say what is wrong.
-        BackendError: as `run_network`.
-    """
-    layout = network_layout(
-        3, 1, {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}, {"n_neurons": 16}
-    )
-    params = torch.ones(layout.n_params, device=device, requires_grad=True)
-    run_network(layout, params, torch.ones(1, 3, device=device), 2).sum().backward()
-    if params.grad is None or not bool(params.grad.isfinite().all()):
-        raise RuntimeError("its gradients are no numbers")
 
 
 class _Native:

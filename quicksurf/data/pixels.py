@@ -77,7 +77,7 @@ class PixelBank:
         widths = self.widths[which]
         limits = torch.stack([widths, self.sizes[which] // widths], -1) - 1
         slopes = []
-        for axis in torch.eye(2, dtype=torch.long):
+        for axis in torch.eye(2, dtype=torch.long, device=widths.device):
             ends = [
                 (batch.pixels.long() + side * axis).clamp_min(0).minimum(limits) for side in (-reach, reach)
             ]

@@ -40,19 +40,25 @@ class Outlines:
     """Coverage of the pixel and its eight neighbours, 255 is 1; rows first."""
 
     @classmethod
-    def of(cls, masks: Sequence[UInt8[np.ndarray, "_ _"] | None], image_indices: Sequence[int]) -> "Outlines":
-        """Those of the given images, which all have masks; a mask of one value has none."""
+    def of(
+        cls,
+        masks: Sequence[UInt8[np.ndarray, "_ _"] | None],
+        image_indices: Sequence[int],
+        device: torch.device,
+    ) -> "Outlines":
+        """Those of the given images, which all have masks, on `device`; a mask of one value has none."""
         nothing = torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 3, 3, dtype=torch.uint8)
         parts = [nothing, *(_outline_of(index, masks[index]) for index in image_indices)]
-        return cls(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        return cls(*(torch.cat(columns).to(device) for columns in zip(*parts, strict=True)))
 
     def __len__(self) -> int:
         return len(self.patches)
 
     def draw(self, n: int, generator: torch.Generator) -> OutlineBatch:
         """`n` points, uniform over all the pixels; none where there are no outlines."""
-        at = torch.randint(max(len(self), 1), (n if len(self) else 0,), generator=generator)
-        within = torch.rand(len(at), 2, generator=generator)
+        place = {"generator": generator, "device": self.patches.device}
+        at = torch.randint(max(len(self), 1), (n if len(self) else 0,), **place)
+        within = torch.rand(len(at), 2, **place)
         inside = (interpolate(self.patches[at].float() / 255, within) >= 0.5).float()
         return OutlineBatch(self.image_indices[at], self.corners[at] + within, inside)
 

@@ -32,10 +32,10 @@ class Poses:
             together: cameras that hang together by the field; the others are free.
         """
         self.given = given
-        self.twists = torch.zeros(len(given), 6, dtype=given.c2w.dtype)
+        self.twists = torch.zeros_like(given.c2w[:, 0, :1]).repeat(1, 6)
         self._together = together
-        self._matrices = torch.zeros(len(given), 6, 6)
-        self._vectors = torch.zeros(len(given), 6)
+        self._matrices = torch.zeros(len(given), 6, 6, device=self.twists.device)
+        self._vectors = torch.zeros(len(given), 6, device=self.twists.device)
 
     def cameras(self) -> Cameras:
         """The corrected cameras."""

@@ -117,8 +117,10 @@ def test_a_build_with_another_layout_is_refused():
         adapter.run_network(layout, *problem(layout), 99)
 
 
-def test_trying_out_passes_on_what_works():
-    CUDA.try_out(torch.device("cpu"))
+def test_an_engine_is_tried_out_before_it_is_chosen():
+    backends.try_out(CUDA.run_network, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="no numbers"):
+        backends.try_out(lambda layout, params, x, levels: params.sum() / 0 * x, torch.device("cpu"))
 
 
 def rendered(backend, state, occupied):
