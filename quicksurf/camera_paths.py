@@ -15,6 +15,7 @@ from quicksurf.cameras import N_DISTORTION, Cameras
 FULL_TURN_GAP = math.radians(100)
 """A capture whose widest gap in azimuth is below this was taken all around, and the orbit closes; otherwise the path
 swings within what was photographed: behind it there is nothing true to show."""
+MIN_MEAN_UP = 0.1  # of unit vectors: what is left below that is chance, not a common up
 
 
 def orbit(
@@ -32,10 +33,10 @@ def orbit(
         size: width and height in pixels.
     """
     target = torch.tensor(center, dtype=torch.float64)
-    up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].double().mean(0), dim=0)
+    up = mean_up(cameras)
     offsets = cameras.centers().double() - target
     heights = offsets @ up
-    basis = _horizontal_basis(up, offsets)
+    basis = horizontal_basis(up, offsets)
     flat = offsets @ basis.T
     azimuths = _azimuths(torch.atan2(flat[:, 1], flat[:, 0]), n_frames)
     around = torch.stack([azimuths.cos(), azimuths.sin()], -1) @ basis
@@ -54,8 +55,19 @@ def look_at(
     return torch.stack([right, down, forward, centers], -1)
 
 
-def _horizontal_basis(up: Float[Tensor, "3"], offsets: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:
-    """Two unit vectors across `up`, the first towards the first camera: the orbit starts there."""
+def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
+    """The photographers' mean up, unit length; where they cancel (all look down, turned), away from what they see."""
+    up = -cameras.c2w[:, :, 1].double().mean(0)
+    if up.norm() < MIN_MEAN_UP:
+        up = -cameras.c2w[:, :, 2].double().mean(0)
+    if up.norm() < MIN_MEAN_UP:
+        up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    return torch.nn.functional.normalize(up, dim=0)
+
+
+def horizontal_basis(up: Float[Tensor, "3"], offsets: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:
+    """Two unit vectors across `up`, the first towards the first camera (the orbit starts there), the second at its
+    right as somebody there sees it who faces the middle."""
     first = offsets[0] - (offsets[0] @ up) * up
     if first.norm() < 1e-6 * offsets[0].norm():  # straight above: any direction will do
         first = torch.linalg.cross(up, torch.eye(3, dtype=up.dtype)[up.abs().argmin()])

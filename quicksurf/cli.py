@@ -20,7 +20,7 @@ from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render, Report
 
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -72,7 +72,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render, Report
 
     if isinstance(command, Fit):
         return _fit(command, started, stop)
@@ -80,6 +80,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _mesh(command)
     if isinstance(command, Render):
         return _render(command)
+    if isinstance(command, Report):
+        return _report(command)
     if isinstance(command, Eval):
         return _eval(command)
     if isinstance(command, Demo):
@@ -143,6 +145,13 @@ def _render(command: "Render") -> int:
 
     request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
     _print_lines(str(path) for path in views.render_run(command.run, request, command.backend))
+    return 0
+
+
+def _report(command: "Report") -> int:
+    from quicksurf.report.page import report_run
+
+    _print_lines([str(report_run(command.run, command.backend))])
     return 0
 
 

@@ -106,6 +106,16 @@ class Render:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write RUN/report.html: is the capture good, what came of it, what to photograph next."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    backend: BackendName = "auto"
+    """How to compute."""
+
+
+@dataclass(frozen=True)
 class Eval:
     """Measure a run or a mesh: distances to a true surface, PSNR and SSIM on held-out views."""
 
@@ -144,6 +154,7 @@ Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]

@@ -16,7 +16,7 @@ LAYERS: tuple[set[str], ...] = (
     {"commands"},
     {"__init__", "api", "evaluation", "doctor"},
     {"pipeline", "views"},
-    {"fit_request"},
+    {"fit_request", "report"},
     {"surfaces", "resume"},
     {"runs", "status"},
     {"fitting", "alignment", "reconstruction"},
