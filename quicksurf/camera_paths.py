@@ -1,4 +1,4 @@
-"""Camera paths for `quicksurf render`: around the object, or along the photos.
+"""Camera paths for `quicksurf render`: around the object, or on a flight past the photos' places.
 
 Up is the photographers' mean up (minus the y axis of OpenCV cameras); azimuth is counted about it. This module makes
 poses; it reads no files and renders nothing.
@@ -7,7 +7,8 @@ poses; it reads no files and renders nothing.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from quicksurf.cameras import N_DISTORTION, Cameras
@@ -15,6 +16,8 @@ from quicksurf.cameras import N_DISTORTION, Cameras
 FULL_TURN_GAP = math.radians(100)
 """A capture whose widest gap in azimuth is below this was taken all around, and the orbit closes; otherwise the path
 swings within what was photographed: behind it there is nothing true to show."""
+MAX_KEYS = 16  # places of a flight: more make it restless
+MIN_KEY_STEP = 0.15  # chord of 9 degrees: places closer than that add nothing
 MIN_MEAN_UP = 0.1  # of unit vectors: what is left below that is chance, not a common up
 
 
@@ -43,6 +46,51 @@ def orbit(
     centers = target + flat.norm(dim=-1).median() * around + heights.median() * up
     focal = _focal(cameras, float((centers[0] - target).norm()), radius, size)
     return _posed(look_at(centers, target, up), focal, size)
+
+
+def flight(
+    cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
+) -> Cameras:
+    """`n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the middle.
+
+    The places are chosen far from each other and walked from one to the nearest that is left; between them the path is
+    a periodic cubic spline in direction and distance, so that it goes around the object and not through it.
+
+    Args:
+        cameras: the capture's cameras, at least one.
+        center: middle of the ball to look at, in the cameras' frame.
+        radius: its radius.
+        n_frames: number of views, at least 1.
+        size: width and height in pixels.
+    """
+    target = torch.tensor(center, dtype=torch.float64)
+    offsets = cameras.centers().double() - target
+    keys = offsets[_tour(torch.nn.functional.normalize(offsets, dim=-1))]
+    keys = torch.cat([keys, keys[:1]])
+    distances = keys.norm(dim=-1, keepdim=True).clamp_min(1e-9 * radius)
+    steps = (keys[1:] / distances[1:] - keys[:-1] / distances[:-1]).norm(dim=-1).clamp_min(1e-3)
+    knots = torch.cat([torch.zeros(1, dtype=torch.float64), steps.cumsum(0)])
+    spline = CubicSpline(knots, torch.cat([keys / distances, distances.log()], -1), bc_type="periodic")
+    times = torch.arange(n_frames, dtype=torch.float64) * (knots[-1] / n_frames)
+    path = torch.from_numpy(spline(times.numpy()))
+    directions = torch.nn.functional.normalize(path[:, :3], dim=-1)
+    centers = target + path[:, 3:].exp() * directions
+    focal = _focal(cameras, float(distances.min()), radius, size)
+    return _posed(look_at(centers, target, mean_up(cameras)), focal, size)
+
+
+def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
+    """At most MAX_KEYS indices, far from each other, in an order that walks to the nearest of what is left."""
+    chosen = [0]
+    distances = (directions - directions[0]).norm(dim=-1)
+    while len(chosen) < MAX_KEYS and float(distances.max()) > MIN_KEY_STEP:
+        chosen.append(int(distances.argmax()))
+        distances = torch.minimum(distances, (directions - directions[chosen[-1]]).norm(dim=-1))
+    tour, left = chosen[:1], chosen[1:]
+    while left:
+        tour.append(min(left, key=lambda index: float((directions[index] - directions[tour[-1]]).norm())))
+        left.remove(tour[-1])
+    return torch.tensor(tour)
 
 
 def look_at(

@@ -87,18 +87,18 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Render:
-    """Render a run along a camera path: PNG and MP4 of colour, depth and normals."""
+    """Render a run along a camera path: PNG and MP4 of colour, depth and normals, EXR of depth, GIF of colour."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     path: str = "orbit"
-    """orbit, input (the photos' cameras) or a cameras.json."""
+    """orbit, flight (past the photos' places), input (the photos' cameras) or a cameras.json."""
     frames: int = 60
-    """Number of frames of an orbit."""
+    """Number of frames of an orbit or a flight."""
     size: int = 480
     """Longest side in pixels."""
     rate: int = 30
-    """Frames per second of the MP4."""
+    """Frames per second of the films."""
     output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
     """Folder for the images."""
     backend: BackendName = "auto"
