@@ -132,6 +132,30 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Fit every capture in a folder; run it again to go on. index.html shows what came of each."""
+
+    captures: tyro.conf.Positional[Path]
+    """Folder that holds a folder of photos, or a video, for each capture."""
+    minutes: float = 10.0
+    """Wall-clock for each capture."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: runs/batch-NAME)")] = None
+    """Folder of the runs."""
+    jobs: Annotated[int | None, _option("N", "(default: by cores and memory)")] = None
+    """Captures at a time on this machine."""
+    ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
+    """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
+    masks: Flag = True
+    """Do not use the masks that the captures have."""
+    format: tuple[MeshFormat, ...] = ("ply",)
+    """Mesh files to write."""
+    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
+    backend: BackendName = "auto"
+    """How to compute."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Make a scene with a known surface, fit it, and print how far off the mesh is."""
 
@@ -156,6 +180,7 @@ Command = (
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -14,7 +14,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},
     {"commands"},
-    {"__init__", "api", "evaluation", "doctor"},
+    {"__init__", "api", "evaluation", "doctor", "batch"},
     {"pipeline", "views"},
     {"fit_request", "report"},
     {"surfaces", "resume"},

@@ -24,7 +24,7 @@ from quicksurf.report.topology import close_holes, find_holes
 
 WANTED = 4  # photos of every place: two give a depth, the others bear it out
 MAX_PLACES = 3
-WORTH = 0.01  # of the whole surface: less is not worth going back for
+WORTH = 0.015  # of the whole surface: less is not worth going back for
 MIN_STEP, MAX_STEP = (
     15.0,
     60.0,

@@ -31,6 +31,8 @@ def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
     for index, (name, line) in enumerate(lines.items()):
         points = " ".join(f"{across[0](a):.1f},{up[0](b):.1f}" for a, b in line)
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(index, points))
+        if len(lines) == 1:
+            continue
         parts.append(
             Markup('<text class="key s{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
                 index, WIDTH - _RIGHT - 4, HEIGHT - _BOTTOM - 8 - 14 * (len(lines) - 1 - index), name

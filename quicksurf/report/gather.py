@@ -32,6 +32,7 @@ from quicksurf.runs import Run
 N_VIEWS = 3
 VIEW_SIDE, POSTER_SIDE = 384, 480  # pixels
 MAX_METRICS_BYTES = 64 << 20
+SURFACE_SECONDS, VIEW_SECONDS = 3.0, 2.0  # on two cores: what the mesh and one render are expected to take
 SHORT = "there was no time left for {}: `quicksurf report RUN` makes the whole page"
 
 
@@ -104,7 +105,7 @@ def gather(
     clock: Clock,
 ) -> Findings:
     """Work out the page; `scene` is None where the photos are gone, `mesh` where there is none."""
-    cameras, names = reconstruction.cameras, [shown(name) for name in reconstruction.names]
+    cameras, names = reconstruction.cameras, short_names(reconstruction.names)
     frame = frame_of(cameras, reconstruction.roi.center)
     sphere = frame.sphere(cameras.centers().double().numpy())
     held_out = [bool(flag) for flag in reconstruction.held_out]
@@ -114,7 +115,7 @@ def gather(
         found.photos = _photos(scene, reconstruction, clock)
         if len(found.photos.figures) < len(scene.images):
             found.notes.append(SHORT.format("the figures of all photos"))
-    if mesh is not None and clock.left() > 0:
+    if mesh is not None and clock.left() > SURFACE_SECONDS:
         found.surface = _surface(mesh, reconstruction, frame, sphere, names)
     elif mesh is not None:
         found.notes.append(SHORT.format("the mesh"))
@@ -129,6 +130,12 @@ def shown(name: str) -> str:
     """A file name fit for a page: no control or direction marks, no half characters, not endless."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-36:]}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The photos' names for a page, without the folder that all have in common."""
+    folders = {name.rpartition("/")[0] for name in names}
+    return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
@@ -185,13 +192,13 @@ def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], c
     count = min(N_VIEWS, len(candidates))
     chosen = candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
     rows: list[ViewRow] = []
-    longest = 0.0
+    longest = VIEW_SECONDS
     for index in chosen.tolist():
         began = time.monotonic()
         if clock.left() <= longest:
             break
         rows.append(_view(reconstruction, scene, index, names[index]))
-        longest = max(longest, time.monotonic() - began)
+        longest = time.monotonic() - began
     return rows
 
 

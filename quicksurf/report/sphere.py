@@ -49,7 +49,9 @@ class Frame(NamedTuple):
         return np.cos(elevations)[:, None] * flat + np.sin(elevations)[:, None] * self.up
 
 
-def angles_between(first: Directions, second: Directions) -> Float64[np.ndarray, "n m"]:
+def angles_between(
+    first: Float64[np.ndarray, "n 3"], second: Float64[np.ndarray, "m 3"]
+) -> Float64[np.ndarray, "n m"]:
     """Degrees between every two unit vectors."""
     return np.degrees(np.arccos(np.clip(first @ second.T, -1, 1)))
 

@@ -14,8 +14,8 @@
 
   const vertexSource = `
     attribute vec4 position; attribute vec3 normal; attribute vec4 color;
-    uniform mat3 turn; uniform vec2 shift; uniform float zoom; uniform float aspect; uniform float mode;
-    varying vec3 vNormal; varying vec3 vColor;
+    uniform mat3 turn; uniform vec2 shift; uniform float zoom; uniform float aspect; uniform mediump float mode;
+    varying mediump vec3 vNormal; varying mediump vec3 vColor;
     vec3 ramp(float t) {
       return t < 0.5 ? mix(vec3(0.78, 0.16, 0.12), vec3(0.96, 0.78, 0.25), 2.0 * t)
                      : mix(vec3(0.96, 0.78, 0.25), vec3(0.20, 0.56, 0.35), 2.0 * t - 1.0);
@@ -30,7 +30,7 @@
     }`;
   const fragmentSource = `
     precision mediump float;
-    varying vec3 vNormal; varying vec3 vColor; uniform float mode;
+    varying vec3 vNormal; varying vec3 vColor; uniform mediump float mode;
     void main() {
       vec3 n = normalize(vNormal);
       if (!gl_FrontFacing) n = -n;

@@ -54,6 +54,7 @@ def page_values(found: Findings) -> dict[str, Any]:
         "lost": lost[:MAX_LOST],
         "lost_more": max(0, len(lost) - MAX_LOST),
         "photos": pictures,
+        "n_marked": sum(any(entry["flags"]) for entry in pictures),
         "photos_more": 0 if photos is None else len(photos.figures) - len(pictures),
         "stages": _stages(summary),
         "machine": _machine(summary),
@@ -173,7 +174,7 @@ def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
             "name": found.names[i],
             "image": data_uri(as_jpeg(shrink(found.scene.images[i], THUMBNAIL))),
             "sharpness": f"{100 * photos.figures[i].sharpness / middle:.0f} %",
-            "stops": f"{photos.stops[i]:+.1f}",
+            "stops": f"{round(photos.stops[i], 1) + 0.0:+.1f}",
             "clipped": f"{100 * photos.figures[i].clipped:.0f} %",
             "flags": photos.flags[i],
         }
