@@ -1,6 +1,6 @@
 """Camera paths for `quicksurf render`: around the object, or on a flight past the photos' places.
 
-Up is the photographers' mean up (minus the y axis of OpenCV cameras); azimuth is counted about it. This module makes
+Up is the photographers' (`mean_up`); azimuth is counted about it. This module makes
 poses; it reads no files and renders nothing.
 """
 
@@ -18,6 +18,7 @@ FULL_TURN_GAP = math.radians(100)
 swings within what was photographed: behind it there is nothing true to show."""
 MAX_KEYS = 16  # places of a flight: more make it restless
 MIN_KEY_STEP = 0.15  # chord of 9 degrees: places closer than that add nothing
+LEVEL = 0.02  # weight of the mean up: decides where the right axes do not, leans by a degree where they do
 MIN_MEAN_UP = 0.1  # of unit vectors: what is left below that is chance, not a common up
 
 
@@ -104,13 +105,22 @@ def look_at(
 
 
 def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
-    """The photographers' mean up, unit length; where they cancel (all look down, turned), away from what they see."""
-    up = -cameras.c2w[:, :, 1].double().mean(0)
-    if up.norm() < MIN_MEAN_UP:
-        up = -cameras.c2w[:, :, 2].double().mean(0)
-    if up.norm() < MIN_MEAN_UP:
-        up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    return torch.nn.functional.normalize(up, dim=0)
+    """The photographers' up, unit length: the u that minimises mean (r · u)² − LEVEL (ū · u)².
+
+    r are the cameras' right axes, which a photographer holds level, and ū their mean up. ū alone leans to the far side
+    where only one side was photographed from above; the right axes alone say nothing where all are alike. Where the ups
+    cancel (all look down, turned), ū is the direction away from what they see.
+    """
+    mean = -cameras.c2w[:, :, 1].double().mean(0)
+    if mean.norm() < MIN_MEAN_UP:
+        mean = -cameras.c2w[:, :, 2].double().mean(0)
+    if mean.norm() < MIN_MEAN_UP:
+        mean = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    mean = torch.nn.functional.normalize(mean, dim=0)
+    right = cameras.c2w[:, :, 0].double()
+    spread = right.T @ right / len(right) - LEVEL * torch.outer(mean, mean)
+    up = torch.linalg.eigh(spread).eigenvectors[:, 0]
+    return torch.where(up @ mean < 0, -up, up)
 
 
 def horizontal_basis(up: Float[Tensor, "3"], offsets: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quicksurf.camera_paths import flight, look_at, orbit
+from quicksurf.camera_paths import flight, look_at, mean_up, orbit
 from quicksurf.cameras import Cameras, project
 from quicksurf.errors import CaptureError
 from quicksurf.film import (
@@ -62,6 +62,13 @@ def test_look_at_is_a_rotation_that_sees_the_target_upright() -> None:
         assert torch.allclose(pixels[0], torch.tensor([320.0, 240.0], dtype=torch.float64))
         assert pixels[1, 1] < 240
         assert (depths > 0).all()
+
+
+def test_up_is_up_for_cameras_on_one_side_that_look_down() -> None:
+    for azimuths in ([0.0, 0.5, 1.0, 1.5, 2.0], [2 * math.pi * k / 9 for k in range(9)]):
+        up = mean_up(ring(azimuths, height=4.0))
+        assert math.degrees(math.acos(min(1.0, float(up[2])))) < 2
+    assert mean_up(ring([0.3], height=0.2))[2] > 0.99
 
 
 def test_orbit_of_a_capture_all_around_is_a_closed_turn() -> None:
