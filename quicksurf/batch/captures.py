@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quicksurf.data.images import SUFFIXES, natural_key
-from quicksurf.data.video import VIDEO_SUFFIXES
+from quicksurf.data.load import VIDEO_SUFFIXES
 from quicksurf.errors import ImageError
 
 MAX_CAPTURES = 10_000

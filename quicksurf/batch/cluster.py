@@ -39,9 +39,7 @@ def _connected(address: str) -> Any:
             "--ray needs Ray, which is not installed: pip install 'quicksurf[cluster]'"
         ) from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=False)
-    except TypeError:
-        raise
+        ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise BackendError(
             f"no Ray cluster answers at {address} ({str(error)[:200]}): start one with ray start, or give --ray local"

@@ -52,8 +52,15 @@ def _card(folder: Path, capture: Capture, outcome: Outcome | None, number: int) 
         "figures": [] if run is None else _figures(run),
         "image": None if run is None or number >= MAX_PICTURES else _picture(run),
         "report": NAME if run is not None and (run.path / NAME).is_file() else None,
-        "mesh": None if run is None else next((p.name for p in run.path.glob("mesh.*")), None),
+        "mesh": None if run is None else _mesh_name(run),
     }
+
+
+def _mesh_name(run: Run) -> str | None:
+    try:
+        return mesh_of(run).name
+    except QuicksurfError:
+        return None
 
 
 def _finished(path: Path) -> Run | None:

@@ -98,7 +98,7 @@ def _claim(output: Path) -> None:
     """Take the folder if it is new, empty or a batch's."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} is a file: choose another name")
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
         try:
             record: Any = json.loads((output / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
