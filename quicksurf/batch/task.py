@@ -2,7 +2,7 @@
 
 The run folder is the only memory: a finished run is left alone, an unfinished one resumed, so that a batch that was
 cut short, or a machine that was lost, costs at most the time since the last checkpoint. This module runs on workers of
-a cluster too, and imports nothing heavy.
+a cluster too.
 """
 
 import fcntl

@@ -2,8 +2,8 @@
 
     bytes    uint32 vertices v, uint32 faces f · v × (uint16 x, y, z, 0) · v × (int8 nx, ny, nz, 0) ·
              v × (uint8 r, g, b, views) · f × 3 uint16, little endian
-    frame    x right, y up, z towards somebody at the first photo; the ROI's middle is 0, positions in [-1, 1] of the
-             reach of the mesh: (value / 65535) · 2 − 1
+    frame    x right, y up, z towards somebody at the first photo; the middle of the mesh's box is 0, and its farthest
+             vertex is at 1, however it is turned: position = (value / 65535) · 2 − 1
 
 At most 65,535 vertices, so that the indices fit WebGL 1 without an extension.
 """
@@ -35,8 +35,9 @@ def reduce(mesh: Mesh) -> Mesh:
 def pack(mesh: Mesh, n_views: Int64[np.ndarray, "v"], frame: Frame) -> str:
     """The bytes above as base64."""
     axes = np.stack([np.cross(frame.up, frame.ahead), frame.up, frame.ahead])
-    local = (mesh.vertices - frame.center) @ axes.T
-    reach = max(float(np.abs(local).max()), 1e-30)
+    local = mesh.vertices @ axes.T
+    local -= (local.min(0) + local.max(0)) / 2
+    reach = max(float(np.linalg.norm(local, axis=1).max()), 1e-30)
     positions = np.zeros((len(local), 4), "<u2")
     positions[:, :3] = np.rint((local / reach + 1) / 2 * 65535)
     normals = np.zeros((len(local), 4), np.int8)
