@@ -126,6 +126,7 @@ def _run_child(
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": path},
+            cwd=task.log.parent,  # `python -m` looks there first: a source folder must not hide what is installed
             start_new_session=True,  # Ctrl-C comes to the batch alone, which decides
         )
     try:
