@@ -216,7 +216,8 @@ def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--preset", preset, "--backend", "cpu")
     request = BatchRequest(tmp_path / "captures", 0.5, out, ray=cluster.address, options=options)
-    killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out))
+    killed: list[str] = []
+    killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out, killed))
     killer.start()
     try:
         states = {outcome.name: outcome.state for outcome in run_batch(request, never)}
@@ -224,23 +225,24 @@ def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
         killer.join()
         ray.shutdown()
         cluster.shutdown()
+    assert any("quicksurf" in command for command in killed), "the worker was fitting when it was lost"
     assert states == {"a": "done", "b": "done", "c": "done"}
     for name in states:
         assert (out / name / "mesh.ply").is_file()
         assert (out / name / "summary.json").is_file()
 
 
-def kill_when_fitting(cluster: object, worker: object, out: Path) -> None:
+def kill_when_fitting(cluster: object, worker: object, out: Path, killed: list[str]) -> None:
     """Kill a worker, and the fits that descend from it, once two captures are being fitted."""
     wait_for(lambda: len(list(out.glob("*/metrics.jsonl"))) >= 2)
     children = descendants(worker.all_processes["raylet"][0].process.pid)  # type: ignore[attr-defined]
-    assert any("quicksurf" in command for command in children.values()), "the worker was fitting"
     cluster.remove_node(worker, allow_graceful=False)  # type: ignore[attr-defined]
     for pid in children:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+        killed.append(children[pid])
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
