@@ -17,7 +17,7 @@ from quicksurf.batch.captures import find_captures
 from quicksurf.batch.local import affordable_jobs, divide_cpus, run_here
 from quicksurf.batch.run import BatchRequest, run_batch
 from quicksurf.batch.task import Outcome, Task, run_task
-from quicksurf.errors import ConfigError, ImageError, OutputError
+from quicksurf.errors import BackendError, ConfigError, ImageError, OutputError
 from quicksurf.io import write_json
 
 GIB = 1 << 30
@@ -199,6 +199,13 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     assert batch_run.RECORD not in os.listdir(tmp_path)
     assert good.output is not None
     assert not good.output.exists()
+
+
+def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
+    folder = make(tmp_path / "c", "a")
+    with pytest.raises(BackendError, match="no Ray cluster answers at 127.0.0.1:1"):
+        list(run_batch(BatchRequest(folder, 1.0, tmp_path / "out", ray="127.0.0.1:1"), never))
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ Captures and runs lie in folders that every machine sees under the same path, an
 task whose machine is lost is given to another one, which resumes the run from its last checkpoint.
 """
 
+import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from quicksurf.batch.task import GRACE, Outcome, Task, run_task
 from quicksurf.errors import BackendError
 
 RETRIES = 4  # machines that a capture may lose; then it is said to have failed
+KNOCK_SECONDS = 10.0
 _POLL = 0.5
 
 
@@ -39,12 +42,24 @@ def _connected(address: str) -> Any:
             "--ray needs Ray, which is not installed: pip install 'quicksurf[cluster]'"
         ) from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ValueError, RuntimeError, OSError, OverflowError) as error:
         raise BackendError(
             f"no Ray cluster answers at {address} ({str(error)[:200]}): start one with ray start, or give --ray local"
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens: Ray itself tries for minutes.
+
+    Raises:
+        OSError: if HOST:PORT takes no connection.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def _demands(nodes: Sequence[Any]) -> dict[str, float]:

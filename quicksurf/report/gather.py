@@ -193,11 +193,11 @@ def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], c
     chosen = candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
     rows: list[ViewRow] = []
     longest = VIEW_SECONDS
-    for index in chosen.tolist():
+    for index in chosen:
         began = time.monotonic()
         if clock.left() <= longest:
             break
-        rows.append(_view(reconstruction, scene, index, names[index]))
+        rows.append(_view(reconstruction, scene, int(index), names[int(index)]))
         longest = time.monotonic() - began
     return rows
 
