@@ -20,7 +20,7 @@ from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report
 
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -72,7 +72,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Batch, Demo, Eval, Fit, Mesh, Render, Report
 
     if isinstance(command, Fit):
         return _fit(command, started, stop)
@@ -80,8 +80,12 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _mesh(command)
     if isinstance(command, Render):
         return _render(command)
+    if isinstance(command, Report):
+        return _report(command)
     if isinstance(command, Eval):
         return _eval(command)
+    if isinstance(command, Batch):
+        return _batch(command, stop)
     if isinstance(command, Demo):
         return _demo(command, stop)
     return _doctor()
@@ -146,6 +150,13 @@ def _render(command: "Render") -> int:
     return 0
 
 
+def _report(command: "Report") -> int:
+    from quicksurf.report.page import report_run
+
+    _print_lines([str(report_run(command.run, command.backend))])
+    return 0
+
+
 def _eval(command: "Eval") -> int:
     from quicksurf import evaluation
     from quicksurf.fit_request import parse_roi
@@ -153,6 +164,29 @@ def _eval(command: "Eval") -> int:
     roi = parse_roi(command.roi) if command.roi is not None else None
     _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.device))
     return 0
+
+
+def _batch(command: "Batch", stop: StopRequest) -> int:
+    """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
+    from quicksurf.batch.run import BatchRequest, run_batch
+
+    options = ["--backend", command.backend, "--format", *command.format]
+    options += [] if command.masks else ["--no-masks"]
+    options += [] if command.preset is None else ["--preset", _absolute(command.preset)]
+    request = BatchRequest(
+        command.captures, command.minutes, command.output, command.jobs, command.ray, tuple(options)
+    )
+    stop.worthwhile = True
+    codes = []
+    for outcome in run_batch(request, stop):
+        _print_lines([outcome.describe()])
+        codes += [outcome.exit_code] if outcome.state == "failed" else []
+    return INTERRUPTED if stop() else next(iter(codes), 0)
+
+
+def _absolute(preset: str) -> str:
+    """A preset's file by its full path: the fit may run on another machine, in another folder."""
+    return str(Path(preset).resolve()) if Path(preset).is_file() else preset
 
 
 def _demo(command: "Demo", stop: StopRequest) -> int:

@@ -85,22 +85,32 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Render:
-    """Render a run along a camera path: PNG and MP4 of colour, depth and normals."""
+    """Render a run along a camera path: PNG and MP4 of colour, depth and normals, EXR of depth, GIF of colour."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
     path: str = "orbit"
-    """orbit, input (the photos' cameras) or a cameras.json."""
+    """orbit, flight (past the photos' places), input (the photos' cameras) or a cameras.json."""
     frames: int = 60
-    """Number of frames of an orbit."""
+    """Number of frames of an orbit or a flight."""
     size: int = 480
     """Longest side in pixels."""
     rate: int = 30
-    """Frames per second of the MP4."""
+    """Frames per second of the films."""
     output: Annotated[Path | None, _option("FOLDER", "(default: RUN/render)")] = None
     """Folder for the images."""
     device: Device = "auto"
     """Where to compute."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write RUN/report.html: is the capture good, what came of it, what to photograph next."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    backend: BackendName = "auto"
+    """How to compute."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,30 @@ class Eval:
     """Held-out views of a run to render and compare; 0 for none."""
     device: Device = "auto"
     """Where to compute."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Fit every capture in a folder; run it again to go on. index.html shows what came of each."""
+
+    captures: tyro.conf.Positional[Path]
+    """Folder that holds a folder of photos, or a video, for each capture."""
+    minutes: float = 10.0
+    """Wall-clock for each capture."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: runs/batch-NAME)")] = None
+    """Folder of the runs."""
+    jobs: Annotated[int | None, _option("N", "(default: by cores and memory)")] = None
+    """Captures at a time on this machine."""
+    ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
+    """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
+    masks: Flag = True
+    """Do not use the masks that the captures have."""
+    format: tuple[MeshFormat, ...] = ("ply",)
+    """Mesh files to write."""
+    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
+    backend: BackendName = "auto"
+    """How to compute."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +176,9 @@ Command = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[Render, tyro.conf.subcommand("render")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

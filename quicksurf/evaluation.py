@@ -20,7 +20,7 @@ from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.fit_request import FitRequest
-from quicksurf.mesh.export import FORMATS, read_mesh
+from quicksurf.mesh.export import read_mesh
 from quicksurf.metrics import (
     N_SAMPLES,
     CloudSurface,
@@ -35,6 +35,7 @@ from quicksurf.pipeline import describe, run_fit
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import read_capture
 from quicksurf.runs import Run, default_output, open_run
+from quicksurf.surfaces import mesh_of
 
 DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, in a quarter of the time
 Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]
@@ -124,18 +125,6 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
         raise SurfaceError(f"cannot read {path} ({error}): expected a mesh or a point cloud") from error
     faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), np.int64)
     return MeshSurface(points, faces) if len(faces) else CloudSurface(points)
-
-
-def mesh_of(run: Run) -> Path:
-    """The run's mesh, in whichever form it has.
-
-    Raises:
-        OutputError: if it has none.
-    """
-    for name in FORMATS:
-        if (run.path / f"mesh.{name}").is_file():
-            return run.path / f"mesh.{name}"
-    raise OutputError(f"{run.path} has no mesh: make it with quicksurf mesh {run.path}")
 
 
 def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:

@@ -1,10 +1,11 @@
-"""Rendered views as files: PNG for stills, MP4 for a path.
+"""Rendered views as files: PNG and EXR for stills, MP4 and GIF for a path.
 
-Colour is 8-bit sRGB. Depth is a 16-bit PNG, `depth = value × unit` with the unit in views.json beside it (0 where
-nothing was hit). Normals are in the world, n = 2 value / 255 − 1.
+Colour is 8-bit sRGB. Depth is a 16-bit PNG, `depth = value × unit`, and an EXR of 32-bit floats in the units of the
+cameras; the unit stands in the PNG (text chunk `depth_unit`) and in views.json beside it. Both are along the ray and 0
+where nothing was hit. Normals are in the world, n = 2 value / 255 − 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +15,17 @@ import imageio.v3 as imageio
 import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float, UInt8, UInt16
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from quicksurf.io import atomic_path
+from quicksurf.errors import CaptureError
+from quicksurf.io import atomic_path, write_atomic
 
 FULL_16_BIT = 65535
+GIF_SIDE = 480  # pixels: a GIF is for a message or a README, and takes ten times the bytes of an MP4
+GIF_FRAMES = 150  # more are thinned out: 256 colours and no motion compensation make 10 MB of that
+_HUNDREDTHS = 100  # a GIF counts time in them
+_MIN_DELAY = 2  # hundredths: browsers slow down what is faster
 SEEN = 0.5  # opacity above which a pixel shows the surface and has a depth and a normal
 
 
@@ -47,6 +55,73 @@ def write_png(path: Path, image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray
     """Write one image, atomically."""
     with atomic_path(path) as temporary:
         imageio.imwrite(temporary, image, extension=".png")
+
+
+def write_depth_png(path: Path, image: UInt16[np.ndarray, "h w"], unit: float) -> None:
+    """Write a depth image with its unit in a text chunk, so that it can be read where views.json is not."""
+    information = PngInfo()
+    information.add_text("depth_unit", repr(unit))
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, "PNG", pnginfo=information)
+
+
+def read_depth_png(path: Path) -> Float[np.ndarray, "h w"]:
+    """Depths of a PNG that `write_depth_png` wrote; 0 where nothing was hit.
+
+    Raises:
+        CaptureError: if it is not such a file.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            unit = float(image.info["depth_unit"])
+            return np.asarray(image).astype(np.float64) * unit
+    except (OSError, KeyError, ValueError) as error:
+        raise CaptureError(
+            f"{path} is no depth image with a depth_unit ({error}): give one that quicksurf render wrote"
+        ) from error
+
+
+def write_depth_exr(path: Path, depth: Float[np.ndarray, "h w"], opacity: Float[np.ndarray, "h w"]) -> None:
+    """Write depths as 32-bit floats (channel Y, zip compression), 0 where nothing was hit. FFmpeg's encoder does it."""
+    seen = (opacity > SEEN) & np.isfinite(depth)
+    height, width = depth.shape
+    encoder = av.CodecContext.create("exr", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = (
+        width,
+        height,
+        "grayf32le",
+        Fraction(1),
+    )
+    encoder.options = {"format": "float", "compression": "zip16"}
+    frame = av.VideoFrame(width, height, "grayf32le")
+    rows = np.zeros((height, frame.planes[0].line_size // 4), "<f4")
+    rows[:, :width] = np.where(seen, depth, 0)
+    frame.planes[0].update(rows.tobytes())
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    write_atomic(path, lambda file: file.write(b"".join(bytes(packet) for packet in packets)))
+
+
+def write_gif(path: Path, stills: Sequence[Path], frames_per_second: int) -> None:
+    """A looping GIF of image files, at most GIF_FRAMES of them and GIF_SIDE pixels, in the colours of the first.
+
+    One frame at a time is in memory. One palette for all keeps still parts of the picture from flickering.
+    """
+    step = -(-len(stills) // GIF_FRAMES)
+    delay = max(_MIN_DELAY, round(_HUNDREDTHS * step / frames_per_second))
+    palette = _small(stills[0]).quantize(256, Image.Quantize.MEDIANCUT)
+    frames = (_small(still).quantize(palette=palette) for still in stills[::step])
+    with atomic_path(path) as temporary:
+        next(frames).save(
+            temporary, "GIF", save_all=True, append_images=frames, duration=10 * delay, loop=0, optimize=False
+        )
+
+
+def _small(still: Path) -> Image.Image:
+    with Image.open(still, formats=["PNG"]) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((GIF_SIDE, GIF_SIDE), Image.Resampling.BOX)
+    return picture
 
 
 class Film:

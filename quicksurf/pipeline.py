@@ -29,11 +29,13 @@ from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.report.page import NAME, write_report
 from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Run
 from quicksurf.status import Silent, Stream, reporting
 from quicksurf.surfaces import check_surface, mesh_options
 
+REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
@@ -45,6 +47,8 @@ class FitResult(NamedTuple):
     run: Run
     reconstruction: Reconstruction
     summary: dict[str, Any]
+    report: Path | None
+    """The page of the run, if there was time for it."""
 
 
 @dataclass
@@ -124,6 +128,7 @@ def describe(result: FitResult) -> list[str]:
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
     return [
         *(f"{result.run.path / name}" for name in summary["files"]),
+        *([] if result.report is None else [str(result.report)]),
         f"{summary['faces']:,} faces; {summary['registered']} of {summary['photos']} photos used; "
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
         summary["surface"],
@@ -146,7 +151,24 @@ def _work(session: _Session, fit: Fit) -> FitResult:
         raise OutputError(
             f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
         )
-    return FitResult(session.run, reconstruction, summary)
+    return FitResult(
+        session.run, reconstruction, summary, _report(session, scene, reconstruction, mesh, summary)
+    )
+
+
+def _report(
+    session: _Session, scene: Scene, reconstruction: Reconstruction, mesh: Mesh, summary: dict[str, Any]
+) -> Path | None:
+    """The page of the run, of what the minutes left allow; an older page does not outlive the field it shows."""
+    seconds = session.budget.left() - REPORT_MARGIN
+    if seconds < REPORT_MIN:
+        (session.run.path / NAME).unlink(missing_ok=True)
+        return None
+    try:
+        return write_report(session.run, summary, reconstruction, scene, mesh, seconds=seconds)
+    except OutputError as error:  # the mesh and its summary are there: a full disk costs the page alone
+        session.reporter.warn(f"no report: {error}")
+        return None
 
 
 def _stages(poses: float, began: float, fitted: float, total: float) -> dict[str, float]:

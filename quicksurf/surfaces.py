@@ -7,11 +7,11 @@ import numpy as np
 from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.scene import Roi
-from quicksurf.errors import SurfaceError
+from quicksurf.errors import OutputError, SurfaceError
 from quicksurf.mesh.build import MeshOptions, MeshReport
-from quicksurf.mesh.export import check_formats, write_mesh
+from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.runs import open_run
+from quicksurf.runs import Run, open_run
 
 ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
 SPHERE_SPREAD = (
@@ -74,6 +74,18 @@ def with_mesh(
         "mesh.watertight": watertight,
     }
     return with_settings(config, {key: value for key, value in given.items() if value is not None})
+
+
+def mesh_of(run: Run) -> Path:
+    """The run's mesh, in whichever form it has.
+
+    Raises:
+        OutputError: if it has none.
+    """
+    for name in FORMATS:
+        if (run.path / f"mesh.{name}").is_file():
+            return run.path / f"mesh.{name}"
+    raise OutputError(f"{run.path} has no mesh: make it with quicksurf mesh {run.path}")
 
 
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:

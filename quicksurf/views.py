@@ -1,6 +1,7 @@
-"""`quicksurf render`: a run seen from an orbit, from its photos' cameras, or from a cameras.json.
+"""`quicksurf render`: a run seen from an orbit, on a flight past its photos, or from the cameras of photos or a file.
 
-An orbit or a cameras.json becomes three films and their frames; the photos' cameras become stills named as the photos.
+An orbit, a flight or a cameras.json becomes films (MP4 each of colour, depth and normals, a GIF of colour) and their
+frames; the photos' cameras become stills named as the photos.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,21 @@ import numpy as np
 import torch
 
 from quicksurf import backends
-from quicksurf.camera_paths import orbit
+from quicksurf.camera_paths import flight, orbit
 from quicksurf.cameras import Cameras, resize
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import ConfigError
-from quicksurf.film import Film, color_image, depth_image, film, normal_image, write_png
+from quicksurf.film import (
+    Film,
+    color_image,
+    depth_image,
+    film,
+    normal_image,
+    write_depth_exr,
+    write_depth_png,
+    write_gif,
+    write_png,
+)
 from quicksurf.io import write_json
 from quicksurf.reconstruction import Reconstruction, View
 from quicksurf.runs import open_run
@@ -29,9 +40,9 @@ class RenderRequest(NamedTuple):
     """What to render and where to put it."""
 
     path: str
-    """`orbit`, `input` or the path of a cameras.json."""
+    """`orbit`, `flight`, `input` or the path of a cameras.json."""
     n_frames: int
-    """Of an orbit."""
+    """Of an orbit or a flight."""
     size: int
     """Longest side in pixels."""
     frames_per_second: int
@@ -70,6 +81,10 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
             rendering = reconstruction.render(path.cameras, index)
             yield from _write_view(rendering, output, name, unit, films)
     yield from (output / f"{kind}.mp4" for kind in films)
+    if path.moving:
+        stills = [output / "color" / f"{name}.png" for name in path.names]
+        write_gif(output / "color.gif", stills, request.frames_per_second)
+        yield output / "color.gif"
 
 
 def _check(request: RenderRequest) -> None:
@@ -80,20 +95,23 @@ def _check(request: RenderRequest) -> None:
     ):
         if not 1 <= value <= most:
             raise ConfigError(f"{name} is {value}: choose 1 to {most}")
-    if request.path not in ("orbit", "input") and not Path(request.path).is_file():
-        raise ConfigError(f"--path {request.path} is no file: choose orbit, input or a cameras.json")
+    if request.path not in ("orbit", "flight", "input") and not Path(request.path).is_file():
+        raise ConfigError(f"--path {request.path} is no file: choose orbit, flight, input or a cameras.json")
 
 
 def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Path:
-    if request.path == "orbit":
+    if request.path in ("orbit", "flight"):
         ratio = reconstruction.cameras.sizes.double().mean(0)
         width, height = (ratio / ratio.max() * request.size).round().clamp_min(1).int().tolist()
-        cameras = orbit(reconstruction.cameras, *reconstruction.roi, request.n_frames, (width, height))
+        path = orbit if request.path == "orbit" else flight
+        cameras = path(reconstruction.cameras, *reconstruction.roi, request.n_frames, (width, height))
         return _Path(cameras, [f"{index:04d}" for index in range(request.n_frames)], True)
     if request.path == "input":
         names = [str(PurePosixPath(name).with_suffix("")) for name in reconstruction.names]
         return _Path(_shrunk(reconstruction.cameras, request.size), names, False)
     cameras = read_cameras(Path(request.path)).cameras
+    if len(cameras) > MAX_FRAMES:
+        raise ConfigError(f"{request.path} holds {len(cameras)} cameras: at most {MAX_FRAMES} are rendered")
     return _Path(_shrunk(cameras, request.size), [f"{index:04d}" for index in range(len(cameras))], True)
 
 
@@ -121,7 +139,12 @@ def _write_view(
     }
     for kind, image in images.items():
         path = output / kind / f"{name}.png"
-        write_png(path, image)
+        if kind == "depth":
+            write_depth_exr(path.with_suffix(".exr"), depth, opacity)
+            yield path.with_suffix(".exr")
+            write_depth_png(path, image, unit)
+        else:
+            write_png(path, image)
         yield path
         if kind in films:
             frame = image if image.ndim == 3 else np.repeat((image >> 8).astype(np.uint8)[..., None], 3, -1)

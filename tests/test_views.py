@@ -1,6 +1,7 @@
 """Camera paths look at the object, and what is rendered can be read back from the files."""
 
 import math
+import zlib
 from pathlib import Path
 
 import av
@@ -8,10 +9,22 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from quicksurf.camera_paths import look_at, orbit
+from quicksurf.camera_paths import flight, look_at, mean_up, orbit
 from quicksurf.cameras import Cameras, project
-from quicksurf.film import color_image, depth_image, film, normal_image, write_png
+from quicksurf.errors import CaptureError
+from quicksurf.film import (
+    color_image,
+    depth_image,
+    film,
+    normal_image,
+    read_depth_png,
+    write_depth_exr,
+    write_depth_png,
+    write_gif,
+    write_png,
+)
 
 ANGLE = 1e-9  # float64, a few operations
 
@@ -49,6 +62,13 @@ def test_look_at_is_a_rotation_that_sees_the_target_upright() -> None:
         assert torch.allclose(pixels[0], torch.tensor([320.0, 240.0], dtype=torch.float64))
         assert pixels[1, 1] < 240
         assert (depths > 0).all()
+
+
+def test_up_is_up_for_cameras_on_one_side_that_look_down() -> None:
+    for azimuths in ([0.0, 0.5, 1.0, 1.5, 2.0], [2 * math.pi * k / 9 for k in range(9)]):
+        up = mean_up(ring(azimuths, height=4.0))
+        assert math.degrees(math.acos(min(1.0, float(up[2])))) < 2
+    assert mean_up(ring([0.3], height=0.2))[2] > 0.99
 
 
 def test_orbit_of_a_capture_all_around_is_a_closed_turn() -> None:
@@ -132,3 +152,99 @@ def test_a_film_that_fails_leaves_no_file(tmp_path: Path) -> None:
         reel.add(np.zeros((4, 4, 3), np.uint8))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flight_passes_the_photos_and_keeps_clear_of_the_object() -> None:
+    capture = ring([2 * math.pi * k / 9 for k in range(9)])
+    path = flight(capture, (0.0, 0.0, 0.2), 0.5, 90, (320, 240))
+    centers = path.centers()
+    target = torch.tensor([0.0, 0.0, 0.2], dtype=torch.float64)
+    distances = (centers - target).norm(dim=-1)
+    photographed = (capture.centers() - target).norm(dim=-1)
+    assert (distances > 0.95 * photographed.min()).all()
+    assert (distances < 1.05 * photographed.max()).all()
+    assert torch.cdist(capture.centers(), centers).min(1).values.max() < 0.15
+    steps = (centers.roll(-1, 0) - centers).norm(dim=-1)
+    assert steps.max() < 3 * steps.mean()
+
+
+def test_flight_of_one_place_stands_still() -> None:
+    path = flight(ring([0.3]), (0.0, 0.0, 0.2), 0.5, 5, (32, 24))
+    assert torch.allclose(path.centers(), ring([0.3]).centers().expand(5, 3))
+
+
+def test_depth_files_hold_the_depths(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    depth, opacity = rng.uniform(1, 3, (9, 13)).astype(np.float32), np.ones((9, 13), np.float32)
+    opacity[0, 0], depth[0, 1] = 0.1, np.inf
+    unit = 4 / 65535
+    write_depth_png(tmp_path / "depth.png", depth_image(depth, opacity, unit), unit)
+    write_depth_exr(tmp_path / "depth.exr", depth, opacity)
+    png, exr = read_depth_png(tmp_path / "depth.png"), read_exr(tmp_path / "depth.exr")
+    assert png[0, 0] == png[0, 1] == exr[0, 0] == exr[0, 1] == 0
+    assert np.abs(png - depth)[1:].max() <= unit
+    assert np.array_equal(exr[1:], depth[1:])
+
+
+def read_exr(path: Path) -> np.ndarray:
+    """An OpenEXR file of one float channel with zip blocks, read by the format's description."""
+    content = path.read_bytes()
+    assert content[:4] == b"\x76\x2f\x31\x01"
+    header, at = {}, 8
+    while content[at]:
+        name, kind, _ = content[at:].split(b"\0", 2)
+        at += len(name) + len(kind) + 2
+        size = int.from_bytes(content[at : at + 4], "little")
+        header[name.decode()] = content[at + 4 : at + 4 + size]
+        at += 4 + size
+    assert header["channels"].startswith(b"Y\0\x02\0\0\0"), "one channel of 32-bit floats"
+    _, _, right, bottom = np.frombuffer(header["dataWindow"], "<i4")
+    width, height = right + 1, bottom + 1
+    lines = {2: 1, 3: 16}[header["compression"][0]]
+    blocks = -(-height // lines)
+    offsets = np.frombuffer(content, "<u8", blocks, at + 1)
+    image = np.zeros((height, width), "<f4")
+    for offset in offsets.tolist():
+        first, size = np.frombuffer(content, "<i4", 2, offset)
+        rows = min(lines, height - first)
+        data = content[offset + 8 : offset + 8 + size]
+        if size < rows * width * 4:
+            data = unzip_block(data)
+        image[first : first + rows] = np.frombuffer(data, "<f4").reshape(rows, width)
+    return image
+
+
+def unzip_block(data: bytes) -> bytes:
+    """Inflate, undo the differences, interleave the two halves."""
+    steps = np.frombuffer(zlib.decompress(data), np.uint8).astype(np.int64)
+    values = (np.cumsum(np.concatenate([steps[:1], steps[1:] - 128])) % 256).astype(np.uint8)
+    result = np.zeros_like(values)
+    half = (len(values) + 1) // 2
+    result[::2], result[1::2] = values[:half], values[half:]
+    return result.tobytes()
+
+
+def test_other_files_are_no_depth_images(tmp_path: Path) -> None:
+    write_png(tmp_path / "plain.png", np.zeros((4, 4), np.uint16))
+    for name in ("plain.png", "absent.png"):
+        with pytest.raises(CaptureError, match=name):
+            read_depth_png(tmp_path / name)
+
+
+def test_gif_turns_at_the_films_speed_and_stays_bounded(tmp_path: Path) -> None:
+    stills = []
+    for index in range(200):
+        stills.append(tmp_path / f"{index}.png")
+        image = np.full((30, 600, 3), 255, np.uint8)
+        image[:, 3 * index : 3 * index + 3] = (200, 30, 30)
+        write_png(stills[-1], image)
+    write_gif(tmp_path / "x.gif", stills, 25)
+    with Image.open(tmp_path / "x.gif") as gif:
+        assert getattr(gif, "n_frames", 1) == 100
+        assert gif.size == (480, 24)
+        assert gif.info["duration"] == 80
+        assert gif.info["loop"] == 0
+        gif.seek(50)
+        frame = np.asarray(gif.convert("RGB")).astype(int)
+    red = frame[12, :, 0] - frame[12, :, 1]
+    assert abs(int(red.argmax()) - 480 * (100 * 3 + 1.5) / 600) < 3

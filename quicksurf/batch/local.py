@@ -1,0 +1,63 @@
+"""A batch on this machine: as many captures at a time as its cores and its memory bear."""
+
+import os
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from quicksurf import _native
+from quicksurf.batch.task import Outcome, Task, run_task
+from quicksurf.doctor import cpu_quota, memory_bytes
+
+CORES_EACH = 2  # of a capture: a fit on one core is half as far after the same minutes
+MEMORY_EACH = (
+    2_000_000_000  # bytes: a fit takes about 1 GB at most, structure from motion of large photos more
+)
+
+
+def affordable_jobs(n_captures: int, n_cpus: int, n_bytes: int) -> int:
+    """Captures at a time: at least one, at most as many as have CORES_EACH cores and MEMORY_EACH bytes."""
+    return max(1, min(n_captures, n_cpus // CORES_EACH, n_bytes // MEMORY_EACH))
+
+
+def jobs_here(n_captures: int) -> int:
+    """Captures at a time on this machine."""
+    cgroup = Path("/sys/fs/cgroup")
+    cpus = _native.usable_cpus()
+    quota = cpu_quota(cgroup)
+    return affordable_jobs(n_captures, cpus if quota is None else min(cpus, int(quota)), memory_bytes(cgroup))
+
+
+def run_here(tasks: Sequence[Task], jobs: int, should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+    """Run `tasks`, `jobs` at a time, each on processors of its own; yield outcomes as they come.
+
+    After a stop those that run leave with their checkpoints, and those that wait are not begun.
+    """
+    shares: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+    for share in divide_cpus(jobs):
+        shares.put(share)
+
+    def work(task: Task) -> Outcome | None:
+        if should_stop():
+            return None
+        share = shares.get()
+        try:
+            return run_task(task, share, should_stop)
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            outcome = future.result()
+            if outcome is not None:
+                yield outcome
+
+
+def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
+    """Disjoint processors for each job; all for each where there are fewer, or the system knows no affinity."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = sorted(affinity(0)) if affinity is not None else []
+    if len(cpus) < jobs:
+        return [tuple(cpus)] * jobs
+    return [tuple(cpus[index::jobs]) for index in range(jobs)]

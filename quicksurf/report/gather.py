@@ -1,0 +1,223 @@
+"""What the page says, worked out part by part against a clock; a part that finds no time left is left out and named.
+
+Photos, mesh and renders each take a second or more on a busy machine. After a fit only what is left of its minutes may
+be used, so the parts come in the order of their worth to somebody who still stands beside the object.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from quicksurf.cameras import Cameras, resize
+from quicksurf.data.scene import Scene
+from quicksurf.film import color_image, normal_image
+from quicksurf.mesh.types import Mesh
+from quicksurf.mesh.visibility import count_views
+from quicksurf.metrics import psnr
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.report import solid
+from quicksurf.report.advice import Needs, Place, advise, frame_of, needs_of, next_places
+from quicksurf.report.photo_figures import Flags, PhotoFigures, fitted_stops, flag, measure
+from quicksurf.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
+from quicksurf.report.sphere import Frame, Sphere
+from quicksurf.report.topology import Topology, examine
+from quicksurf.runs import Run
+
+N_VIEWS = 3
+VIEW_SIDE, POSTER_SIDE = 384, 480  # pixels
+MAX_METRICS_BYTES = 64 << 20
+SURFACE_SECONDS, VIEW_SECONDS = 3.0, 2.0  # on two cores: what the mesh and one render are expected to take
+SHORT = "there was no time left for {}: `quicksurf report RUN` makes the whole page"
+
+
+class Clock:
+    """Seconds that the page may still take; None counts as for ever."""
+
+    def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._end = now, None if seconds is None else now() + seconds
+
+    def left(self) -> float:
+        """Seconds until the page should be written."""
+        return float("inf") if self._end is None else self._end - self._now()
+
+
+class Photos(NamedTuple):
+    """Figures of the photos that were looked at, in the order of the scene."""
+
+    figures: list[PhotoFigures]
+    stops: list[float]
+    flags: list[Flags]
+
+
+class Surface(NamedTuple):
+    """The mesh as the page shows it."""
+
+    topology: Topology
+    reduced: Mesh
+    n_views: Int64[np.ndarray, "v"]
+    """How many of the fit's cameras saw each vertex of the reduced mesh."""
+    needs: Needs
+    places: list[Place]
+    advice: list[str]
+    poster: str
+
+
+class ViewRow(NamedTuple):
+    """A photo beside what the field shows there."""
+
+    name: str
+    note: str
+    images: list[tuple[str, str]]
+    """Caption and data URI."""
+
+
+@dataclass
+class Findings:
+    """Everything a page is made of."""
+
+    run: Run
+    summary: dict[str, Any]
+    scene: Scene | None
+    names: list[str]
+    held_out: list[bool]
+    frame: Frame
+    sphere: Sphere
+    photos: Photos | None = None
+    surface: Surface | None = None
+    views: list[ViewRow] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is missing from the page, and why."""
+
+
+def gather(
+    run: Run,
+    summary: dict[str, Any],
+    reconstruction: Reconstruction,
+    scene: Scene | None,
+    mesh: Mesh | None,
+    clock: Clock,
+) -> Findings:
+    """Work out the page; `scene` is None where the photos are gone, `mesh` where there is none."""
+    cameras, names = reconstruction.cameras, short_names(reconstruction.names)
+    frame = frame_of(cameras, reconstruction.roi.center)
+    sphere = frame.sphere(cameras.centers().double().numpy())
+    held_out = [bool(flag) for flag in reconstruction.held_out]
+    found = Findings(run, summary, scene, names, held_out, frame, sphere)
+    found.metrics = read_metrics(run)
+    if scene is not None:
+        found.photos = _photos(scene, reconstruction, clock)
+        if len(found.photos.figures) < len(scene.images):
+            found.notes.append(SHORT.format("the figures of all photos"))
+    if mesh is not None and clock.left() > SURFACE_SECONDS:
+        found.surface = _surface(mesh, reconstruction, frame, sphere, names)
+    elif mesh is not None:
+        found.notes.append(SHORT.format("the mesh"))
+    if scene is not None:
+        found.views = _views(reconstruction, scene, names, clock)
+        if not found.views:
+            found.notes.append(SHORT.format("rendered views"))
+    return found
+
+
+def shown(name: str) -> str:
+    """A file name fit for a page: no control or direction marks, no half characters, not endless."""
+    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-36:]}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The photos' names for a page, without the folder that all have in common."""
+    folders = {name.rpartition("/")[0] for name in names}
+    return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
+
+
+def read_metrics(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that can be read; none where it is absent or implausibly large."""
+    path = run.path / "metrics.jsonl"
+    if not path.is_file() or path.stat().st_size > MAX_METRICS_BYTES:
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines
+
+
+def _photos(scene: Scene, reconstruction: Reconstruction, clock: Clock) -> Photos:
+    figures = []
+    for image in scene.images:
+        if clock.left() <= 0:
+            break
+        figures.append(measure(image))
+    stops = fitted_stops(reconstruction.appearance.offsets.detach().cpu().double().numpy())
+    stops = [float(value) for value in stops[: len(figures)]]
+    return Photos(figures, stops, flag(figures, stops))
+
+
+def _surface(
+    mesh: Mesh, reconstruction: Reconstruction, frame: Frame, sphere: Sphere, names: Sequence[str]
+) -> Surface:
+    cameras, roi = reconstruction.cameras, reconstruction.roi
+    seen_by = cameras.select(torch.from_numpy(~reconstruction.held_out))
+    reduced = solid.reduce(mesh)
+    n_views = count_views(reduced.vertices, reduced.faces, reduced.normals, seen_by).n_views
+    needs = needs_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
+    places, left = next_places(needs, cameras, frame)
+    return Surface(
+        examine(mesh.vertices, mesh.faces),
+        reduced,
+        n_views,
+        needs,
+        places,
+        advise(places, left, frame, sphere, names),
+        data_uri(as_jpeg(draw_mesh(reduced, cameras, roi.center, roi.radius, POSTER_SIDE))),
+    )
+
+
+def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], clock: Clock) -> list[ViewRow]:
+    """Up to N_VIEWS held-out photos, or others where none is, as long as another is expected to fit in the time."""
+    candidates = np.flatnonzero(scene.held_out)
+    candidates = candidates if len(candidates) else np.arange(len(scene.images))
+    count = min(N_VIEWS, len(candidates))
+    chosen = candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
+    rows: list[ViewRow] = []
+    longest = VIEW_SECONDS
+    for index in chosen:
+        began = time.monotonic()
+        if clock.left() <= longest:
+            break
+        rows.append(_view(reconstruction, scene, int(index), names[int(index)]))
+        longest = time.monotonic() - began
+    return rows
+
+
+def _view(reconstruction: Reconstruction, scene: Scene, index: int, name: str) -> ViewRow:
+    photo = shrink(scene.images[index], VIEW_SIDE)
+    camera = scene.cameras.select(torch.tensor([index]))
+    view = reconstruction.render(_sized(camera, photo))
+    color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in view)
+    rendered = color_image(color)
+    held = "kept from the fit" if scene.held_out[index] else "used in the fit: no photo was kept from it"
+    note = f"{held}; {psnr(rendered / 255, photo / 255):.1f} dB at {photo.shape[1]} x {photo.shape[0]}"
+    pictures = {
+        "photo": photo,
+        "render": rendered,
+        "depth, near is yellow": depth_colors(depth, opacity),
+        "normals": normal_image(normal, opacity),
+    }
+    return ViewRow(name, note, [(label, data_uri(as_jpeg(image))) for label, image in pictures.items()])
+
+
+def _sized(camera: Cameras, image: UInt8[np.ndarray, "h w 3"]) -> Cameras:
+    return resize(camera, torch.tensor([[image.shape[1], image.shape[0]]]))

@@ -1,0 +1,202 @@
+"""The page in words and numbers: what the findings say to somebody beside the object."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from markupsafe import Markup
+
+from quicksurf.mesh.types import Mesh
+from quicksurf.report import charts, solid
+from quicksurf.report.gather import Findings, Photos, shown
+from quicksurf.report.pictures import as_jpeg, data_uri, shrink
+from quicksurf.report.sphere import covered_share, widest_gap
+
+MAX_PICTURES = 300  # of photos: 5 kB each, so that the page stays under 3 MB
+MAX_LOST, MAX_WARNINGS = 200, 40
+THUMBNAIL = 176  # pixels: sharp at 132 on most screens
+_SCRIPT = Path(__file__).parent / "viewer.js"
+
+
+def page_values(found: Findings) -> dict[str, Any]:
+    """What report.html is filled in with; Markup is left as it is, every other text will be escaped."""
+    summary, surface, photos = found.summary, found.surface, found.photos
+    lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _dict(summary.get("lost")).items()]
+    pictures = _photo_entries(found, photos) if photos is not None else []
+    return {
+        "name": shown(str(found.run.record.get("name", found.run.path.name))),
+        "subtitle": shown_reason(f"{found.run.source} → {found.run.path}"),
+        "headline": _headline(found),
+        "advice": _advice(found),
+        "n_places": 0 if surface is None else len(surface.places),
+        "praise": _praise(found),
+        "warnings": [shown_reason(text) for text in [*found.notes, *(summary.get("warnings") or [])]][
+            :MAX_WARNINGS
+        ],
+        "solid": None
+        if surface is None
+        else Markup(solid.pack(surface.reduced, surface.n_views, found.frame)),
+        "solid_note": "" if surface is None else _solid_note(surface.reduced, surface.topology.faces),
+        "poster": "" if surface is None else surface.poster,
+        "script": Markup(_SCRIPT.read_text(encoding="utf-8")),
+        "sphere": charts.sphere_map(
+            found.sphere,
+            found.held_out,
+            [(p.azimuth, p.elevation) for p in surface.places] if surface is not None else [],
+        ),
+        "coverage": _coverage(found),
+        "mesh_rows": _mesh_rows(found),
+        "views": found.views,
+        "no_views": "Nothing was rendered.",
+        "charts": _charts(found),
+        "photos_line": _photos_line(found, len(lost)),
+        "lost": lost[:MAX_LOST],
+        "lost_more": max(0, len(lost) - MAX_LOST),
+        "photos": pictures,
+        "n_marked": sum(any(entry["flags"]) for entry in pictures),
+        "photos_more": 0 if photos is None else len(photos.figures) - len(pictures),
+        "stages": _stages(summary),
+        "machine": _machine(summary),
+    }
+
+
+def shown_reason(text: Any) -> str:
+    """A sentence fit for a page."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return plain if len(plain) <= 400 else plain[:400] + "…"
+
+
+def _headline(found: Findings) -> list[tuple[str, str]]:
+    summary = found.summary
+    rows = [("photos used", f"{len(found.names)} of {summary.get('photos', len(found.names))}")]
+    held_out = summary.get("psnr_held_out")
+    if isinstance(held_out, (int, float)):
+        rows.append(("on photos kept from the fit", f"{held_out:.1f} dB"))
+    rows.append(("of the directions covered", f"{100 * covered_share(found.frame, found.sphere):.0f} %"))
+    if found.surface is not None:
+        rows.append(("faces", f"{found.surface.topology.faces:,}"))
+        rows.append(("closed surface", "yes" if found.surface.topology.watertight else "no"))
+    total = _dict(summary.get("seconds")).get("total")
+    if isinstance(total, (int, float)):
+        rows.append(("from photos to mesh", f"{int(total) // 60}:{int(total) % 60:02d} min"))
+    return rows
+
+
+def _advice(found: Findings) -> list[str]:
+    """Places first, then photos that are worth taking again."""
+    sentences = [] if found.surface is None else list(found.surface.advice)
+    if found.photos is None:
+        return sentences
+    for attribute, words in (
+        ("blurred", "blurred beside the others: take {them} again with the camera held still"),
+        ("exposure", "exposed differently: lock exposure and white balance, or take {them} again"),
+    ):
+        named = [found.names[i] for i, flags in enumerate(found.photos.flags) if getattr(flags, attribute)]
+        if named:
+            more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+            verb = "is" if len(named) == 1 else "are"
+            said = words.format(them="it" if len(named) == 1 else "them")
+            sentences.append(f"{', '.join(named[:4])}{more} {verb} {said}.")
+    return sentences
+
+
+def _praise(found: Findings) -> str:
+    if found.surface is None:
+        return "but the page knows no mesh to judge by."
+    weights, n_views = found.surface.needs.weights, found.surface.needs.n_views
+    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface was seen by four photos or more."
+
+
+def _coverage(found: Findings) -> str:
+    low, high = found.sphere.elevations.min(), found.sphere.elevations.max()
+    gap, left, right = widest_gap(found.sphere)
+    return (
+        f"{100 * covered_share(found.frame, found.sphere):.0f} % of the directions from which the object could be seen "
+        f"without going below the photos lie within 20° of a photo. Heights from {low:.0f}° to {high:.0f}°; the widest "
+        f"gap around the object is {gap:.0f}°, between {found.names[left]} and {found.names[right]}."
+    )
+
+
+def _mesh_rows(found: Findings) -> list[tuple[str, str]]:
+    if found.surface is None:
+        return []
+    t, needs = found.surface.topology, found.surface.needs
+    few = 100 * needs.weights[needs.n_views < 4].sum()
+    return [
+        ("faces, vertices", f"{t.faces:,}, {t.vertices:,}"),
+        ("size", " x ".join(f"{edge:.4g}" for edge in t.size) + " in the cameras' units"),
+        ("area", f"{t.area:.4g}"),
+        ("parts", f"{t.components:,}"),
+        ("holes", f"{t.holes:,}"),
+        ("watertight", "yes" if t.watertight else "no"),
+        ("seen by fewer than four photos, or open", f"{few:.1f} % of the surface"),
+    ]
+
+
+def _solid_note(reduced: Mesh, n_faces: int) -> str:
+    if len(reduced.faces) == n_faces:
+        return ""
+    return f"Shown with {len(reduced.faces):,} of {n_faces:,} faces."
+
+
+def _charts(found: Findings) -> list[dict[str, Any]]:
+    def curve(key: str) -> list[tuple[float, float]]:
+        pairs = [(line.get("seconds"), line.get(key)) for line in found.metrics]
+        return [(float(x), float(y)) for x, y in pairs if _number(x) and _number(y)]
+
+    drawings = {
+        "PSNR": charts.curves(
+            "PSNR", "dB", {"photos of the fit": curve("psnr"), "kept photos": curve("psnr_held_out")}
+        ),
+        "Loss": charts.curves("Loss", "loss", {"loss": curve("loss")}),
+    }
+    return [{"title": title, "drawing": drawing} for title, drawing in drawings.items() if drawing]
+
+
+def _photos_line(found: Findings, n_lost: int) -> str:
+    line = f"{len(found.names)} photos used, {sum(found.held_out)} of them kept to measure the fit; {n_lost} lost."
+    if found.photos is None:
+        return line
+    flags = found.photos.flags
+    blurred, off, clipped = (sum(getattr(f, n) for f in flags) for n in ("blurred", "exposure", "clipped"))
+    return f"{line} {blurred} blurred, {off} exposed differently, {clipped} with clipped areas."
+
+
+def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
+    """Flagged photos first, then the others in order, at most MAX_PICTURES."""
+    if found.scene is None or not photos.figures:
+        return []
+    middle = float(np.median([f.sharpness for f in photos.figures]))
+    order = sorted(range(len(photos.figures)), key=lambda i: not any(photos.flags[i]))
+    return [
+        {
+            "name": found.names[i],
+            "image": data_uri(as_jpeg(shrink(found.scene.images[i], THUMBNAIL))),
+            "sharpness": f"{100 * photos.figures[i].sharpness / middle:.0f} %",
+            "stops": f"{round(photos.stops[i], 1) + 0.0:+.1f}",
+            "clipped": f"{100 * photos.figures[i].clipped:.0f} %",
+            "flags": photos.flags[i],
+        }
+        for i in order[:MAX_PICTURES]
+    ]
+
+
+def _stages(summary: Mapping[str, Any]) -> Markup:
+    seconds = _dict(summary.get("seconds"))
+    return charts.bars("Seconds of each stage", {k: float(v) for k, v in seconds.items() if _number(v)}, "s")
+
+
+def _machine(summary: Mapping[str, Any]) -> str:
+    parts = [f"back end {summary['backend']}"] if "backend" in summary else []
+    if _number(summary.get("peak_memory_mb")):
+        parts.append(f"at most {summary['peak_memory_mb']:.0f} MB")
+    return ", ".join(parts)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,282 @@
+"""A batch: what counts as a capture, what one bad capture costs, going on, and machines that are lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quicksurf.batch import run as batch_run
+from quicksurf.batch.captures import find_captures
+from quicksurf.batch.local import affordable_jobs, divide_cpus, run_here
+from quicksurf.batch.run import BatchRequest, run_batch
+from quicksurf.batch.task import Outcome, Task, run_task
+from quicksurf.errors import BackendError, ConfigError, ImageError, OutputError
+from quicksurf.io import write_json
+
+GIB = 1 << 30
+
+
+def never() -> bool:
+    return False
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def task_in(folder: Path, minutes: float = 1.0) -> Task:
+    return Task("one", folder / "one", folder / "runs" / "one", folder / "logs" / "one.log", minutes)
+
+
+def replaced_fit(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Let children run `code` instead of quicksurf: a package of that name before it on their path."""
+    (folder / "fake" / "quicksurf").mkdir(parents=True)
+    (folder / "fake" / "quicksurf" / "__init__.py").write_text("")
+    (folder / "fake" / "quicksurf" / "__main__.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder / "fake"))
+
+
+def test_folders_and_videos_are_captures(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", "b10", "b9", ".hidden", "out")
+    (folder / "walk.mp4").write_bytes(b"")
+    (folder / "notes.txt").write_text("")
+    found = find_captures(folder, folder / "out")
+    assert [capture.name for capture in found] == ["b9", "b10", "walk.mp4"]
+
+
+def test_alike_names_get_folders_of_their_own_that_do_not_change(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", "a b", "a?b", "-x-")
+    names = {capture.source.name: capture.name for capture in find_captures(folder, tmp_path)}
+    assert len(set(names.values())) == 3
+    assert names["-x-"] == "x"
+    make(folder, "0", "z")
+    later = {capture.source.name: capture.name for capture in find_captures(folder, tmp_path)}
+    assert {key: later[key] for key in names} == names
+
+
+def test_a_folder_without_captures_is_refused(tmp_path: Path) -> None:
+    photos = make(tmp_path / "photos", "masks")
+    (photos / "0.jpg").write_bytes(b"")
+    for folder, said in (
+        (photos, "photos itself"),
+        (make(tmp_path / "e", "."), "no folders"),
+        (tmp_path / "n", "no folder"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            find_captures(folder, tmp_path)
+
+
+def test_jobs_follow_cores_and_memory() -> None:
+    assert affordable_jobs(9, 2, 64 * GIB) == 1
+    assert affordable_jobs(9, 16, 64 * GIB) == 8
+    assert affordable_jobs(9, 16, 7 * GIB) == 3
+    assert affordable_jobs(2, 16, 64 * GIB) == 2
+    assert affordable_jobs(9, 1, GIB) == 1
+
+
+def test_processors_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
+    shares = divide_cpus(3)
+    assert sorted(cpu for share in shares for cpu in share) == list(range(7))
+    assert min(map(len, shares)) == 2
+    assert divide_cpus(8) == [tuple(range(7))] * 8
+
+
+def test_the_error_of_a_fit_is_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced_fit(
+        monkeypatch, tmp_path, "import sys; print('read ...'); sys.exit('quicksurf: no images in X') "
+    )
+    outcome = run_task(task_in(tmp_path))
+    assert (outcome.state, outcome.exit_code, outcome.message) == ("failed", 1, "no images in X")
+
+
+def test_a_killed_fit_says_by_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced_fit(monkeypatch, tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert run_task(task_in(tmp_path)).message == "killed by signal 9"
+
+
+def test_a_fit_that_does_not_end_is_asked_to_and_then_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(
+        monkeypatch,
+        tmp_path,
+        "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)",
+    )
+    monkeypatch.setattr("quicksurf.batch.task.GRACE", 1.0)
+    began = time.monotonic()
+    outcome = run_task(task_in(tmp_path, minutes=1 / 60))
+    assert (outcome.state, outcome.exit_code) == ("failed", -signal.SIGKILL)
+    assert time.monotonic() - began < 40
+
+
+def test_a_stop_ends_what_runs_and_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced_fit(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    stopped = threading.Event()
+    tasks = [task_in(tmp_path)._replace(name=str(k), run=tmp_path / str(k)) for k in range(3)]
+    threading.Timer(1.0, stopped.set).start()
+    outcomes = list(run_here(tasks, 1, stopped.is_set))
+    assert [(outcome.name, outcome.state) for outcome in outcomes] == [("0", "stopped")]
+
+
+def test_finished_runs_are_left_alone_and_unfinished_ones_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(
+        monkeypatch,
+        tmp_path,
+        f"import sys; open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(sys.argv[1:]))",
+    )
+    task = task_in(tmp_path)
+    record = {"format": "quicksurf run", "version": 1, "source": str(task.source)}
+    write_json(task.run / "run.json", record)
+    (task.run / "checkpoint").mkdir()
+    (task.run / "checkpoint" / "state.json").write_text("{}")
+    assert run_task(task).state == "done"
+    assert "--resume" in (tmp_path / "seen").read_text()
+    (tmp_path / "seen").unlink()
+    write_json(task.run / "summary.json", {})
+    assert run_task(task) == Outcome("one", "done", 0, "", 0.0)
+    assert not (tmp_path / "seen").exists()
+
+
+def test_a_run_that_a_lost_worker_left_at_work_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(monkeypatch, tmp_path, "import sys; sys.exit('quicksurf: must not run')")
+    task = task_in(tmp_path)
+    write_json(task.run / "run.json", {"format": "quicksurf run", "version": 1, "source": str(task.source)})
+    code = (
+        "import fcntl, sys, time\nlock = open(sys.argv[1], 'a')\nfcntl.flock(lock, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\ntime.sleep(2)\nopen(sys.argv[2], 'w').write('{}')"
+    )
+    arguments = [sys.executable, "-c", code, str(task.run / ".lock"), str(task.run / "summary.json")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as orphan:
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == "held\n"
+        assert run_task(task).state == "done"
+
+
+def test_one_bad_capture_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path / "c", "a<b>", "bad", "z")
+    code = "import sys; sys.exit('quicksurf: no <images>' if sys.argv[2].endswith('bad') else 0)"
+    replaced_fit(monkeypatch, tmp_path, code)
+    request = BatchRequest(folder, 1.0, tmp_path / "out", jobs=2)
+    states = {outcome.name: outcome.state for outcome in run_batch(request, never)}
+    assert states == {"a-b": "done", "bad": "failed", "z": "done"}
+    record = json.loads((tmp_path / "out" / "batch.json").read_text())
+    assert record["captures"]["bad"]["message"] == "no <images>"
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "no &lt;images&gt;" in page
+    assert "a&lt;b&gt;" in page
+
+
+def test_bad_requests_are_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", "a")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    good = BatchRequest(folder, 1.0, tmp_path / "out")
+    refused: list[tuple[BatchRequest, type[Exception]]] = [
+        (BatchRequest(folder, 0.0), ConfigError),
+        (BatchRequest(folder, float("nan")), ConfigError),
+        (BatchRequest(folder, 1.0, jobs=0), ConfigError),
+        (BatchRequest(folder, 1.0, jobs=2, ray="auto"), ConfigError),
+        (BatchRequest(folder, 1.0, tmp_path / "taken"), OutputError),
+        (BatchRequest(folder, 1.0, tmp_path / "taken" / "file"), OutputError),
+    ]
+    for request, kind in refused:
+        with pytest.raises(kind):
+            list(run_batch(request, never))
+    assert batch_run.RECORD not in os.listdir(tmp_path)
+    assert good.output is not None
+    assert not good.output.exists()
+
+
+def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
+    folder = make(tmp_path / "c", "a")
+    with pytest.raises(BackendError, match="no Ray cluster answers at 127.0.0.1:1"):
+        list(run_batch(BatchRequest(folder, 1.0, tmp_path / "out", ray="127.0.0.1:1"), never))
+
+
+@pytest.mark.slow
+def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
+    """Two workers on a local Ray cluster; one is killed with all its processes, as a power cut would, mid-fit."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
+    from ray.cluster_utils import Cluster
+    from tiny_capture import write_capture
+
+    for name in ("a", "b", "c"):
+        write_capture(tmp_path / "captures" / name)
+    preset = str(Path(__file__).parent / "tiny.toml")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
+    workers = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
+    out = tmp_path / "out"
+    options = ("--preset", preset, "--backend", "cpu")
+    request = BatchRequest(tmp_path / "captures", 0.5, out, ray=cluster.address, options=options)
+    killed: list[str] = []
+    killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out, killed))
+    killer.start()
+    try:
+        states = {outcome.name: outcome.state for outcome in run_batch(request, never)}
+    finally:
+        killer.join()
+        ray.shutdown()
+        cluster.shutdown()
+    assert any("quicksurf" in command for command in killed), "the worker was fitting when it was lost"
+    assert states == {"a": "done", "b": "done", "c": "done"}
+    for name in states:
+        assert (out / name / "mesh.ply").is_file()
+        assert (out / name / "summary.json").is_file()
+
+
+def kill_when_fitting(cluster: object, worker: object, out: Path, killed: list[str]) -> None:
+    """Kill a worker, and the fits that descend from it, once two captures are being fitted."""
+    wait_for(lambda: len(list(out.glob("*/metrics.jsonl"))) >= 2)
+    children = descendants(worker.all_processes["raylet"][0].process.pid)  # type: ignore[attr-defined]
+    cluster.remove_node(worker, allow_graceful=False)  # type: ignore[attr-defined]
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        killed.append(children[pid])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Process ids below `pid` with their command lines, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found: dict[int, str] = {}
+    todo = [pid]
+    while todo:
+        above = todo.pop()
+        for child in [child for child, parent in parents.items() if parent == above]:
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            except OSError:
+                found[child] = ""
+            todo.append(child)
+    return found
