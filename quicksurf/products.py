@@ -25,9 +25,9 @@ from quicksurf.mesh.texture import TexturedMesh, bake, check_texture_size
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 
-TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 s of processor time for these
+TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 to 11 s of processor time for these
 TEXTURE_SIZE = 2048
-# 20,000 faces, 1024² texels and 48 photos took 9 s of processor time, 14 by these; half is left for large photos.
+# 50,000 faces, 2048² texels and 48 photos of 512² took 33 s of processor time, 20,000 faces and 1024² took 9.
 _SECONDS_A_FACE, _SECONDS_A_TEXEL, _SECONDS_A_PHOTO = 2e-4, 4e-6, 0.12
 _ENLARGE = 2.0  # pixels: a photo in memory serves in the place of one up to that much larger
 _LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
