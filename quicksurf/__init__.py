@@ -11,9 +11,9 @@ The functions live in quicksurf.api and are imported when first used: `import qu
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quicksurf.api import fit, load, set_num_threads
+    from quicksurf.api import export, fit, load, set_num_threads
 
-__all__ = ["fit", "load", "set_num_threads"]
+__all__ = ["export", "fit", "load", "set_num_threads"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from quicksurf import backends, pipeline
 from quicksurf.errors import ConfigError
+from quicksurf.export_frame import FrameRequest
 from quicksurf.fit_request import FitRequest, as_roi
+from quicksurf.products import Extras
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.runs import open_run
+from quicksurf.surfaces import Wanted, run_mesh
 
 
 def fit(
@@ -24,6 +27,10 @@ def fit(
     faces: int | None = None,
     keep: str | None = None,
     watertight: bool | None = None,
+    texture: bool = False,
+    texture_size: int = 2048,
+    confidence: bool = False,
+    trim: float | None = None,
     preset: str | None = None,
     device: str = "auto",
     seed: int | None = None,
@@ -53,6 +60,7 @@ def fit(
         preset=preset,
         device=device,
         seed=seed,
+        extras=Extras(texture, texture_size, confidence, trim),
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction
 
@@ -64,6 +72,42 @@ def load(run: str | PathLike[str], *, device: str = "auto") -> Reconstruction:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
     return open_run(Path(run)).load_checkpoint(backends.load(device))
+
+
+def export(
+    run: str | PathLike[str],
+    *,
+    formats: str | Sequence[str] = ("ply",),
+    resolution: int | None = None,
+    faces: int | None = None,
+    keep: str | None = None,
+    watertight: bool | None = None,
+    output: str | PathLike[str] | None = None,
+    texture: bool = False,
+    texture_size: int = 2048,
+    confidence: bool = False,
+    trim: float | None = None,
+    scale_from: tuple[str, str, float] | None = None,
+    up: str | None = None,
+    device: str = "auto",
+) -> list[Path]:
+    """Extract the mesh of a run again, as `quicksurf mesh` does, with that command's options; return the files.
+
+    Raises:
+        QuicksurfError: for every option that cannot be used, with a message that says what to do.
+    """
+    files, _ = run_mesh(
+        Path(run),
+        formats=(formats,) if isinstance(formats, str) else tuple(formats),
+        resolution=resolution,
+        faces=faces,
+        keep=keep,
+        watertight=watertight,
+        output=None if output is None else Path(output),
+        device=device,
+        wanted=Wanted(Extras(texture, texture_size, confidence, trim), FrameRequest(scale_from, up)),
+    )
+    return files
 
 
 def set_num_threads(count: int) -> None:

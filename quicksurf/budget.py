@@ -24,6 +24,7 @@ MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
+EXTRAS_SHARE = 0.25  # of the budget: a texture of a bad surface helps nobody
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
@@ -48,6 +49,7 @@ class Budget:
         self._clock = clock
         self._start = clock() if started is None else started
         self._planned = self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
+        self._kept_back = 0.0
 
     def elapsed(self) -> float:
         """Seconds since the command began."""
@@ -58,8 +60,16 @@ class Budget:
         return self.seconds - self.elapsed()
 
     def reserve(self) -> float:
-        """Seconds kept back for the mesh and its files."""
-        return self._reserve
+        """Seconds kept back for the mesh, its files and what is made of it."""
+        return self._reserve + self._kept_back
+
+    def keep_back(self, seconds: float) -> None:
+        """Keep up to EXTRAS_SHARE of the budget back for what is made of the mesh, such as a texture."""
+        self._kept_back = min(SAFETY * seconds, EXTRAS_SHARE * self.seconds)
+
+    def extras_seconds(self) -> float:
+        """Seconds that are left for what is made of the mesh."""
+        return (self.left() - WRITE_SECONDS) / SAFETY
 
     def poses_seconds(self) -> float:
         """Seconds that structure from motion may take.
@@ -85,7 +95,7 @@ class Budget:
 
     def mesh_seconds(self) -> float:
         """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""
-        return max(MIN_MESH_SECONDS, self.left() - WRITE_SECONDS)
+        return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS)
 
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
         """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.

@@ -94,6 +94,7 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
     from quicksurf.fit_request import FitRequest, parse_roi
+    from quicksurf.products import Extras
 
     request = FitRequest(
         source=command.source,
@@ -110,6 +111,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         preset=command.preset,
         device=command.device,
         seed=command.seed,
+        extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )
     result = pipeline.run_fit(
         request,
@@ -127,7 +129,10 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
 
 def _mesh(command: "Mesh") -> int:
     from quicksurf import surfaces
+    from quicksurf.export_frame import FrameRequest
+    from quicksurf.products import Extras
 
+    extras = Extras(command.texture, command.texture_size, command.confidence, command.trim)
     files, report = surfaces.run_mesh(
         command.run,
         formats=command.format,
@@ -137,6 +142,7 @@ def _mesh(command: "Mesh") -> int:
         watertight=command.watertight or None,
         output=command.output,
         device=command.device,
+        wanted=surfaces.Wanted(extras, FrameRequest(command.scale_from, command.up)),
     )
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0

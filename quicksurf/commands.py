@@ -49,6 +49,14 @@ class Fit:
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
     """Close all holes, with surface that no camera saw; what is added is said."""
+    texture: Flag = False
+    """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
+    texture_size: int = 2048
+    """Texels a side of the texture."""
+    confidence: Flag = False
+    """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
+    trim: Annotated[float | None, _option("C", "(default: keep all)")] = None
+    """Drop what has less confidence than this; 0.5 is two good views."""
     preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
@@ -77,6 +85,22 @@ class Mesh:
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
     """Close all holes, with surface that no camera saw; what is added is said."""
+    texture: Flag = False
+    """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
+    texture_size: int = 2048
+    """Texels a side of the texture."""
+    confidence: Flag = False
+    """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
+    trim: Annotated[float | None, _option("C", "(default: keep all)")] = None
+    """Drop what has less confidence than this; 0.5 is two good views."""
+    scale_from: Annotated[tuple[str, str, float] | None, _option("A B METRES", "(default: the cameras')")] = (
+        None
+    )
+    """Scale to metres: two points, as x,y,z of the mesh or PHOTO@column,row, and their distance."""
+    up: Annotated[
+        Literal["auto", "gravity", "plane", "cameras"] | None, _option("SOURCE", "(default: the cameras')")
+    ] = None
+    """Stand the mesh upright, z up (y up in GLB and OBJ); auto takes the first of gravity, plane, cameras."""
     output: Annotated[Path | None, _option("FOLDER", "(default: the run's)")] = None
     """Folder for the files."""
     device: Device = "auto"

@@ -1,13 +1,14 @@
 """What a fit is asked for, and what of it a run folder allows: its place, its minutes, its settings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quicksurf.budget import Budget
 from quicksurf.config import Config, load_config
 from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError, OutputError, RoiError
+from quicksurf.products import Extras
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
 from quicksurf.surfaces import with_mesh
@@ -33,6 +34,7 @@ class FitRequest:
     preset: str | None = None
     device: str = "auto"
     seed: int | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 def parse_roi(text: str) -> Roi:

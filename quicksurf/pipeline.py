@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +21,15 @@ from quicksurf.config import Config, to_toml
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
-from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
 from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
 from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
+from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
+from quicksurf.products import TEXTURED_FACES, Takeaway, affordable_texture
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.page import NAME, write_report
 from quicksurf.resume import keep_points, read_capture
@@ -104,6 +106,7 @@ def run_fit(
     stop = stop or StopRequest()
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
+    request.extras.check()
     run = claim(request)
     with run.locked():
         try:
@@ -138,10 +141,11 @@ def describe(result: FitResult) -> list[str]:
 
 def _work(session: _Session, fit: Fit) -> FitResult:
     scene = _read(session)
+    session.budget.keep_back(session.request.extras.seconds(len(scene.images)))
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
-    mesh, report, files = _mesh(session, reconstruction)
+    mesh, report, files = _mesh(session, reconstruction, scene)
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe())
@@ -257,7 +261,9 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
         session.warn(f"checkpoint not saved: {error}")
 
 
-def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, MeshReport, list[Path]]:
+def _mesh(
+    session: _Session, reconstruction: Reconstruction, scene: Scene
+) -> tuple[Mesh, MeshReport, list[Path]]:
     """Make and write the mesh, coarser than configured, or asked for, if the time left demands it."""
     session.reporter.stage("mesh")
     config = session.config.mesh
@@ -268,7 +274,43 @@ def _mesh(session: _Session, reconstruction: Reconstruction) -> tuple[Mesh, Mesh
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-    return mesh, report, write_mesh(mesh, session.run.path, "mesh", session.request.formats)
+    taken = _trimmed(session, Takeaway(reconstruction, scene, mesh, report.support_normal))
+    files = write_mesh(taken.mesh, session.run.path, "mesh", session.request.formats)
+    if session.request.extras.measures:
+        files.append(taken.write_confidence_picture(session.run.path / "confidence.png"))
+    if session.request.extras.texture:
+        files += _texture(session, taken)
+    return taken.mesh, report, files
+
+
+def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
+    """With confidence and trimmed, as asked; whole where nothing would be left: the minutes are spent."""
+    try:
+        return taken.trimmed(session.request.extras)
+    except SurfaceError as error:
+        session.warn(f"the mesh is not trimmed: {error}")
+        return taken.trimmed(replace(session.request.extras, confidence=True, trim=None))
+
+
+def _texture(session: _Session, taken: Takeaway) -> list[Path]:
+    """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
+    wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
+    seconds = session.budget.extras_seconds()
+    affordable = affordable_texture(seconds, *wanted, len(taken.scene.images))
+    later = f"quicksurf mesh {session.run.path} --texture makes"
+    if affordable is None:
+        session.warn(f"no time for a texture: {later} it")
+        return []
+    if affordable != wanted:
+        n_faces, size = affordable
+        session.warn(
+            f"texture of {size} texels a side on {n_faces:,} faces, no time for more: {later} the finer one"
+        )
+    try:
+        return write_textured(taken.textured(*affordable), session.run.path, "textured")
+    except ImageError as error:  # a photo that was there when the fit began
+        session.warn(f"no texture: {error}")
+        return []
 
 
 def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) -> dict[str, Any]:

@@ -1,16 +1,25 @@
 """The mesh of a run: made of its field, refused if it shows that nothing was found, written in the forms asked for."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
-from quicksurf.data.scene import Roi
+from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import OutputError, SurfaceError
+from quicksurf.export_frame import FrameRequest, export_frame, write_frame
 from quicksurf.mesh.build import MeshOptions, MeshReport
 from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
+from quicksurf.mesh.frame import MeshT, move, to_file_axes
+from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
+from quicksurf.products import TEXTURED_FACES, Extras, Takeaway
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.resume import read_capture
 from quicksurf.runs import Run, open_run
 
 ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
@@ -19,6 +28,14 @@ SPHERE_SPREAD = (
 )
 SPHERE_OFFSET = 0.3  # from half the ROI's radius: a first second of fitting shrinks or grows it
 SPHERE_PSNR = 20.0  # dB: a ball that was really fitted explains its photos better
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user wants of a surface beside its mesh in the cameras' frame."""
+
+    extras: Extras = field(default_factory=Extras)
+    frame: FrameRequest = field(default_factory=FrameRequest)
 
 
 def run_mesh(
@@ -31,22 +48,65 @@ def run_mesh(
     watertight: bool | None = None,
     output: Path | None = None,
     device: str = "auto",
+    wanted: Wanted | None = None,
 ) -> tuple[list[Path], MeshReport]:
     """Extract the mesh of a run again; return the files written, and what was done. None: as the run says.
 
     Raises:
         ConfigError: if an option cannot be used.
+        CaptureError: if photos are needed and are no longer those of the fit.
         OutputError: if `folder` is not a run, or has no usable checkpoint.
-        SurfaceError: if its field has no surface.
+        SurfaceError: if its field has no surface, or none of the confidence asked for.
     """
+    wanted = wanted or Wanted()
     check_formats(formats)
+    wanted.extras.check()
     run = open_run(folder)
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(device))
+        needed = wanted.extras.needs_photos or wanted.frame.moves
+        scene = _read_again(run, reconstruction) if needed else None
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
         mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-        return write_mesh(mesh, output or run.path, "mesh", formats), report
+        output = output or run.path
+        if scene is None:
+            return write_mesh(mesh, output, "mesh", formats), report
+        taken = Takeaway(reconstruction, scene, mesh, report.support_normal)
+        return _write_all(taken, output, formats, mesh_config.faces, wanted), report
+
+
+def _read_again(run: Run, reconstruction: Reconstruction) -> Scene:
+    options = ReadOptions(
+        max_pixels=reconstruction.config.train.max_pixels,
+        use_masks=reconstruction.masked,
+        roi=run.roi,
+        work_folder=run.path / "poses",
+        say=lambda line: None,
+    )
+    return read_capture(run, options)
+
+
+def _write_all(
+    taken: Takeaway, output: Path, formats: Sequence[str], faces: int, wanted: Wanted
+) -> list[Path]:
+    """Mesh, confidence, texture and the sidecar, as wanted."""
+    taken, extras = taken.trimmed(wanted.extras), wanted.extras
+    mesh = taken.mesh
+    similarity, up = export_frame(taken, wanted.frame)
+
+    def moved(any_mesh: MeshT, suffix: str) -> MeshT:
+        return move(any_mesh, to_file_axes(similarity, suffix, up is not None))
+
+    files = write_mesh(mesh, output, "mesh", formats, moved)
+    if extras.measures:
+        files.append(taken.write_confidence_picture(output / "confidence.png"))
+    if extras.texture:
+        textured = taken.textured(faces or TEXTURED_FACES, extras.texture_size)
+        files += write_textured(textured, output, "textured", moved)
+    if wanted.frame.moves:
+        files.append(write_frame(taken.reconstruction, similarity, up, wanted.frame, files))
+    return files
 
 
 def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:

@@ -18,6 +18,8 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline", "views"},
     {"fit_request", "report"},
     {"surfaces", "resume"},
+    {"export_frame"},
+    {"products"},
     {"runs", "status"},
     {"fitting", "alignment", "reconstruction"},
     {"demo_scene"},

@@ -17,7 +17,7 @@ from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
 from quicksurf.data.camera_checks import check_lenses, check_parallax
 from quicksurf.data.roi import automatic_roi, check_roi
-from quicksurf.data.scene import ReadReport, Roi, Scene, SparsePoints
+from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
 
 HELD_OUT_EVERY = 8  # the field's convention for captures without a split of their own
@@ -88,7 +88,8 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     images.require_images(len(kept), report.lost, views.root)
     views, read = _select(views, kept), [item for item in pixels if isinstance(item, images.Pixels)]
     cameras = fit_cameras(views.cameras, read, views.paths)
-    found = _masks(views, read, [upright[index] for index in kept], options, report)
+    turned = [upright[index] for index in kept]
+    found = _masks(views, read, turned, options, report)
     roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
     report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
@@ -102,6 +103,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
         roi=roi,
         points=views.points,
         report=report,
+        files=[PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)],
     )
 
 

@@ -136,6 +136,16 @@ def read_header(path: Path) -> ImageFile:
         return ImageFile(path, *upright, _focal_pixels(exif, width, height), (width, height), _lens(exif))
 
 
+def read_exif(path: Path) -> Image.Exif:
+    """The EXIF tags of a file, empty where it has none.
+
+    Raises:
+        ImageError: as `read_header`.
+    """
+    with _opened(path) as image:
+        return image.getexif()
+
+
 def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
     """Decode one image to 8-bit RGB, area-filtered down to at most `max_pixels`.
 

@@ -27,6 +27,14 @@ class Roi(NamedTuple):
     radius: float
 
 
+class PhotoFile(NamedTuple):
+    """Where a photo lies, to be read again at another size."""
+
+    path: Path
+    upright: bool
+    """Its camera refers to pixels after EXIF's orientation."""
+
+
 @dataclass
 class ReadReport:
     """What reading the capture found: shown to the user and kept in summary.json."""
@@ -60,3 +68,5 @@ class Scene:
     roi: Roi
     points: SparsePoints | None
     report: ReadReport
+    files: list[PhotoFile] = field(default_factory=list)
+    """The file of each image."""

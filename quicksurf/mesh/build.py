@@ -60,6 +60,8 @@ class MeshReport:
     faces_dropped_with_parts: int = 0
     faces_of_support: int = 0
     """Of the table and what lies on it besides the object."""
+    support_normal: list[float] | None = None
+    """Upward, of the table that was cut off."""
     hole_lengths: list[float] = dataclass_field(default_factory=list)
     """Of the boundary loops of what was seen, longest first."""
     open_share: float = 0.0
@@ -189,6 +191,7 @@ def _cut_support(
     parts = select_parts(points, above, n_views)
     points, above, _ = compact(points, above[parts.kept])
     report.faces_of_support = len(faces) - len(above)
+    report.support_normal = support.normal.tolist()
     return points, above
 
 

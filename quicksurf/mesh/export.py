@@ -1,6 +1,6 @@
 """Meshes on disk: PLY, OBJ, GLB and STL, each written whole or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,17 @@ def check_formats(formats: Sequence[str]) -> None:
             raise ConfigError(f"unknown mesh format {name!r}: choose from {', '.join(FORMATS)}")
 
 
-def write_mesh(mesh: Mesh, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
-    """Write `folder/stem.FORMAT` for each of `formats`; coordinates are kept as they are in every format.
+def write_mesh(
+    mesh: Mesh,
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    moved: Callable[[Mesh, str], Mesh] = lambda mesh, suffix: mesh,
+) -> list[Path]:
+    """Write `folder/stem.FORMAT` for each of `formats`; coordinates are kept as they are unless `moved` by format.
 
-    PLY is binary with colours and normals, OBJ has colours as the usual extension of its `v` lines, GLB has
+    PLY is binary with colours, normals and the confidence if it was measured, OBJ has colours as the usual extension
+    of its `v` lines, GLB has
     both, STL holds neither. Files are in single precision except OBJ (text).
 
     Raises:
@@ -49,7 +56,7 @@ def write_mesh(mesh: Mesh, folder: Path, stem: str, formats: Sequence[str]) -> l
     for suffix in dict.fromkeys(formats):
         path = Path(folder) / f"{stem}.{suffix}"
         with atomic_path(path) as temporary:
-            _as_trimesh(mesh).export(temporary, file_type=suffix)
+            _as_trimesh(moved(mesh, suffix)).export(temporary, file_type=suffix)
         paths.append(path)
     return paths
 
@@ -108,5 +115,6 @@ def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         mesh.faces,
         vertex_colors=np.concatenate([mesh.colors, np.full_like(mesh.colors[:, :1], 255)], 1),
         vertex_normals=mesh.normals,
+        vertex_attributes=None if mesh.confidence is None else {"confidence": mesh.confidence},
         process=False,
     )

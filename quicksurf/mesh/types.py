@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 
@@ -16,6 +16,8 @@ class Mesh(NamedTuple):
     """sRGB."""
     normals: Float64[np.ndarray, "v 3"]
     """Unit, outward."""
+    confidence: Float32[np.ndarray, "v"] | None = None
+    """In [0, 1), where it was measured (quicksurf.mesh.confidence)."""
 
     def to_world(self, center: tuple[float, float, float], radius: float) -> "Mesh":
         """Map from the fit's frame, where the ROI is the unit ball, to the input's: x ↦ center + radius x."""

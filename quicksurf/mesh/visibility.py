@@ -33,6 +33,17 @@ class Views(NamedTuple):
     """The cameras that see a vertex most frontally, in no order; -1 where fewer than three do."""
 
 
+class Seen(NamedTuple):
+    """The vertices that one camera sees."""
+
+    indices: Int64[Tensor, "s"]
+    cosines: Float[Tensor, "s"]
+    """Between their normals and the line of sight."""
+    pixels: Float[Tensor, "s 2"]
+    footprints: Float[Tensor, "s"]
+    """Width of a pixel there, facing the camera."""
+
+
 def count_views(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
@@ -40,14 +51,14 @@ def count_views(
     cameras: Cameras,
 ) -> Views:
     """See the module's text. Lens distortion moves vertices; the edges between them are taken as straight."""
-    cameras = _reduced(cameras)
+    cameras = reduced(cameras)
     points, directions = torch.from_numpy(vertices).float(), torch.from_numpy(normals).float()
     triangles = np.ascontiguousarray(faces, np.int32)
     n_views = torch.zeros(len(points), dtype=torch.int64)
     best_cameras = torch.full((len(points), N_BEST), -1)
     best_cosines = torch.zeros(len(points), N_BEST)
     for camera in range(len(cameras)):
-        seen, cosines = _seen_by(cameras, camera, points, triangles, directions)
+        seen, cosines, _, _ = seen_by(cameras, camera, points, triangles, directions)
         n_views[seen] += 1
         worst, slot = best_cosines[seen].min(1)
         better = cosines > worst
@@ -56,20 +67,21 @@ def count_views(
     return Views(n_views.numpy(), best_cameras.numpy())
 
 
-def _reduced(cameras: Cameras) -> Cameras:
+def reduced(cameras: Cameras) -> Cameras:
+    """The cameras at the size of their z-buffers, float32."""
     ratio = (MAX_SIDE / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
     sizes = (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype)
     return resize(cameras, sizes).to(torch.float32)
 
 
-def _seen_by(
+def seen_by(
     cameras: Cameras,
     camera: int,
     points: Float[Tensor, "v 3"],
     faces: np.ndarray,
     normals: Float[Tensor, "v 3"],
-) -> tuple[Int64[Tensor, "s"], Float[Tensor, "s"]]:
-    """The vertices that one camera sees, and the cosines between their normals and the line of sight."""
+) -> Seen:
+    """The vertices that one camera sees; the z-buffer has the camera's own size."""
     pixels, depths = project(cameras, camera, points)
     depths = torch.where(_near_frame(cameras, camera, points), depths, torch.zeros_like(depths))
     width, height = cameras.sizes[camera].tolist()
@@ -85,7 +97,8 @@ def _seen_by(
     footprints = depths[inside] / cameras.intrinsics[camera, :2].min()
     tolerance = footprints * (1 + (1 - cosines**2).clamp_min(0).sqrt() / cosines)
     visible = depths[inside] <= torch.from_numpy(buffer)[rows, columns] + tolerance
-    return inside[visible], cosines[visible]
+    inside, cosines, footprints = inside[visible], cosines[visible], footprints[visible]
+    return Seen(inside, cosines, pixels[inside], footprints)
 
 
 def _near_frame(cameras: Cameras, camera: int, points: Float[Tensor, "v 3"]) -> Bool[Tensor, "v"]:

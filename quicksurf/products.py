@@ -1,0 +1,182 @@
+"""What is made of a mesh and its photos: a texture and confidence, and what that costs.
+
+Meshes come and go in the cameras' frame; the work is done in the fit's, where float32 has room for every detail.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, UInt8
+from scipy.spatial import KDTree
+
+from quicksurf.data.images import read_pixels
+from quicksurf.data.scene import Scene
+from quicksurf.film import write_png
+from quicksurf.mesh.build import color_vertices
+from quicksurf.mesh.clean import decimate
+from quicksurf.mesh.confidence import check_trim, confidence_of, confidence_picture, trim
+from quicksurf.mesh.extract import vertex_normals
+from quicksurf.mesh.observe import observe
+from quicksurf.mesh.photos import Photos
+from quicksurf.mesh.texture import TexturedMesh, bake, check_texture_size
+from quicksurf.mesh.types import Mesh
+from quicksurf.reconstruction import Reconstruction
+
+TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 to 11 s of processor time for these
+TEXTURE_SIZE = 2048
+# 50,000 faces, 2048² texels and 48 photos of 512² took 33 s of processor time, 20,000 faces and 1024² took 9.
+_SECONDS_A_FACE, _SECONDS_A_TEXEL, _SECONDS_A_PHOTO = 2e-4, 4e-6, 0.12
+_ENLARGE = 2.0  # pixels: a photo in memory serves in the place of one up to that much larger
+_LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is wanted beside the mesh."""
+
+    texture: bool = False
+    """A textured mesh: GLB and OBJ."""
+    texture_size: int = TEXTURE_SIZE
+    confidence: bool = False
+    """Confidence of each vertex in the PLY, and a picture of it."""
+    trim: float | None = None
+    """Drop what is less certain than this; measures confidence, too."""
+
+    def check(self) -> None:
+        """Refuse what cannot be made.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        check_texture_size(self.texture_size)
+        if self.trim is not None:
+            check_trim(self.trim)
+
+    @property
+    def measures(self) -> bool:
+        """Whether confidence is measured."""
+        return self.confidence or self.trim is not None
+
+    @property
+    def needs_photos(self) -> bool:
+        """Whether anything is wanted that the photos are read for."""
+        return self.texture or self.measures
+
+    def seconds(self, n_photos: int) -> float:
+        """What it takes on two slow cores, roughly."""
+        confidence = _SECONDS_A_PHOTO * n_photos if self.measures else 0.0
+        texture = texture_seconds(TEXTURED_FACES, self.texture_size, n_photos) if self.texture else 0.0
+        return confidence + texture
+
+
+def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
+    """What a texture takes on two slow cores, roughly: unwrapping, texels, photos."""
+    return _SECONDS_A_FACE * n_faces + _SECONDS_A_TEXEL * size * size + _SECONDS_A_PHOTO * n_photos
+
+
+def affordable_texture(seconds: float, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
+    """Faces and texels a side that are expected to fit into `seconds`, halved in turn; None if the least do not."""
+    while texture_seconds(n_faces, size, n_photos) > seconds:
+        if n_faces / 2 < _LEAST_FACES and size / 2 < _LEAST_SIZE:
+            return None
+        n_faces = max(n_faces // 2, min(n_faces, _LEAST_FACES))
+        size = max(size // 2, min(size, _LEAST_SIZE))
+    return n_faces, size
+
+
+def photos_of(reconstruction: Reconstruction, scene: Scene) -> Photos:
+    """The photos that the field was fitted to, with masks if it was fitted with them."""
+    used = np.flatnonzero(~reconstruction.held_out)
+    offsets = reconstruction.appearance.offsets.detach().cpu()
+    exposures = torch.eye(3, 4) + offsets - offsets.mean(0)
+
+    def read(
+        index: int, max_pixels: int
+    ) -> tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"] | None]:
+        photo = int(used[index])
+        file, mask = scene.files[photo], scene.masks[photo] if reconstruction.masked else None
+        small = scene.images[photo]
+        fits = small.size / 3 <= max_pixels <= _ENLARGE * small.size / 3
+        colors = small if fits else read_pixels(file.path, max_pixels, file.upright).rgb
+        return colors, None if mask is None else _enlarged(mask, colors.shape[0], colors.shape[1])
+
+    chosen = torch.from_numpy(used)
+    return Photos(reconstruction.roi_cameras().select(chosen), exposures[chosen], read)
+
+
+def _enlarged(mask: UInt8[np.ndarray, "h w"], height: int, width: int) -> Bool[np.ndarray, "i j"]:
+    """The mask at another size, nearest."""
+    rows = (np.arange(height) + 0.5) * mask.shape[0] / height
+    columns = (np.arange(width) + 0.5) * mask.shape[1] / width
+    return mask[rows.astype(np.int64)[:, None], columns.astype(np.int64)] > 127
+
+
+class Takeaway(NamedTuple):
+    """A surface with the photos that it was made of."""
+
+    reconstruction: Reconstruction
+    scene: Scene
+    mesh: Mesh
+    """In the cameras' frame."""
+    support_normal: list[float] | None = None
+    """Upward, of the table if one was cut off."""
+
+    def local(self) -> Mesh:
+        """The mesh in the fit's frame."""
+        return _to_fit(self.reconstruction, self.mesh)
+
+    def trimmed(self, extras: Extras) -> "Takeaway":
+        """With the confidence of the vertices, if it is wanted, and without what is less certain than wanted.
+
+        Raises:
+            SurfaceError: if nothing is left.
+        """
+        if not extras.measures:
+            return self
+        observed = observe(self.local(), photos_of(self.reconstruction, self.scene))
+        mesh = self.mesh._replace(confidence=confidence_of(observed))
+        return self._replace(mesh=mesh if extras.trim is None else trim(mesh, extras.trim))
+
+    def write_confidence_picture(self, path: Path) -> Path:
+        """The mesh from four sides, coloured by confidence."""
+        roi = self.reconstruction.roi
+        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras, roi.center, roi.radius))
+        return path
+
+    def textured(self, n_faces: int, size: int) -> TexturedMesh:
+        """The mesh with at most `n_faces` faces and a texture of `size` texels a side, in the cameras' frame.
+
+        Raises:
+            ConfigError: if the texture's size cannot be baked.
+            ImageError: if a photo's file is gone or damaged.
+        """
+        fitted = self.reconstruction
+        local, cameras = _to_fit(fitted, simplify(self.mesh, n_faces)), fitted.roi_cameras()
+
+        def field_colors(points: Float64[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 3"]:
+            nobody = np.full((len(points), 3), -1)
+            return color_vertices(fitted.field, points, nobody, cameras, fitted.renderer.grid.aabb.device)
+
+        result = bake(local, photos_of(fitted, self.scene), field_colors, size)
+        return result._replace(vertices=_center(fitted) + fitted.roi.radius * result.vertices)
+
+
+def simplify(mesh: Mesh, n_faces: int) -> Mesh:
+    """The mesh with at most `n_faces` faces; colours are those of the nearest old vertices."""
+    vertices, faces = decimate(mesh.vertices, mesh.faces, n_faces)
+    if len(faces) == len(mesh.faces):
+        return mesh
+    nearest = KDTree(mesh.vertices).query(vertices)[1]
+    return Mesh(vertices, faces, mesh.colors[nearest], vertex_normals(vertices, faces))
+
+
+def _to_fit(reconstruction: Reconstruction, mesh: Mesh) -> Mesh:
+    vertices = (mesh.vertices - _center(reconstruction)) / reconstruction.roi.radius
+    return mesh._replace(vertices=vertices)
+
+
+def _center(reconstruction: Reconstruction) -> Float64[np.ndarray, "3"]:
+    return np.asarray(reconstruction.roi.center, np.float64)

@@ -1,0 +1,150 @@
+"""Texture, confidence, scale and axes on a real run of the tiny capture, files loaded back."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from tiny_capture import CENTER, write_capture
+
+from quicksurf import api
+from quicksurf.budget import EXTRAS_SHARE, Budget
+from quicksurf.errors import ConfigError
+from quicksurf.export_frame import SIDECAR
+from quicksurf.fit_request import FitRequest
+from quicksurf.fitting import fit_scene
+from quicksurf.mesh.photos import bilinear
+from quicksurf.pipeline import FitResult, run_fit
+from quicksurf.products import Extras, affordable_texture, texture_seconds
+from quicksurf.reconstruction import Reconstruction
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+SIZE = 128
+PAINT = 0.12  # photos of 48 pixels of a surface that was fitted for seconds: it lies a pixel off
+
+
+def cut_to(limit: float) -> Callable[..., Reconstruction]:
+    """The real fit, cut to `limit` processor seconds: a busy machine gives the same surface."""
+
+    def fit(*args: Any, seconds: float, **rest: Any) -> Reconstruction:
+        assert seconds > 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("quicksurf.fitting.time", SimpleNamespace(monotonic=time.process_time))
+            return fit_scene(*args, seconds=limit, **rest)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A finished run with all extras."""
+    folder = tmp_path_factory.mktemp("takeaway")
+    extras = Extras(texture=True, texture_size=SIZE, confidence=True)
+    request = FitRequest(
+        write_capture(folder / "capture"), 20.0, folder / "run", preset=TINY, faces=600, extras=extras
+    )
+    return run_fit(request, fit=cut_to(5.0))
+
+
+def load(path: Path) -> Any:
+    loaded: Any = trimesh.load(path, process=False)
+    return loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+
+
+def painted(mesh: Any, image: np.ndarray) -> np.ndarray:
+    """Colours of a loaded mesh at its faces' centres; trimesh counts v upwards."""
+    uvs = np.asarray(mesh.visual.uv)[mesh.faces].mean(1)
+    pixels = np.stack([uvs[:, 0] * image.shape[1], (1 - uvs[:, 1]) * image.shape[0]], 1)
+    return bilinear(image, pixels.astype(np.float32)) / 255
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_textured_files_show_the_paint_when_loaded_back(fitted: FitResult, suffix: str) -> None:
+    mesh = load(fitted.run.path / f"textured.{suffix}")
+    material = mesh.visual.material
+    image = np.asarray((material.baseColorTexture if suffix == "glb" else material.image).convert("RGB"))
+    assert image.shape == (SIZE, SIZE, 3) and len(mesh.faces) <= 660
+    points = np.asarray(mesh.vertices)[mesh.faces].mean(1) - CENTER.numpy()
+    expected = 0.5 + 0.4 * np.sin(2.7 * points)
+    assert np.abs(painted(mesh, image) - expected).mean() < PAINT
+    upside_down = np.abs(painted(mesh, image[::-1]) - expected).mean()
+    assert upside_down > 1.5 * PAINT  # the test can tell
+
+
+def test_the_glb_is_shown_without_light(fitted: FitResult) -> None:
+    blob = (fitted.run.path / "textured.glb").read_bytes()
+    length = int.from_bytes(blob[12:16], "little")
+    tree = json.loads(blob[20 : 20 + length])
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    assert "KHR_materials_unlit" in tree["extensionsUsed"]
+
+
+def test_files_and_confidence_are_named_in_the_summary(fitted: FitResult) -> None:
+    expected = {"mesh.ply", "confidence.png", *(f"textured.{s}" for s in ("glb", "obj", "mtl", "png"))}
+    assert set(fitted.summary["files"]) == expected
+    assert all((fitted.run.path / name).stat().st_size for name in expected)
+    confidence = load(fitted.run.path / "mesh.ply").metadata["_ply_raw"]["vertex"]["data"]["confidence"]
+    assert np.min(confidence) >= 0 and 0.4 < np.max(confidence) < 1  # ten small photos, a rough surface
+
+
+def test_scale_and_up_are_in_the_files_and_in_the_sidecar(fitted: FitResult, tmp_path: Path) -> None:
+    x, y, z = CENTER.tolist()
+    ends = f"{x},{y},{z}", f"{x + 2},{y},{z}"
+    files = api.export(
+        fitted.run.path,
+        formats=("ply", "glb"),
+        output=tmp_path,
+        scale_from=(*ends, 0.5),
+        up="cameras",
+    )
+    assert files[-1] == tmp_path / SIDECAR
+    told = json.loads(files[-1].read_text())
+    assert told["units"] == "metres" and told["up"]["source"] == "cameras"
+    plain = load(fitted.run.path / "mesh.ply").vertices
+    for path in files[:2]:
+        matrix = np.array(told["files"][path.name]["cameras_to_file"])
+        expected = plain @ matrix[:3, :3].T + matrix[:3, 3]
+        assert np.cbrt(np.linalg.det(matrix[:3, :3])) == pytest.approx(0.25)
+        assert np.abs(load(path).vertices - expected).max() < 1e-4  # float32 files, coordinates of 5
+    chain = [np.array(link["matrix"]) for link in told["chain"]]
+    roi = fitted.reconstruction.roi
+    assert np.allclose(chain[0] @ [1, 0, 0, 1], [roi.center[0] + roi.radius, *roi.center[1:], 1])
+
+
+def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> None:
+    """Opposite photos look at the middle: what they see there lies about 2 · 1.2 to 2 · 1.8 apart."""
+    ends = "00.png@24,24", "images/06.png@24,24"
+    files = api.export(fitted.run.path, output=tmp_path, scale_from=(*ends, 1.0))
+    matrix = np.array(json.loads(files[-1].read_text())["files"]["mesh.ply"]["cameras_to_file"])
+    assert 2.0 < 1 / matrix[0, 0] < 4.5
+    with pytest.raises(ConfigError, match="no surface under that pixel of 48 x 48"):
+        api.export(fitted.run.path, output=tmp_path, scale_from=("00.png@0.5,0.5", ends[1], 1.0))
+    with pytest.raises(ConfigError, match=r"no photo .99\.png."):
+        api.export(fitted.run.path, output=tmp_path, scale_from=("99.png@1,1", ends[1], 1.0))
+
+
+def test_without_time_a_texture_is_left_for_later(fitted: FitResult) -> None:
+    assert affordable_texture(1000, 50_000, 2048, 50) == (50_000, 2048)
+    hurried = affordable_texture(texture_seconds(50_000, 2048, 50) / 2, 50_000, 2048, 50)
+    assert hurried is not None and hurried[0] < 50_000 and hurried[1] < 2048
+    assert affordable_texture(1.0, 50_000, 2048, 50) is None
+
+
+def test_extras_keep_seconds_back_from_the_fit_but_not_too_many() -> None:
+    budget, plain = Budget(100, clock=lambda: 0.0), Budget(100, clock=lambda: 0.0)
+    budget.keep_back(5)
+    assert plain.fit_seconds_left() - 10 < budget.fit_seconds_left() < plain.fit_seconds_left() - 5
+    assert budget.mesh_seconds() == pytest.approx(plain.mesh_seconds() - 6.5)
+    budget.keep_back(1000)
+    assert plain.fit_seconds_left() - budget.fit_seconds_left() == pytest.approx(100 * EXTRAS_SHARE)
+
+
+@pytest.mark.parametrize("extras", [Extras(texture_size=10), Extras(trim=2.0)])
+def test_extras_that_cannot_be_made_are_refused_before_the_fit(extras: Extras, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--texture-size|--trim"):
+        run_fit(FitRequest(tmp_path, 1.0, tmp_path / "run", extras=extras))
