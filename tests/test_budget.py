@@ -40,7 +40,7 @@ def test_fit_gets_what_is_left_but_the_reserve() -> None:
     hands = Hands()
     budget = Budget(600, clock=hands)
     hands.now += 100
-    assert budget.fit_seconds() == pytest.approx(500 - 36)
+    assert budget.begin_fit() == pytest.approx(500 - 36)
     assert Budget(60, clock=hands).reserve() == MIN_RESERVE
 
 
@@ -85,7 +85,7 @@ def test_senseless_budgets_are_refused(seconds: float) -> None:
         Budget(seconds)
 
 
-@pytest.mark.parametrize("stage", ["poses_seconds", "fit_seconds"])
+@pytest.mark.parametrize("stage", ["poses_seconds", "begin_fit"])
 def test_no_time_left_is_an_error_that_says_how_much_is_needed(stage: str) -> None:
     hands = Hands()
     budget = Budget(30, clock=hands)
