@@ -96,16 +96,14 @@ class Budget:
         self._demand()
         return POSES_SHARE * (self.left() - self.reserve())
 
-    def begin_fit(self) -> float:
-        """Fix the end of the fit, which a smaller reserve does not move any more; return the seconds until then.
+    def begin_fit(self) -> None:
+        """Fix the end of the fit, which a smaller reserve does not move any more.
 
         Raises:
             BudgetError: if they are fewer than a fit needs.
         """
         self._demand()
-        left = self.left() - self.reserve()
-        self._fit_end = self.elapsed() + left
-        return left
+        self._fit_end = self.seconds - self.reserve()
 
     def fit_seconds_left(self) -> float:
         """Seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""

@@ -20,7 +20,8 @@ from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Command, Demo, Eval, Fit, Mesh, Render, View
+    from quicksurf.watcher import Watcher
 
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -72,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render
+    from quicksurf.commands import Demo, Eval, Fit, Mesh, Render, View
 
     if isinstance(command, Fit):
         return _fit(command, started, stop)
@@ -82,6 +83,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _render(command)
     if isinstance(command, Eval):
         return _eval(command)
+    if isinstance(command, View):
+        return _view(command, stop)
     if isinstance(command, Demo):
         return _demo(command, stop)
     return _doctor()
@@ -107,18 +110,33 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         backend=_backend_name(command.device, command.backend),
         seed=command.seed,
     )
-    result = pipeline.run_fit(
-        request,
-        started=started,
-        stop=stop,
-        quiet=command.quiet,
-        stream=sys.stderr if command.json else sys.stdout,
-    )
+    with _watching(command) as watcher:
+        result = pipeline.run_fit(
+            request,
+            started=started,
+            stop=stop,
+            quiet=command.quiet,
+            stream=sys.stderr if command.json else sys.stdout,
+            watcher=watcher,
+        )
     if command.json:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         _print_lines(pipeline.describe(result))
     return 0
+
+
+@contextmanager
+def _watching(command: "Fit") -> "Iterator[Watcher | None]":
+    """The page that `--view` asks for, if it does."""
+    if not command.view and command.view_at is None:
+        yield None
+        return
+    from quicksurf.view.live import live_view
+    from quicksurf.view.server import Address, parse_address
+
+    with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as watcher:
+        yield watcher
 
 
 def _mesh(command: "Mesh") -> int:
@@ -152,6 +170,17 @@ def _eval(command: "Eval") -> int:
 
     roi = parse_roi(command.roi) if command.roi is not None else None
     _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.backend))
+    return 0
+
+
+def _view(command: "View", stop: StopRequest) -> int:
+    from quicksurf.view.replay import view_run
+    from quicksurf.view.server import Address, parse_address
+
+    address = Address() if command.view_at is None else parse_address(command.view_at)
+    stop.listen_again()  # the imports are done
+    stop.worthwhile = True
+    view_run(command.run, address, stop, lambda text: _print_lines([text]), command.backend)
     return 0
 
 

@@ -57,6 +57,12 @@ class Fit:
     """How to compute: native kernels (cpu) or their slow specification (torch)."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
+    view: Flag = False
+    """Show the fit on a page of this machine, with buttons to steer it (needs quicksurf[view])."""
+    view_at: Annotated[
+        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
+    ] = None
+    """Where --view serves its page."""
     quiet: Flag = False
     """Print errors only."""
     json: Flag = False
@@ -122,6 +128,20 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class View:
+    """Show a run on a page of this machine until Ctrl-C (needs quicksurf[view])."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    view_at: Annotated[
+        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
+    ] = None
+    """Where to serve the page."""
+    backend: BackendName = "auto"
+    """How to compute the surface of a run that has no mesh yet."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Make a scene with a known surface, fit it, and print how far off the mesh is."""
 
@@ -145,6 +165,7 @@ Command = (
     | Annotated[Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[Render, tyro.conf.subcommand("render")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

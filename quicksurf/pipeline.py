@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +31,9 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Run
-from quicksurf.status import Silent, Stream, reporting
+from quicksurf.status import Several, Silent, Stream, reporting
 from quicksurf.surfaces import check_surface, mesh_options
+from quicksurf.watcher import Watcher
 
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
@@ -59,6 +60,7 @@ class _Session:
     backend: Backend
     budget: Budget
     reporter: Silent
+    watcher: Watcher
     stop: StopRequest
     last: FitStatus | None = None
     unsaved: OutputError | None = None
@@ -82,6 +84,7 @@ def run_fit(
     stop: StopRequest | None = None,
     quiet: bool = True,
     stream: Stream | None = None,
+    watcher: Watcher | None = None,
     fit: Fit = fit_scene,
 ) -> FitResult:
     """Do what `request` asks; return within its minutes.
@@ -91,13 +94,14 @@ def run_fit(
         stop: consulted during the fit; once set, the mesh is made of what there is.
         quiet: print nothing.
         stream: where progress goes; standard output if None.
+        watcher: sees the fit and may steer it.
         fit: the training loop.
 
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
-    stop = stop or StopRequest()
+    stop, watcher = stop or StopRequest(), watcher or Watcher()
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
     run = claim(request)
@@ -107,8 +111,12 @@ def run_fit(
             backend = backends.load(request.backend)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed)
-            with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
-                session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
+            watcher.begin(budget, stop)
+            with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
+                reporter = Several(terminal, watcher)
+                if watcher.greeting is not None:
+                    reporter.note(watcher.greeting)
+                session = _Session(request, run, resumed, config, backend, budget, reporter, watcher, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -139,6 +147,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe())
+    session.watcher.meshed(mesh, files)
     summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     if session.unsaved is not None:
@@ -183,6 +192,9 @@ def _read(session: _Session) -> Scene:
     scene = read_capture(run, options)
     for warning in scene.report.warnings:
         session.warn(warning)
+    if session.resumed is None:
+        scene = replace(scene, roi=session.watcher.choose_roi(scene))
+    session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
     run.keep_scene(scene, masks, session.budget.seconds / 60)
@@ -196,13 +208,15 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
     run.begin_fit()
+    budget.begin_fit()
     reconstruction = fit(
         scene,
         session.config,
         session.backend,
-        seconds=budget.fit_seconds(),
         seconds_left=budget.fit_seconds_left,
+        now=budget.now,
         resume=session.resumed,
+        on_step=session.watcher.step,
         on_status=lambda status: _note_status(session, status),
         should_stop=session.stop,
         on_checkpoint=lambda newest: _save(session, newest),
@@ -227,7 +241,8 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
         session.run.save_checkpoint(reconstruction)
         cameras = reconstruction.cameras, reconstruction.names, reconstruction.held_out
         write_cameras(session.run.path / "cameras.json", *cameras)  # they may have been refined
-        session.run.update(minutes_spent=session.budget.elapsed() / 60)
+        budget = session.budget
+        session.run.update(minutes=budget.seconds / 60, minutes_spent=budget.elapsed() / 60)
         session.unsaved = None
     except OutputError as error:
         session.unsaved = error
@@ -255,6 +270,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "lost": scene.report.lost,
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
+        "seconds_held": round(session.budget.seconds_held, 3),
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
         "cameras": "refined" if reconstruction.cameras_refined else "as given",

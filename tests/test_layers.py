@@ -15,9 +15,11 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"commands"},
     {"__init__", "api", "evaluation", "doctor"},
+    {"view"},
     {"pipeline", "views"},
     {"fit_request"},
     {"surfaces", "resume"},
+    {"watcher"},
     {"runs", "status"},
     {"fitting", "alignment", "reconstruction"},
     {"demo_scene"},
@@ -44,6 +46,7 @@ THIRD_PARTY_LIMITS = {
     "tinycudann": {"backends"},
     "triton": {"backends"},
     "pycolmap": {"data"},
+    "viser": {"view", "doctor"},
 }
 
 

@@ -47,8 +47,8 @@ SUMMARY_KEYS = {
 def cut_to(limit: float) -> Callable[..., Reconstruction]:
     """The real fit, cut to `limit` seconds."""
 
-    def fit(*args: Any, seconds: float, **rest: Any) -> Reconstruction:
-        assert seconds > 0
+    def fit(*args: Any, seconds_left: Callable[[], float], **rest: Any) -> Reconstruction:
+        assert seconds_left() > 0
         return fit_scene(*args, seconds=limit, **rest)
 
     return fit
@@ -328,7 +328,7 @@ def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
 def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
     seen: list[Scene] = []
 
-    def fit(scene: Scene, *args: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def fit(scene: Scene, *args: Any, **rest: Any) -> Reconstruction:
         seen.append(scene)
         return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
 
