@@ -29,7 +29,7 @@ from quicksurf.view.server import Address, serving, url_of
 from quicksurf.watcher import Watcher
 
 if TYPE_CHECKING:
-    from viser import ViserServer
+    import viser
 
 PAGE_SECONDS, PAGE_SHARE = 20.0, 0.05  # the longest wait for a page, also as a share of the minutes
 ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
@@ -52,7 +52,7 @@ def live_view(address: Address) -> Iterator["LiveView"]:
 class LiveView(Watcher):
     """One page. Its methods run in the fit's thread; clicks reach them through a queue."""
 
-    def __init__(self, server: "ViserServer") -> None:
+    def __init__(self, server: "viser.ViserServer") -> None:
         self._server = server
         self._wishes: SimpleQueue[Wish] = SimpleQueue()
         self._panel = SidePanel(server, self._wishes.put)

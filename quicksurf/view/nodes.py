@@ -20,7 +20,6 @@ from quicksurf.mesh.types import Mesh
 
 if TYPE_CHECKING:
     import viser
-    from viser import SceneNodeHandle, SceneNodePointerEvent
 
 Surface = Literal["color", "normals", "clay", "off"]
 SURFACES: tuple[Surface, ...] = ("color", "normals", "clay", "off")
@@ -41,7 +40,7 @@ class Nodes:
         self._surface: Surface = "color"
         self._photos = self._add_cameras(scene)
         self._points = self._add_points(scene)
-        self._ball: SceneNodeHandle | None = None
+        self._ball: viser.SceneNodeHandle | None = None
         self._look_from(scene)
         self.show_ball(scene.roi)
 
@@ -118,7 +117,7 @@ class Nodes:
         blob = _as_glb(self._mesh, self.to_view(self._mesh.vertices), self._surface)
         self._server.scene.add_glb("/mesh", blob, cast_shadow=False, receive_shadow=False)
 
-    def _add_cameras(self, scene: Scene) -> "list[SceneNodeHandle]":
+    def _add_cameras(self, scene: Scene) -> "list[viser.SceneNodeHandle]":
         from viser.transforms import SO3
 
         cameras, handles = scene.cameras, []
@@ -145,7 +144,7 @@ class Nodes:
             handles.append(frustum)
         return handles
 
-    def _add_points(self, scene: Scene) -> "SceneNodeHandle | None":
+    def _add_points(self, scene: Scene) -> "viser.SceneNodeHandle | None":
         if scene.points is None or not len(scene.points.positions):
             return None
         keep = slice(None, None, math.ceil(len(scene.points.positions) / MAX_POINTS))
@@ -171,7 +170,7 @@ class Nodes:
         camera.position = 1.6 * self.to_view(start)[0]
 
 
-def _look_through(event: "SceneNodePointerEvent[viser.CameraFrustumHandle]") -> None:
+def _look_through(event: "viser.SceneNodePointerEvent[viser.CameraFrustumHandle]") -> None:
     """Stand where the clicked photo was taken."""
     camera = event.client.camera
     with event.client.atomic():

@@ -36,13 +36,13 @@ def parse_address(text: str) -> Address:
     Raises:
         ViewError: if it is none of these.
     """
-    match = re.fullmatch(r"(?:(?P<host>[\w.-]*[A-Za-z.][\w.-]*)(?::|$))?(?P<port>\d{1,5})?", text)
+    match = re.fullmatch(r"(?:(?P<host>[\w.-]+):)?(?P<port>\d{1,5})|(?P<alone>[\w.-]*[A-Za-z.][\w.-]*)", text)
     port = None if match is None or match["port"] is None else int(match["port"])
-    if not text or match is None or (port is not None and not 1 <= port <= 65535):
+    if match is None or (port is not None and not 1 <= port <= 65535):
         raise ViewError(
             f"--view-at {text!r} is no address: give PORT, HOST or HOST:PORT, with a port from 1 to 65535"
         )
-    return Address(match["host"] or LOOPBACK, port)
+    return Address(match["host"] or match["alone"] or LOOPBACK, port)
 
 
 @contextmanager
