@@ -21,7 +21,7 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.status import clock
 from quicksurf.view.nodes import Nodes
-from quicksurf.view.pacing import PAUSED, Pacer
+from quicksurf.view.pacing import PAUSED, Pacer, WorkClock
 from quicksurf.view.panel import EXTENSION_MINUTES, SidePanel, Wish
 from quicksurf.view.preview import preview_mesh
 from quicksurf.view.region import RegionChooser
@@ -56,7 +56,7 @@ class LiveView(Watcher):
         self._server = server
         self._wishes: SimpleQueue[Wish] = SimpleQueue()
         self._panel = SidePanel(server, self._wishes.put)
-        self._pacer = Pacer()
+        self._pacer, self._work = Pacer(), WorkClock()
         self._stage, self._paused = "read", False
         self.greeting = f"live view at {url_of(server)}"
 
@@ -97,16 +97,17 @@ class LiveView(Watcher):
         if self._panel.nodes is None:
             self._nodes = self._panel.nodes = Nodes(self._server, scene)
         self._nodes.show_ball(scene.roi)
+        self._work = WorkClock()
 
     def step(self, reconstruction: Reconstruction) -> None:
         """Carry out what was clicked; make the next mesh if it is due and somebody looks."""
         self._obey()
         if self._paused:
             self._pause(reconstruction)
-        now = self._budget.now()
+        now = self._work()
         if self._pacer.due(now) and self._server.get_clients():
             self._grow(reconstruction, self._pacer.resolution)
-            done = self._budget.now()
+            done = self._work()
             self._pacer.made(done, done - now, self._budget.seconds)
 
     def meshed(self, mesh: Mesh, files: list[Path]) -> None:

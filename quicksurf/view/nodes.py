@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Surface = Literal["color", "normals", "clay", "off"]
 SURFACES: tuple[Surface, ...] = ("color", "normals", "clay", "off")
 
+FRUSTUM = 0.05  # height of a photo by the distance of the cameras: they must not hide what they show
 THUMBNAIL = 160  # pixels of a photo's longer side: 60 of them are half a megabyte
 MAX_PHOTOS = 240  # beyond, cameras are shown without
 MAX_POINTS = 50_000
@@ -122,7 +123,7 @@ class Nodes:
 
         cameras, handles = scene.cameras, []
         centers = self.to_view(cameras.centers().double().numpy())
-        scale = 0.1 * float(np.median(np.linalg.norm(centers, axis=1)))
+        scale = FRUSTUM * float(np.median(np.linalg.norm(centers, axis=1)))
         for index, name in enumerate(scene.names):
             width, height = cameras.sizes[index].tolist()
             image = _thumbnail(scene.images[index]) if index < min(MAX_PHOTOS, len(scene.images)) else None

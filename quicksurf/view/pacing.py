@@ -5,7 +5,11 @@ same interpreter, unmeasured. What one took is paid off before the next: after `
 seconds / share later, so that at most about `share` of the fit's time goes into meshes.
 """
 
+import time
+from collections.abc import Callable
+
 SHARE = 0.015  # of the fit's time; with the page's own messages the fit stays within 3 %
+FIRST = 3.0  # seconds of fitting before which there is only the ball that the field begins as
 COARSEST, FINEST = 48, 160  # cells along the ROI
 PAUSED = 224  # while the fit stands still, a finer look costs it nothing
 SHORTEST, LONGEST = 4.0, 30.0  # seconds between two meshes to aim at
@@ -13,12 +17,36 @@ N_MESHES = 40  # over the whole fit, to aim at
 POWER = 2.5  # of the resolution, by which the work grows: points in the shell by 3, triangles and views by 2
 
 
+class WorkClock:
+    """Seconds in which this process worked: between two looks, the lesser of wall-clock and processor time.
+
+    Idle cores or a GPU that is waited for count as work; time that other programs took does not. By wall-clock alone
+    one mesh that the system had set aside for seconds would put off the next one for minutes.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.monotonic,
+        processor: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._clocks = wall, processor
+        self._seen = wall(), processor()
+        self._seconds = 0.0
+
+    def __call__(self) -> float:
+        """Seconds of work until now, since this clock was made; look often."""
+        now = self._clocks[0](), self._clocks[1]()
+        self._seconds += min(now[0] - self._seen[0], now[1] - self._seen[1])
+        self._seen = now
+        return self._seconds
+
+
 class Pacer:
     """Decides from what the meshes so far took. Times are seconds of one clock."""
 
     def __init__(self, share: float = SHARE) -> None:
         self._share = share
-        self._due_at = float("-inf")
+        self._due_at = FIRST
         self.resolution = COARSEST
         """Of the next mesh."""
 

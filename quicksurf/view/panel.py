@@ -46,7 +46,7 @@ class Curve:
                 uplot.Series(label="held out", stroke="#d1701f", width=1.5),
             ),
             title="PSNR in dB",
-            scales={"x": uplot.Scale(time=False)},
+            scales=_scales(0.0, 1.0),
             aspect=1.7,
             visible=False,
         )
@@ -63,8 +63,17 @@ class Curve:
         """Send the curve."""
         if len(self._rows) > 1:
             self._shown_at = self._rows[-1][0]
-            self._plot.data = tuple(np.array(self._rows).T.copy())
+            data = np.array(self._rows).T
+            self._plot.scales = _scales(float(np.nanmin(data[1:])), float(np.nanmax(data[1:])))
+            self._plot.data = tuple(np.ascontiguousarray(column) for column in data)
             self._plot.visible = True
+
+
+def _scales(low: float, high: float) -> "dict[str, viser.uplot.Scale]":
+    """Seconds, not dates; and the range of the curves, which uPlot itself cannot find where one has gaps (NaN)."""
+    from viser import uplot
+
+    return {"x": uplot.Scale(time=False), "y": uplot.Scale(range=(low - 0.5, high + 0.5))}
 
 
 class SidePanel:
