@@ -11,6 +11,7 @@ from tiny_capture import write_capture
 from tolerances import relative
 
 from quicksurf import backends
+from quicksurf.budget import Budget
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
@@ -124,6 +125,33 @@ def test_schedules_end_when_the_end_moves_nearer(capture):
         on_status=statuses.append,
     )
     assert statuses[-1].progress > 0.9 and statuses[-1].seconds < 10
+
+
+def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
+    """Between two steps somebody lets the clock stand still once, and doubles the time once."""
+    statuses, budget = [], Budget(1.5)
+    pause = 1.0
+
+    def on_step(result):
+        if result.step == 2:
+            with budget.held():
+                time.sleep(pause)
+        if result.step == 4:
+            budget.extend(1.5)
+
+    start = time.monotonic()
+    fit_scene(
+        scene_of(capture, True),
+        CONFIG,
+        backends.load("cpu"),
+        seconds_left=budget.left,
+        now=budget.now,
+        on_step=on_step,
+        on_status=statuses.append,
+    )
+    progress = [status.progress for status in statuses]
+    assert progress == sorted(progress) and progress[-1] > 0.9
+    assert time.monotonic() - start > 3.0 + pause - 0.5 > statuses[-1].seconds + 0.4
 
 
 def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):

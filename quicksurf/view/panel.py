@@ -82,7 +82,7 @@ class SidePanel:
     def __init__(self, server: "viser.ViserServer", wish: Callable[[Wish], None]) -> None:
         self._server, self._wish = server, wish
         self.nodes: Nodes | None = None
-        self._name = "mesh"
+        self._title = ""
         self._lines: list[str] = []
         self._headline = server.gui.add_html("")
         self._bar = server.gui.add_progress_bar(0.0)
@@ -96,7 +96,9 @@ class SidePanel:
 
     def headline(self, text: str, share: float | None = None) -> None:
         """What goes on, and how far it is (0 to 1)."""
-        self._headline.content = _html("b", text)
+        if text != self._title:  # asked for many times a second while somebody is waited for
+            self._title = text
+            self._headline.content = _html("b", text)
         if share is not None:
             self._bar.value = 100 * min(max(share, 0.0), 1.0)
 

