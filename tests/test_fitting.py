@@ -128,19 +128,19 @@ def test_schedules_end_when_the_end_moves_nearer(capture):
 
 
 def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
-    """Between two steps somebody lets the clock stand still once, and doubles the time once."""
-    statuses, budget = [], Budget(1.5)
-    pause = 1.0
+    """A step takes 0.1 s by a clock set by hand; once somebody pauses, and once doubles the time."""
+    hands, statuses = [0.0], []
+    budget = Budget(3.0, clock=lambda: hands[0])
 
     def on_step(result):
-        if result.step == 2:
+        hands[0] += 0.1
+        if result.step == 5:
             with budget.held():
-                time.sleep(pause)
-        if result.step == 4:
-            budget.extend(1.5)
+                hands[0] += 1000.0
+        if result.step == 20:
+            budget.extend(3.0)
 
-    start = time.monotonic()
-    fit_scene(
+    fitted = fit_scene(
         scene_of(capture, True),
         CONFIG,
         backends.load("cpu"),
@@ -151,7 +151,8 @@ def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
     )
     progress = [status.progress for status in statuses]
     assert progress == sorted(progress) and progress[-1] > 0.9
-    assert time.monotonic() - start > 3.0 + pause - 0.5 > statuses[-1].seconds + 0.4
+    assert abs(fitted.step - 60) <= 1
+    assert 5.8 < fitted.seconds_fitted < 6.2
 
 
 def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):

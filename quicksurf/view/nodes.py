@@ -32,6 +32,9 @@ CLAY = (200, 196, 188)
 TRAIN_COLOR, HELD_OUT_COLOR, ROI_COLOR = (60, 60, 60), (200, 90, 20), (30, 110, 220)
 
 
+_LINEAR = np.round(255 * (np.arange(256) / 255) ** 2.2).astype(np.uint8)  # of an sRGB value
+
+
 class Nodes:
     """The scene of one server."""
 
@@ -168,7 +171,7 @@ class Nodes:
         self._server.scene.set_up_direction(up / max(np.linalg.norm(up), 1e-9))
         camera.up = up
         camera.look_at = np.zeros(3)
-        camera.position = 1.6 * self.to_view(start)[0]
+        camera.position = 1.4 * self.to_view(start)[0]
 
 
 def _look_through(event: "viser.SceneNodePointerEvent[viser.CameraFrustumHandle]") -> None:
@@ -183,7 +186,7 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "t u 3"]:
 
 
 def _as_glb(mesh: Mesh, vertices: Float[np.ndarray, "v 3"], surface: Surface) -> bytes:
-    """The mesh for the browser: glTF's vertex colours are linear, the field's are sRGB."""
+    """The mesh for the browser, as glTF, whose vertex colours are linear; the field's are sRGB."""
     if surface == "normals":
         colors = (127.5 * (mesh.normals + 1)).astype(np.uint8)
     elif surface == "clay":
@@ -194,7 +197,7 @@ def _as_glb(mesh: Mesh, vertices: Float[np.ndarray, "v 3"], surface: Surface) ->
     drawn = trimesh.Trimesh(
         vertices,
         mesh.faces,
-        vertex_colors=np.concatenate([colors, alpha], 1),
+        vertex_colors=np.concatenate([_LINEAR[colors], alpha], 1),
         vertex_normals=mesh.normals,
         process=False,
     )
