@@ -124,6 +124,9 @@ class LiveView(Watcher):
 
     def _tell(self) -> None:
         left = self._budget.left()
+        if self._stage == "mesh":
+            self._panel.headline(TITLES["mesh"])  # takes as long as it takes: the fit may have been stopped
+            return
         title = "Paused" if self._paused else TITLES[self._stage]
         self._panel.headline(f"{title}: {clock(left)} left", 1 - left / self._budget.seconds)
 

@@ -28,7 +28,8 @@ FRUSTUM = 0.05  # height of a photo by the distance of the cameras: they must no
 THUMBNAIL = 160  # pixels of a photo's longer side: 60 of them are half a megabyte
 MAX_PHOTOS = 240  # beyond, cameras are shown without
 MAX_POINTS = 50_000
-CLAY = (200, 196, 188)
+AMBIENT = 1.2  # beside viser's own lights, so that colours come out about as bright as in the photos
+CLAY = (170, 166, 158)
 TRAIN_COLOR, HELD_OUT_COLOR, ROI_COLOR = (60, 60, 60), (200, 90, 20), (30, 110, 220)
 
 
@@ -45,6 +46,7 @@ class Nodes:
         self._photos = self._add_cameras(scene)
         self._points = self._add_points(scene)
         self._ball: viser.SceneNodeHandle | None = None
+        server.scene.add_light_ambient("/light", intensity=AMBIENT)
         self._look_from(scene)
         self.show_ball(scene.roi)
 
@@ -54,7 +56,9 @@ class Nodes:
 
     def drag_ball(self, radius: float, moved: Callable[[], None]) -> "viser.TransformControlsHandle":
         """A gizmo that carries the ball; `moved` hears of every pull. `radius` is in units of the first ball's."""
-        gizmo = self._server.scene.add_transform_controls("/region", scale=0.7, disable_rotations=True)
+        gizmo = self._server.scene.add_transform_controls(
+            "/region", scale=1.2, disable_rotations=True, depth_test=False
+        )
         gizmo.on_update(lambda event: moved())
         self.scale_ball(radius)
         return gizmo

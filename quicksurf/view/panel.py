@@ -19,6 +19,7 @@ from quicksurf.view.nodes import SURFACES, Nodes
 
 if TYPE_CHECKING:
     import viser
+    from viser import uplot
 
     from quicksurf.fitting import FitStatus
 
@@ -69,7 +70,7 @@ class Curve:
             self._plot.visible = True
 
 
-def _scales(low: float, high: float) -> "dict[str, viser.uplot.Scale]":
+def _scales(low: float, high: float) -> "dict[str, uplot.Scale]":
     """Seconds, not dates; and the range of the curves, which uPlot itself cannot find where one has gaps (NaN)."""
     from viser import uplot
 

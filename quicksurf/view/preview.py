@@ -16,10 +16,10 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views, faces_seen
 from quicksurf.reconstruction import Reconstruction
 
-N_CAMERAS = 16  # 2 ms each with the small frame; the final mesh is looked at by all
-FRAME = 160  # pixels of the z-buffer's longer side: a triangle of a coarse mesh covers several
+N_CAMERAS = 24  # 3 ms each with the small frame; the final mesh is looked at by all
+FRAME = 320  # pixels of the z-buffer's longer side: a triangle of a coarse mesh covers several
 ROI_RADIUS = 0.99  # faces on the ball's border were made by the border
-RIM_RINGS = 1
+RIM_RINGS = 3  # faces around a seen vertex that are kept: few cameras leave gaps
 
 
 def preview_mesh(reconstruction: Reconstruction, resolution: int) -> Mesh:
