@@ -104,8 +104,8 @@ class SidePanel:
             self._bar.value = 100 * min(max(share, 0.0), 1.0)
 
     def note(self, text: str) -> None:
-        """Add a line at the foot."""
-        self._lines = [*self._lines, text][-N_NOTES:]
+        """Put a line at the foot, above those before it."""
+        self._lines = [text, *self._lines][:N_NOTES]
         self._notes.content = _html("small", *self._lines)
 
     def figures(self, status: "FitStatus") -> None:
