@@ -147,7 +147,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
     stop = StopRequest()
     (run.path / "mesh.ply").unlink()
 
-    def stopped(*args: Any, should_stop: Callable[[], bool], seconds: float, **rest: Any) -> Reconstruction:
+    def stopped(*args: Any, should_stop: Callable[[], bool], **rest: Any) -> Reconstruction:
         stop.on_signal(signal.SIGINT, None)
         return fit_scene(*args, seconds=60.0, should_stop=should_stop, **rest)
 
@@ -157,7 +157,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
 
 
 def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_path: Path) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
         on_checkpoint(fit_scene(*args, seconds=0.0, **rest))
         raise KeyboardInterrupt
 
@@ -167,7 +167,7 @@ def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_pat
 
 
 def test_added_minutes_that_are_cut_short_leave_an_unfinished_run_with_its_own_plan(run: Run) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
         on_checkpoint(rest["resume"])
         raise KeyboardInterrupt
 
