@@ -8,7 +8,7 @@ seconds / share later, so that at most about `share` of the fit's time goes into
 import time
 from collections.abc import Callable
 
-SHARE = 0.015  # of the fit's time; with the page's own messages the fit stays within 3 %
+SHARE = 0.012  # of the fit's time; with opening the page and its figures the fit stays within 3 %
 FIRST = 3.0  # seconds of fitting before which there is only the ball that the field begins as
 COARSEST, FINEST = 48, 160  # cells along the ROI
 PAUSED = 224  # while the fit stands still, a finer look costs it nothing
