@@ -3,6 +3,9 @@
 A command's seconds are counted from the start of its process, imports included. They are divided in order: reading
 the capture, camera poses, the fit, then the mesh and its files. The last part cannot be cut short, so the fit ends
 early enough for it: the reserve starts as a share of the budget and follows what was measured since.
+
+Only what a person asks for moves the end: time in which somebody holds the command up (`held`) does not count, and
+minutes may be added (`extend`).
 """
 
 import os
@@ -50,10 +53,33 @@ class Budget:
         self._start = clock() if started is None else started
         self._planned = self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
         self._kept_back = 0.0
+        self._fit_end = float("inf")
+        self._held_at: float | None = None
+        self.seconds_held = 0.0
+        """Seconds that did not count."""
+
+    def now(self) -> float:
+        """The moment on a clock that stands still while the command is held."""
+        return (self._clock() if self._held_at is None else self._held_at) - self.seconds_held
 
     def elapsed(self) -> float:
-        """Seconds since the command began."""
-        return self._clock() - self._start
+        """Seconds since the command began, but for those in which it was held."""
+        return self.now() - self._start
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the seconds inside the block not count: a person holds the command up. Not to be nested."""
+        self._held_at = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds_held += self._clock() - self._held_at
+            self._held_at = None
+
+    def extend(self, seconds: float) -> None:
+        """Add `seconds` to the budget, and to the fit's end if that is fixed."""
+        self.seconds += seconds
+        self._fit_end += seconds
 
     def left(self) -> float:
         """Seconds until the command should have returned; negative when it is late."""
@@ -80,18 +106,18 @@ class Budget:
         self._demand()
         return POSES_SHARE * (self.left() - self.reserve())
 
-    def fit_seconds(self) -> float:
-        """Seconds from now until the mesh must be begun.
+    def begin_fit(self) -> None:
+        """Fix the end of the fit, which a smaller reserve does not move any more.
 
         Raises:
             BudgetError: if they are fewer than a fit needs.
         """
         self._demand()
-        return self.fit_seconds_left()
+        self._fit_end = self.seconds - self.reserve()
 
     def fit_seconds_left(self) -> float:
         """Seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
-        return self.left() - self.reserve()
+        return min(self.left() - self.reserve(), self._fit_end - self.elapsed())
 
     def mesh_seconds(self) -> float:
         """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""
@@ -164,6 +190,10 @@ class StopRequest:
         if self.listening:
             for signum in CAUGHT:
                 signal.signal(signum, self.on_signal)
+
+    def stop_gently(self) -> None:
+        """Note the wish, where stopping gives something."""
+        self.requested = self.requested or self.worthwhile
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """First signal: note the wish. Second, or with nothing to save yet: leave.

@@ -20,7 +20,8 @@ from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report
+    from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report, View
+    from quicksurf.watcher import Watcher
 
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -72,7 +73,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.commands import Batch, Demo, Eval, Fit, Mesh, Render, Report
+    from quicksurf.commands import Batch, Demo, Eval, Fit, Mesh, Render, Report, View
 
     if isinstance(command, Fit):
         return _fit(command, started, stop)
@@ -86,6 +87,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _eval(command)
     if isinstance(command, Batch):
         return _batch(command, stop)
+    if isinstance(command, View):
+        return _view(command, stop)
     if isinstance(command, Demo):
         return _demo(command, stop)
     return _doctor()
@@ -113,18 +116,33 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         seed=command.seed,
         extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )
-    result = pipeline.run_fit(
-        request,
-        started=started,
-        stop=stop,
-        quiet=command.quiet,
-        stream=sys.stderr if command.json else sys.stdout,
-    )
+    with _watching(command) as watcher:
+        result = pipeline.run_fit(
+            request,
+            started=started,
+            stop=stop,
+            quiet=command.quiet,
+            stream=sys.stderr if command.json else sys.stdout,
+            watcher=watcher,
+        )
     if command.json:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         _print_lines(pipeline.describe(result))
     return 0
+
+
+@contextmanager
+def _watching(command: "Fit") -> "Iterator[Watcher | None]":
+    """The page that `--view` asks for, if it does."""
+    if not command.view and command.view_at is None:
+        yield None
+        return
+    from quicksurf.view.live import live_view
+    from quicksurf.view.server import Address, parse_address
+
+    with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as watcher:
+        yield watcher
 
 
 def _mesh(command: "Mesh") -> int:
@@ -159,7 +177,7 @@ def _render(command: "Render") -> int:
 def _report(command: "Report") -> int:
     from quicksurf.report.page import report_run
 
-    _print_lines([str(report_run(command.run, command.backend))])
+    _print_lines([str(report_run(command.run, command.device))])
     return 0
 
 
@@ -176,7 +194,7 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
     from quicksurf.batch.run import BatchRequest, run_batch
 
-    options = ["--backend", command.backend, "--format", *command.format]
+    options = ["--device", command.device, "--format", *command.format]
     options += [] if command.masks else ["--no-masks"]
     options += [] if command.preset is None else ["--preset", _absolute(command.preset)]
     request = BatchRequest(
@@ -193,6 +211,17 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
 def _absolute(preset: str) -> str:
     """A preset's file by its full path: the fit may run on another machine, in another folder."""
     return str(Path(preset).resolve()) if Path(preset).is_file() else preset
+
+
+def _view(command: "View", stop: StopRequest) -> int:
+    from quicksurf.view.replay import view_run
+    from quicksurf.view.server import Address, parse_address
+
+    address = Address() if command.view_at is None else parse_address(command.view_at)
+    stop.listen_again()  # the imports are done
+    stop.worthwhile = True
+    view_run(command.run, address, stop, lambda text: _print_lines([text]), command.device)
+    return 0
 
 
 def _demo(command: "Demo", stop: StopRequest) -> int:

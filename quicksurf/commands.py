@@ -63,6 +63,12 @@ class Fit:
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
+    view: Flag = False
+    """Show the fit on a page of this machine, with buttons to steer it (needs quicksurf[view])."""
+    view_at: Annotated[
+        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
+    ] = None
+    """Where --view serves its page."""
     quiet: Flag = False
     """Print errors only."""
     json: Flag = False
@@ -133,7 +139,7 @@ class Report:
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
-    backend: BackendName = "auto"
+    device: Device = "auto"
     """How to compute."""
 
 
@@ -173,8 +179,22 @@ class Batch:
     """Mesh files to write."""
     preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
-    backend: BackendName = "auto"
+    device: Device = "auto"
     """How to compute."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Show a run on a page of this machine until Ctrl-C (needs quicksurf[view])."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    view_at: Annotated[
+        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
+    ] = None
+    """Where to serve the page."""
+    device: Device = "auto"
+    """How to compute the surface of a run that has no mesh yet."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +223,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Batch, tyro.conf.subcommand("batch")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

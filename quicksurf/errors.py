@@ -67,3 +67,9 @@ class BackendError(QuicksurfError):
     """A back end was asked for that this machine cannot run."""
 
     exit_code = 11
+
+
+class ViewError(QuicksurfError):
+    """The live view cannot be opened: viser is not installed, or its address cannot be used."""
+
+    exit_code = 12

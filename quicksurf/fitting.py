@@ -1,5 +1,6 @@
 """The loop against the clock: draw pixels, render them, compare, step; all schedules follow elapsed time."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,9 +73,11 @@ def fit_scene(
     config: Config,
     backend: Backend,
     *,
-    seconds: float,
-    seconds_left: Callable[[], float] | None = None,
+    seconds: float = math.inf,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    now: Callable[[], float] | None = None,
     resume: Reconstruction | None = None,
+    on_step: Callable[[Reconstruction], None] = lambda reconstruction: None,
     on_status: Callable[[FitStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[Reconstruction], None] | None = None,
@@ -84,26 +87,31 @@ def fit_scene(
     A resumed fit keeps its parameters and moments; its progress restarts at the share of the whole time that is spent.
 
     Args:
-        seconds_left: what is left now, where the end may still move; schedules follow it.
+        seconds: at most so many by `now`.
+        seconds_left: what is left, where the end may still move; schedules follow it. The smaller of both counts.
+        now: the clock, in seconds, time.monotonic if None; it may stand still while `on_step` holds the fit up.
+        on_step: called between steps with the fit as it stands, to look at and not to change.
 
     Raises:
         SurfaceError: if the loss is not a number in step after step.
     """
+    now = now or time.monotonic
     trainer = Trainer(scene, config, backend, resume)
-    clock = _Clock(trainer.result.seconds_fitted, seconds, seconds_left)
-    window = last_window = _Window()
+    clock = _Clock(trainer.result.seconds_fitted, seconds, seconds_left, now)
+    window = last_window = _Window(now)
     checkpoint_at, held_out_at = 0.0, clock.progress() + _HELD_OUT_SHARE
     while not clock.over() and not should_stop():
         progress = clock.progress()
         window.add(*trainer.step(progress))
         trainer.result.seconds_fitted = clock.fitted()
+        on_step(trainer.result)
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
             trainer.alignment.review(progress)
             trainer.measure_held_out(_HELD_OUT_PIXELS)
         if window.seconds() > _STATUS_SECONDS:
             on_status(window.status(trainer.result, clock))
-            window, last_window = _Window(), window
+            window, last_window = _Window(now), window
         if on_checkpoint and clock.elapsed() > checkpoint_at + _CHECKPOINT_SECONDS:
             checkpoint_at = clock.elapsed()
             on_checkpoint(trainer.snapshot())
@@ -330,21 +338,21 @@ class _Clock:
     before: float
     """Seconds fitted by earlier runs."""
     seconds: float
-    seconds_left: Callable[[], float] | None = None
+    seconds_left: Callable[[], float]
+    now: Callable[[], float]
 
     def __post_init__(self) -> None:
-        self._start = time.monotonic()
+        self._start = self.now()
         self._progress = 0.0
 
     def elapsed(self) -> float:
-        return time.monotonic() - self._start
+        return self.now() - self._start
 
     def fitted(self) -> float:
         return self.before + self.elapsed()
 
     def left(self) -> float:
-        left = self.seconds - self.elapsed()
-        return max(0.0, left if self.seconds_left is None else min(left, self.seconds_left()))
+        return max(0.0, min(self.seconds - self.elapsed(), self.seconds_left()))
 
     def progress(self) -> float:
         """Share of the whole time that is spent; it never falls, even if the end moves away."""
@@ -358,8 +366,8 @@ class _Clock:
 class _Window:
     """What happened since the last status."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now, self._start = now, now()
         self.n_steps = self._n_measured = 0
         self._measured: Tensor | None = None
         """Hits, steps with a number for a loss, their losses and squared errors: sums, where they were computed."""
@@ -380,7 +388,7 @@ class _Window:
         self._measured = measured if self._measured is None else self._measured + measured
 
     def seconds(self) -> float:
-        return time.monotonic() - self._start
+        return self._now() - self._start
 
     def status(self, result: Reconstruction, clock: _Clock) -> FitStatus:
         n_rays = max(self._n_rays, 1)

@@ -34,8 +34,9 @@ from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.page import NAME, write_report
 from quicksurf.resume import keep_points, read_capture
 from quicksurf.runs import Run
-from quicksurf.status import Silent, Stream, reporting
+from quicksurf.status import Several, Silent, Stream, reporting
 from quicksurf.surfaces import check_surface, mesh_options
+from quicksurf.watcher import Watcher
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
@@ -65,6 +66,7 @@ class _Session:
     backend: Backend
     budget: Budget
     reporter: Silent
+    watcher: Watcher
     stop: StopRequest
     last: FitStatus | None = None
     unsaved: OutputError | None = None
@@ -88,6 +90,7 @@ def run_fit(
     stop: StopRequest | None = None,
     quiet: bool = True,
     stream: Stream | None = None,
+    watcher: Watcher | None = None,
     fit: Fit = fit_scene,
 ) -> FitResult:
     """Do what `request` asks; return within its minutes.
@@ -97,13 +100,14 @@ def run_fit(
         stop: consulted during the fit; once set, the mesh is made of what there is.
         quiet: print nothing.
         stream: where progress goes; standard output if None.
+        watcher: sees the fit and may steer it.
         fit: the training loop.
 
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
-    stop = stop or StopRequest()
+    stop, watcher = stop or StopRequest(), watcher or Watcher()
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
     request.extras.check()
@@ -114,9 +118,13 @@ def run_fit(
             backend = backends.load(request.device)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed)
-            with reporting(run.source.name, budget, quiet=quiet, stream=stream) as reporter:
+            watcher.begin(budget, stop)
+            with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
+                reporter = Several(terminal, watcher)
                 reporter.note(f"{backend.name}: {backend.reason}")
-                session = _Session(request, run, resumed, config, backend, budget, reporter, stop)
+                if watcher.greeting is not None:
+                    reporter.note(watcher.greeting)
+                session = _Session(request, run, resumed, config, backend, budget, reporter, watcher, stop)
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -149,6 +157,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe())
+    session.watcher.meshed(mesh, files)
     summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     if session.unsaved is not None:
@@ -210,6 +219,9 @@ def _read(session: _Session) -> Scene:
     scene = read_capture(run, options)
     for warning in scene.report.warnings:
         session.warn(warning)
+    if session.resumed is None:
+        scene = replace(scene, roi=session.watcher.choose_roi(scene))
+    session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
     run.keep_scene(scene, masks, session.budget.seconds / 60)
@@ -223,13 +235,15 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
     run.begin_fit()
+    budget.begin_fit()
     reconstruction = fit(
         scene,
         session.config,
         session.backend,
-        seconds=budget.fit_seconds(),
         seconds_left=budget.fit_seconds_left,
+        now=budget.now,
         resume=session.resumed,
+        on_step=session.watcher.step,
         on_status=lambda status: _note_status(session, status),
         should_stop=session.stop,
         on_checkpoint=lambda newest: _save(session, newest),
@@ -254,7 +268,8 @@ def _save(session: _Session, reconstruction: Reconstruction) -> None:
         session.run.save_checkpoint(reconstruction)
         cameras = reconstruction.cameras, reconstruction.names, reconstruction.held_out
         write_cameras(session.run.path / "cameras.json", *cameras)  # they may have been refined
-        session.run.update(minutes_spent=session.budget.elapsed() / 60)
+        budget = session.budget
+        session.run.update(minutes=budget.seconds / 60, minutes_spent=budget.elapsed() / 60)
         session.unsaved = None
     except OutputError as error:
         session.unsaved = error
@@ -320,6 +335,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "lost": scene.report.lost,
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
+        "seconds_held": round(session.budget.seconds_held, 3),
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
         "cameras": "refined" if reconstruction.cameras_refined else "as given",

@@ -50,6 +50,33 @@ class Silent:
         """Nothing more will come."""
 
 
+class Several(Silent):
+    """Tells each of `reporters`; they are closed by those who made them."""
+
+    def __init__(self, *reporters: Silent) -> None:
+        self._reporters = reporters
+
+    def stage(self, name: str) -> None:
+        """Tell all."""
+        for reporter in self._reporters:
+            reporter.stage(name)
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for reporter in self._reporters:
+            reporter.note(text)
+
+    def warn(self, text: str) -> None:
+        """Tell all."""
+        for reporter in self._reporters:
+            reporter.warn(text)
+
+    def fit(self, status: "FitStatus") -> None:
+        """Tell all."""
+        for reporter in self._reporters:
+            reporter.fit(status)
+
+
 class Lines(Silent):
     """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere.
 

@@ -204,7 +204,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
     folder = make(tmp_path / "c", "a")
-    with pytest.raises(BackendError, match="no Ray cluster answers at 127.0.0.1:1"):
+    with pytest.raises(BackendError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         list(run_batch(BatchRequest(folder, 1.0, tmp_path / "out", ray="127.0.0.1:1"), never))
 
 
@@ -221,7 +221,7 @@ def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
     workers = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
     out = tmp_path / "out"
-    options = ("--preset", preset, "--backend", "cpu")
+    options = ("--preset", preset, "--device", "cpu")
     request = BatchRequest(tmp_path / "captures", 0.5, out, ray=cluster.address, options=options)
     killed: list[str] = []
     killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out, killed))

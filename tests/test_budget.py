@@ -40,7 +40,8 @@ def test_fit_gets_what_is_left_but_the_reserve() -> None:
     hands = Hands()
     budget = Budget(600, clock=hands)
     hands.now += 100
-    assert budget.fit_seconds() == pytest.approx(500 - 36)
+    budget.begin_fit()
+    assert budget.fit_seconds_left() == pytest.approx(500 - 36)
     assert Budget(60, clock=hands).reserve() == MIN_RESERVE
 
 
@@ -68,6 +69,41 @@ def test_a_slow_field_widens_the_reserve_and_ends_the_fit_sooner() -> None:
     assert budget.fit_seconds_left() <= 0
 
 
+def test_time_in_which_a_person_holds_the_command_does_not_count() -> None:
+    hands = Hands()
+    budget = Budget(100, clock=hands)
+    hands.now += 10
+    with budget.held():
+        hands.now += 500
+        assert budget.elapsed() == pytest.approx(10)
+    hands.now += 5
+    assert budget.elapsed() == pytest.approx(15)
+    assert budget.left() == pytest.approx(85)
+    assert budget.seconds_held == pytest.approx(500)
+
+
+def test_added_minutes_move_the_end_of_the_fit_and_a_smaller_reserve_does_not() -> None:
+    hands = Hands()
+    budget = Budget(600, clock=hands)
+    hands.now += 100
+    budget.begin_fit()
+    budget.expect_mesh(1.0, 1e9)
+    assert budget.reserve() == MIN_RESERVE
+    assert budget.fit_seconds_left() == pytest.approx(500 - 36)
+    budget.extend(300)
+    assert budget.fit_seconds_left() == pytest.approx(800 - 36)
+    assert budget.left() == pytest.approx(800)
+
+
+def test_stopping_gently_is_heard_where_it_gives_something() -> None:
+    stop = StopRequest()
+    stop.stop_gently()
+    assert not stop()
+    stop.worthwhile = True
+    stop.stop_gently()
+    assert stop()
+
+
 def test_reserve_stays_within_its_bounds() -> None:
     budget = Budget(1000, clock=Hands())
     assert budget.reserve() == pytest.approx(60)
@@ -85,7 +121,7 @@ def test_senseless_budgets_are_refused(seconds: float) -> None:
         Budget(seconds)
 
 
-@pytest.mark.parametrize("stage", ["poses_seconds", "fit_seconds"])
+@pytest.mark.parametrize("stage", ["poses_seconds", "begin_fit"])
 def test_no_time_left_is_an_error_that_says_how_much_is_needed(stage: str) -> None:
     hands = Hands()
     budget = Budget(30, clock=hands)

@@ -37,7 +37,7 @@ def test_help_imports_no_torch_and_names_every_command() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split("seconds")[-1]) < HELP_SECONDS
-    for command in ("fit", "mesh", "render", "eval", "demo", "doctor"):
+    for command in ("fit", "mesh", "render", "eval", "view", "demo", "doctor"):
         assert f"• {command}" in done.stdout
 
 

@@ -11,6 +11,7 @@ from tiny_capture import write_capture
 from tolerances import relative
 
 from quicksurf import backends
+from quicksurf.budget import Budget
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
@@ -124,6 +125,34 @@ def test_schedules_end_when_the_end_moves_nearer(capture):
         on_status=statuses.append,
     )
     assert statuses[-1].progress > 0.9 and statuses[-1].seconds < 10
+
+
+def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
+    """A step takes 0.1 s by a clock set by hand; once somebody pauses, and once doubles the time."""
+    hands, statuses = [0.0], []
+    budget = Budget(3.0, clock=lambda: hands[0])
+
+    def on_step(result):
+        hands[0] += 0.1
+        if result.step == 5:
+            with budget.held():
+                hands[0] += 1000.0
+        if result.step == 20:
+            budget.extend(3.0)
+
+    fitted = fit_scene(
+        scene_of(capture, True),
+        CONFIG,
+        backends.load("cpu"),
+        seconds_left=budget.left,
+        now=budget.now,
+        on_step=on_step,
+        on_status=statuses.append,
+    )
+    progress = [status.progress for status in statuses]
+    assert progress == sorted(progress) and progress[-1] > 0.9
+    assert abs(fitted.step - 60) <= 1
+    assert 5.8 < fitted.seconds_fitted < 6.2
 
 
 def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):

@@ -15,11 +15,13 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"commands"},
     {"__init__", "api", "evaluation", "doctor", "batch"},
+    {"view"},
     {"pipeline", "views"},
     {"fit_request", "report"},
     {"surfaces", "resume"},
     {"export_frame"},
     {"products"},
+    {"watcher"},
     {"runs", "status"},
     {"fitting", "alignment", "reconstruction"},
     {"demo_scene"},
@@ -46,6 +48,7 @@ THIRD_PARTY_LIMITS = {
     "tinycudann": {"backends"},
     "triton": {"backends"},
     "pycolmap": {"data"},
+    "viser": {"view", "doctor"},
 }
 
 

@@ -47,8 +47,8 @@ SUMMARY_KEYS = {
 def cut_to(limit: float) -> Callable[..., Reconstruction]:
     """The real fit, cut to `limit` seconds."""
 
-    def fit(*args: Any, seconds: float, **rest: Any) -> Reconstruction:
-        assert seconds > 0
+    def fit(*args: Any, seconds_left: Callable[[], float], **rest: Any) -> Reconstruction:
+        assert seconds_left() > 0
         return fit_scene(*args, seconds=limit, **rest)
 
     return fit
@@ -147,7 +147,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
     stop = StopRequest()
     (run.path / "mesh.ply").unlink()
 
-    def stopped(*args: Any, should_stop: Callable[[], bool], seconds: float, **rest: Any) -> Reconstruction:
+    def stopped(*args: Any, should_stop: Callable[[], bool], **rest: Any) -> Reconstruction:
         stop.on_signal(signal.SIGINT, None)
         return fit_scene(*args, seconds=60.0, should_stop=should_stop, **rest)
 
@@ -157,7 +157,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
 
 
 def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_path: Path) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
         on_checkpoint(fit_scene(*args, seconds=0.0, **rest))
         raise KeyboardInterrupt
 
@@ -167,7 +167,7 @@ def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_pat
 
 
 def test_added_minutes_that_are_cut_short_leave_an_unfinished_run_with_its_own_plan(run: Run) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
         on_checkpoint(rest["resume"])
         raise KeyboardInterrupt
 
@@ -328,7 +328,7 @@ def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
 def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
     seen: list[Scene] = []
 
-    def fit(scene: Scene, *args: Any, seconds: float, **rest: Any) -> Reconstruction:
+    def fit(scene: Scene, *args: Any, **rest: Any) -> Reconstruction:
         seen.append(scene)
         return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from quicksurf.budget import Budget
-from quicksurf.status import Lines, Panel, Silent, clock, fit_figures, reporting
+from quicksurf.status import Lines, Panel, Several, Silent, clock, fit_figures, reporting
 
 
 class Status(NamedTuple):
@@ -154,3 +154,14 @@ def test_quiet_prints_nothing() -> None:
         reporter.warn("w")
         reporter.note("n")
     assert stream.getvalue() == ""
+
+
+def test_several_reporters_hear_the_same() -> None:
+    streams = io.StringIO(), io.StringIO()
+    both = Several(*(Lines(Budget(600, clock=Hands()), stream) for stream in streams))
+    both.stage("fit")
+    both.note("a fact")
+    both.warn("a doubt")
+    both.fit(Status())  # type: ignore[arg-type]
+    first, second = (stream.getvalue() for stream in streams)
+    assert first == second and first.count("\n") == 4

@@ -1,0 +1,204 @@
+"""`fit --view`: the watcher that shows a fit on the page and carries out what is clicked there.
+
+What a person's click costs the contract of `--minutes`: time in which somebody holds the command up, choosing the
+region or pausing, does not count; minutes that are added do. Without a page the command is as long as without
+`--view`: it waits for one for a few seconds of its own minutes before the fit, and nobody's region is waited for.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from quicksurf.budget import Budget, StopRequest
+from quicksurf.data.roi import check_roi
+from quicksurf.data.scene import Roi, Scene
+from quicksurf.errors import RoiError, SurfaceError
+from quicksurf.fitting import FitStatus
+from quicksurf.mesh.types import Mesh
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.status import clock
+from quicksurf.view.nodes import Nodes
+from quicksurf.view.pacing import PAUSED, Pacer, WorkClock
+from quicksurf.view.panel import EXTENSION_MINUTES, SidePanel, Wish
+from quicksurf.view.preview import preview_mesh
+from quicksurf.view.region import RegionChooser
+from quicksurf.view.server import Address, serving, url_of
+from quicksurf.watcher import Watcher
+
+if TYPE_CHECKING:
+    import viser
+
+PAGE_SECONDS, PAGE_SHARE = 20.0, 0.05  # the longest wait for a page, also as a share of the minutes
+ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
+LAST_LOOK_SECONDS = 1.0  # for the finished mesh to reach the page before its server ends
+POLL_SECONDS = 0.05
+TITLES = {"read": "Reading the capture", "fit": "Fitting", "mesh": "Making the mesh"}
+
+
+@contextmanager
+def live_view(address: Address) -> Iterator["LiveView"]:
+    """A page for one fit, until the end of the block.
+
+    Raises:
+        ViewError: if it cannot be opened.
+    """
+    with serving(address, "quicksurf") as server:
+        yield LiveView(server)
+
+
+class LiveView(Watcher):
+    """One page. Its methods run in the fit's thread; clicks reach them through a queue."""
+
+    def __init__(self, server: "viser.ViserServer") -> None:
+        self._server = server
+        self._wishes: SimpleQueue[Wish] = SimpleQueue()
+        self._panel = SidePanel(server, self._wishes.put)
+        self._pacer, self._work = Pacer(), WorkClock()
+        self._stage, self._paused = "read", False
+        self.greeting = f"live view at {url_of(server)}"
+
+    def begin(self, budget: Budget, stop: StopRequest) -> None:
+        """Take the clock and the wish to stop in hand."""
+        self._budget, self._stop = budget, stop
+
+    def stage(self, name: str) -> None:
+        """Say what goes on; buttons mean something during the fit alone."""
+        self._stage = name
+        self._panel.allow_steering(name == "fit")
+        self._tell()
+
+    def note(self, text: str) -> None:
+        """Add it at the foot of the panel."""
+        self._panel.note(text)
+
+    def warn(self, text: str) -> None:
+        """Add it at the foot of the panel."""
+        self._panel.note(f"Warning: {text}")
+
+    def fit(self, status: FitStatus) -> None:
+        """Show the figures."""
+        with self._server.atomic():
+            self._panel.figures(status)
+            self._tell()
+
+    def choose_roi(self, scene: Scene) -> Roi:
+        """Let the ball be dragged if somebody has the page open; the command's clock stands still meanwhile."""
+        self._nodes = self._panel.nodes = Nodes(self._server, scene)
+        if not self._somebody_comes():
+            return scene.roi
+        with self._budget.held():
+            return self._dragged(scene)
+
+    def captured(self, scene: Scene) -> None:
+        """Show what the fit begins on."""
+        if self._panel.nodes is None:
+            self._nodes = self._panel.nodes = Nodes(self._server, scene)
+        self._nodes.show_ball(scene.roi)
+        self._work = WorkClock()
+
+    def step(self, reconstruction: Reconstruction) -> None:
+        """Carry out what was clicked; make the next mesh if it is due and somebody looks."""
+        self._obey()
+        if self._paused:
+            self._pause(reconstruction)
+        now = self._work()
+        if self._pacer.due(now) and self._server.get_clients():
+            self._grow(reconstruction, self._pacer.resolution)
+            done = self._work()
+            self._pacer.made(done, done - now, self._budget.seconds)
+
+    def meshed(self, mesh: Mesh, files: list[Path]) -> None:
+        """Show the mesh that the user gets, and where it lies."""
+        self._panel.headline("Done", 1.0)
+        self._panel.finish_curve()
+        for path in files:
+            self._panel.note(f"written: {path}")
+        self._panel.note(f"The page ends here; quicksurf view {files[0].parent} opens it again.")
+        self._nodes.show_mesh(mesh)
+        self._server.flush()
+        if self._server.get_clients():
+            time.sleep(LAST_LOOK_SECONDS)
+
+    def _tell(self) -> None:
+        left = self._budget.left()
+        if self._stage == "mesh":
+            self._panel.headline(TITLES["mesh"])  # takes as long as it takes: the fit may have been stopped
+            return
+        title = "Paused" if self._paused else TITLES[self._stage]
+        self._panel.headline(f"{title}: {clock(left)} left", 1 - left / self._budget.seconds)
+
+    def _obey(self) -> None:
+        for wish in self._clicked():
+            if wish == "pause":
+                self._paused = not self._paused
+                self._panel.show_paused(self._paused)
+            elif wish == "extend":
+                self._budget.extend(60 * EXTENSION_MINUTES)
+                self._panel.note(f"{EXTENSION_MINUTES} minutes added")
+            elif wish == "stop":
+                self._paused = False
+                self._stop.stop_gently()
+                self._panel.allow_steering(False)
+            self._tell()
+
+    def _clicked(self) -> Iterator[Wish]:
+        while True:
+            try:
+                yield self._wishes.get_nowait()
+            except Empty:
+                return
+
+    def _pause(self, reconstruction: Reconstruction) -> None:
+        """Stand still until somebody lets the fit go on or stops it; the mesh is made finer meanwhile."""
+        with self._budget.held():
+            self._tell()
+            self._grow(reconstruction, PAUSED)
+            while self._paused and not self._stop():
+                time.sleep(POLL_SECONDS)
+                self._obey()
+        self._paused = False
+        self._panel.show_paused(False)
+        self._tell()
+
+    def _grow(self, reconstruction: Reconstruction, resolution: int) -> None:
+        try:
+            self._nodes.show_mesh(preview_mesh(reconstruction, resolution))
+        except (
+            SurfaceError
+        ) as error:  # too much of the region is occupied: early, or with much of a room in it
+            self._panel.note(str(error))
+
+    def _somebody_comes(self) -> bool:
+        """Wait a little for a page; this does count."""
+        end = self._budget.elapsed() + min(PAGE_SECONDS, PAGE_SHARE * self._budget.seconds)
+        while not self._server.get_clients() and self._budget.elapsed() < end:
+            self._panel.headline(f"The fit begins in {clock(end - self._budget.elapsed())}")
+            time.sleep(POLL_SECONDS)
+        return bool(self._server.get_clients())
+
+    def _dragged(self, scene: Scene) -> Roi:
+        """The ball when Start is clicked, or when nobody has pulled at it for a while."""
+        chooser = RegionChooser(self._server, self._nodes, lambda: self._wishes.put("start"))
+        try:
+            while time.monotonic() < chooser.touched + ROI_SECONDS:
+                left = chooser.touched + ROI_SECONDS - time.monotonic()
+                self._panel.headline(f"Drag the ball around the object; the fit begins in {clock(left)}")
+                time.sleep(POLL_SECONDS)
+                if "start" in self._clicked() and self._usable(chooser.roi(), scene):
+                    break
+            roi = chooser.roi()
+            return roi if chooser.moved and self._usable(roi, scene) else scene.roi
+        finally:
+            chooser.close()
+
+    def _usable(self, roi: Roi, scene: Scene) -> bool:
+        try:
+            for warning in check_roi(roi, scene.cameras):
+                self.warn(warning)
+        except RoiError as error:
+            self.warn(str(error))
+            return False
+        return True

@@ -1,0 +1,100 @@
+"""`view RUN`: the page for a run folder, finished or cut short: its cameras, photos, points, curve and mesh."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quicksurf import backends
+from quicksurf.data.load import ReadOptions
+from quicksurf.data.scene import Scene
+from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.mesh.export import FORMATS, read_mesh
+from quicksurf.mesh.types import Mesh
+from quicksurf.resume import read_capture
+from quicksurf.runs import Run, open_run
+from quicksurf.view.nodes import Nodes
+from quicksurf.view.panel import SidePanel
+from quicksurf.view.preview import preview_mesh
+from quicksurf.view.server import Address, serving, url_of
+
+if TYPE_CHECKING:
+    import viser
+
+PHOTO_PIXELS = 320 * 240  # what is shown is smaller still
+RESOLUTION = 224  # of a mesh made of the checkpoint, where the run has no mesh yet
+MAX_CURVE_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
+POLL_SECONDS = 0.2
+
+
+def view_run(
+    folder: Path,
+    address: Address,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+    backend: str = "auto",
+) -> None:
+    """Show a run until `stop`.
+
+    Args:
+        say: takes the page's address, and what cannot be shown.
+
+    Raises:
+        OutputError: if `folder` is not a run, or has neither a mesh nor a checkpoint.
+        QuicksurfError: if its capture cannot be read any more.
+        ViewError: if the page cannot be opened.
+    """
+    run = open_run(folder)
+    with serving(address, f"quicksurf: {run.source.name}") as server:
+        say(f"{url_of(server)} shows {run.path} until Ctrl-C")
+        _show(server, run, backend, say)
+        while not stop():
+            time.sleep(POLL_SECONDS)
+
+
+def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[str], None]) -> None:
+    panel = SidePanel(server, lambda wish: None)
+    panel.hide_steering()
+    panel.headline("Reading the run")
+    for seconds, psnr, held_out in _course(run):
+        panel.add_to_curve(seconds, psnr, held_out)
+    panel.finish_curve()
+    scene = _scene(run, say)
+    panel.nodes = Nodes(server, scene)
+    mesh = _mesh(run, backend)
+    panel.nodes.show_mesh(mesh)
+    panel.headline(f"{run.path.name}: {len(mesh.faces):,} faces, {len(scene.names)} photos")
+
+
+def _scene(run: Run, say: Callable[[str], None]) -> Scene:
+    options = ReadOptions(
+        max_pixels=PHOTO_PIXELS, use_masks=False, roi=run.roi, work_folder=run.path / "poses", say=say
+    )
+    return read_capture(run, options)
+
+
+def _mesh(run: Run, backend: str) -> Mesh:
+    """The run's mesh file, else the surface of its checkpoint."""
+    for suffix in FORMATS:
+        with suppress(QuicksurfError):
+            return read_mesh(run.path / f"mesh.{suffix}")
+    return preview_mesh(run.load_checkpoint(backends.load(backend)), RESOLUTION)
+
+
+def _course(run: Run) -> Iterator[tuple[float, float, float | None]]:
+    """Seconds, PSNR and held-out PSNR of every line of metrics.jsonl; sittings follow one another in time."""
+    path = run.path / "metrics.jsonl"
+    if not path.exists():
+        return
+    if path.stat().st_size > MAX_CURVE_BYTES:
+        raise OutputError(f"{path} is implausibly large: more than {MAX_CURVE_BYTES >> 20} MiB; delete it")
+    before, last = 0.0, 0.0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, KeyError, TypeError):  # a torn line
+            row = json.loads(line)
+            seconds, psnr, held_out = float(row["seconds"]), float(row["psnr"]), row["psnr_held_out"]
+            before += last if seconds < last else 0.0
+            last = seconds
+            yield before + seconds, psnr, None if held_out is None else float(held_out)

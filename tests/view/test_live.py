@@ -1,0 +1,223 @@
+"""A fit with its page open: what is shown, what clicks do, and what they do to the clock."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from page_client import PATIENCE, PageClient, page_client
+from tiny_capture import AXES, CENTER, write_capture
+
+from quicksurf import backends
+from quicksurf.budget import Budget, StopRequest
+from quicksurf.cli import main
+from quicksurf.config import load_config
+from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.fit_request import FitRequest
+from quicksurf.fitting import Trainer
+from quicksurf.pipeline import FitResult, run_fit
+from quicksurf.view.live import PAGE_SHARE, ROI_SECONDS, LiveView, live_view
+from quicksurf.view.preview import preview_mesh
+from quicksurf.view.replay import view_run
+from quicksurf.view.server import Address
+
+TINY = str(Path(__file__).parents[1] / "tiny.toml")
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_capture(tmp_path_factory.mktemp("capture"))
+
+
+class Person:
+    """Does something with the page in a thread of its own, while the fit has the main one."""
+
+    def __init__(self, url: str, acts: Callable[[PageClient], None]) -> None:
+        self._url, self._acts = url, acts
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with page_client(self._url) as page:
+                self._acts(page)
+        except BaseException as error:
+            self._error = error
+
+    def leave(self) -> None:
+        """Wait for the thread; fail as it did."""
+        self._thread.join(PATIENCE)
+        if self._error is not None:
+            raise self._error
+
+
+def url_of(view: LiveView) -> str:
+    assert view.greeting is not None
+    return view.greeting.split()[-1]
+
+
+def watched_fit(
+    capture: Path, output: Path, acts: Callable[[PageClient], None], minutes: float = 30.0
+) -> FitResult:
+    """A fit that `acts` ends: its minutes are more than anybody waits for."""
+    with live_view(Address()) as view:
+        person = Person(url_of(view), acts)
+        try:
+            result = run_fit(FitRequest(capture, minutes, output, preset=TINY), watcher=view)
+        finally:
+            person.leave()
+    return result
+
+
+def test_a_fit_from_start_to_stop(capture: Path, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def acts(page: PageClient) -> None:
+        page.click("Start the fit")
+        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
+        page.wait(lambda: "held out" in page.texts(), "figures")
+        for suffix in ("obj", "ply"):
+            page.set("Format", suffix)
+            page.click("Export the mesh shown")
+            page.wait(lambda suffix=suffix: f"mesh.{suffix}" in page.files, "the exported file")
+        page.set("Surface", "normals")
+        page.click("Stop and keep")
+        page.wait(lambda: "Done" in page.texts(), "the end")
+        seen["page"] = page
+
+    result = watched_fit(capture, tmp_path / "run", acts)
+    page = seen["page"]
+    assert result.summary["stopped_early"] and (tmp_path / "run" / "mesh.ply").exists()
+    assert sum(name.startswith("/photos/") for name in page.nodes) == 12
+    grown = trimesh.load(
+        trimesh.util.wrap_as_stream(page.nodes["/mesh"][0]["props"]["glb_data"]), file_type="glb"
+    )
+    assert len(grown.to_geometry().faces) > 100
+    exported = trimesh.load(trimesh.util.wrap_as_stream(page.files["mesh.ply"]), file_type="ply")
+    middle = exported.bounds.mean(0)
+    assert np.linalg.norm(middle - CENTER.numpy()) < 0.5 * float(
+        AXES.max()
+    )  # in the world, not in the page's frame
+    assert page.files["mesh.obj"].startswith(b"#") or b"\nv " in page.files["mesh.obj"]
+
+
+def test_the_dragged_ball_is_where_the_fit_happens(capture: Path, tmp_path: Path) -> None:
+    def acts(page: PageClient) -> None:
+        page.wait(lambda: page.labelled("Radius"), "the slider")
+        page.drag("/region", (0.1, -0.2, 0.0))
+        page.set("Radius", 0.8)
+        page.wait(lambda: len(page.nodes["/region/ball"]) == 2, "the smaller ball")
+        page.click("Start the fit")
+        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
+        page.click("Stop and keep")
+
+    found = read_scene(capture, ReadOptions(max_pixels=48 * 48)).roi
+    result = watched_fit(capture, tmp_path / "run", acts)
+    dragged = result.reconstruction.roi
+    assert dragged.radius == pytest.approx(0.8 * found.radius, rel=1e-6)
+    shift = np.array(dragged.center) - np.array(found.center)
+    assert shift == pytest.approx(found.radius * np.array([0.1, -0.2, 0.0]), abs=1e-5 * found.radius)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["roi"] == [*dragged.center, dragged.radius]
+
+
+def test_pauses_do_not_count_and_minutes_can_be_added(capture: Path, tmp_path: Path) -> None:
+    held = 3.0
+
+    def acts(page: PageClient) -> None:
+        page.click("Start the fit")
+        page.wait(lambda: "/mesh" in page.nodes, "a mesh")
+        n_meshes = len(page.nodes["/mesh"])
+        page.click("Pause")
+        page.wait(lambda: len(page.nodes["/mesh"]) > n_meshes, "the finer mesh")
+        page.wait(lambda: page.labelled("Go on"), "the pause")
+        time.sleep(held)
+        assert "Paused" in page.texts()
+        page.click("Go on")
+        page.click("Add 5 minutes")
+        page.wait(lambda: "5 minutes added" in page.texts(), "the minutes")
+        page.click("Stop and keep")
+
+    result = watched_fit(capture, tmp_path / "run", acts)
+    assert result.summary["seconds_held"] >= held
+    assert result.summary["minutes"] == pytest.approx(35.0)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    progress = [json.loads(line)["progress"] for line in lines]
+    assert progress == sorted(progress)
+
+
+def test_without_a_page_nobody_is_waited_for(capture: Path) -> None:
+    """The few seconds in which somebody might come are the command's own."""
+    scene = read_scene(capture, ReadOptions(max_pixels=48 * 48))
+    with live_view(Address()) as view:
+        budget = Budget(20.0)
+        view.begin(budget, StopRequest())
+        assert view.choose_roi(scene) == scene.roi
+    assert budget.seconds_held == 0
+    assert PAGE_SHARE * budget.seconds <= budget.elapsed() < ROI_SECONDS
+
+
+def test_the_page_leaves_the_fit_as_it_is(capture: Path) -> None:
+    """A mesh between two steps changes neither the field, nor the grid, nor what is drawn next."""
+    config = load_config(TINY, {})
+    scene = read_scene(capture, ReadOptions(max_pixels=48 * 48))
+    states = []
+    for looked_at in (False, True):
+        trainer = Trainer(scene, config, backends.load("cpu"), None)
+        for step in range(12):
+            trainer.step(step / 200)
+            if looked_at:
+                preview_mesh(trainer.result, 48)
+        states.append(torch.cat([p.detach().flatten() for p in trainer.result.field.parameters()]))
+    assert torch.equal(*states)
+
+
+@pytest.fixture
+def finished(capture: Path, tmp_path: Path) -> Iterator[Path]:
+    def acts(page: PageClient) -> None:
+        page.click("Start the fit")
+        page.wait(lambda: len(page.nodes.get("/mesh", [])) >= 1, "a mesh")
+        page.click("Stop and keep")
+
+    yield watched_fit(capture, tmp_path / "run", acts).run.path
+
+
+def test_view_shows_a_run_until_it_is_told_to_stop(finished: Path) -> None:
+    said: list[str] = []
+    done = threading.Event()
+    viewer = threading.Thread(target=view_run, args=(finished, Address(), done.is_set, said.append))
+    viewer.start()
+    try:
+        while not said:
+            time.sleep(0.05)
+        with page_client(said[0].split()[0]) as page:
+            page.wait(lambda: "/mesh" in page.nodes, "the mesh")
+            page.click("Export the mesh shown")
+            page.wait(lambda: "mesh.ply" in page.files, "the exported file")
+            assert not page.labelled("Pause")
+    finally:
+        done.set()
+        viewer.join(30)
+    assert not viewer.is_alive()
+    exported = trimesh.load(trimesh.util.wrap_as_stream(page.files["mesh.ply"]), file_type="ply")
+    assert len(exported.faces) == len(trimesh.load(finished / "mesh.ply", process=False).faces)
+
+
+def test_view_of_something_else_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", str(tmp_path)]) == 8
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_line_and_leaves_no_run(capture: Path, tmp_path: Path, capsys: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code = main(["fit", str(capture), "--view-at", port, "--output", str(tmp_path / "run")])
+    assert code == 12 and not (tmp_path / "run").exists()
+    assert capsys.readouterr().err.count("\n") == 1
