@@ -88,7 +88,10 @@ class TrainConfig:
     max_pixels: Annotated[int, Between(1024, 1 << 28)] = 400_000
     """Pixels that a photo is kept at; larger ones are resampled."""
     learning_rate_tables: Annotated[float, Between(1e-6, 1.0)] = 1e-2
+    learning_rate_geometry: Annotated[float, Between(1e-6, 1.0)] = 2e-3
+    """Of the surface's network: faster, sharp surfaces swell, because what grew opaque has no gradient to shrink."""
     learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 1e-2
+    """Of the colours' and the surroundings' networks."""
     learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 2e-4
     first_levels: Annotated[int, Between(1, 32)] = 5
     """Hash levels active at the start; all are at half time."""

@@ -308,7 +308,7 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reco
 
 def _groups(result: Reconstruction, config: Config) -> list[Group]:
     rates = config.train.learning_rate_networks, config.train.learning_rate_tables
-    groups = network_groups("geometry", result.field.geometry, *rates)
+    groups = network_groups("geometry", result.field.geometry, config.train.learning_rate_geometry, rates[1])
     groups += network_groups("color", result.field.color, *rates)
     if isinstance(result.renderer.background, BackgroundField):
         groups += network_groups("background", result.renderer.background.network, *rates)
