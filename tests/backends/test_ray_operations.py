@@ -7,7 +7,7 @@ from tolerances import SCAN32, relative
 from quicksurf import _native, backends
 from quicksurf.backends import torch_rays, torch_unisurf
 from quicksurf.backends.modules import LogitNetwork
-from quicksurf.rays import Interval, Rays, Steps, pack_counts
+from quicksurf.rays import Interval, Rays, Steps, Surface, pack_counts
 
 BOX = torch.tensor([[-1.0, -1, -1, 1, 1, 1], [-2, -2, -2, 2, 2, 2]])
 
@@ -116,7 +116,12 @@ def test_samples_are_sorted_inside_steps_and_inside_the_interval():
     hits = torch.tensor([True, False])
     jitter = torch.rand(2, 24, generator=torch.Generator().manual_seed(0))
     samples = torch_unisurf.interval_samples(
-        steps, hits, surface, torch.tensor([0.6, 0.6]), Interval(0.6, 0.0, 16, 8), jitter
+        steps,
+        Surface(hits, surface, 0),
+        torch.full((2,), 0.6),
+        torch.ones(2),
+        Interval(0.6, 0.0, 16, 8),
+        jitter,
     )
     assert samples.packed_info[:, 1].tolist() == [24, 24]
     for ray in range(2):

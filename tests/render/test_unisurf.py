@@ -65,7 +65,7 @@ def test_light_ends_at_the_surface_on_the_mean_and_none_leaks_through_a_plateau(
     mean = float((weights * z).sum() / weights.sum())
     assert mean == pytest.approx(SHIFT - 0.5, abs=0.05)  # absorption alone moves it out by 0.5
     plateau = torch.full((32,), 1.0 / 100)
-    assert opacity(alphas_of(plateau, packed(32), 100.0, "transmittance", 0.01)) > 0.999
+    assert opacity(alphas_of(plateau, packed(32), 100.0, "transmittance", 0.01)) > 0.998
     assert opacity(alphas_of(plateau, packed(32), 100.0, "transmittance", 0.0)) < 0.7
 
 
@@ -131,4 +131,4 @@ def test_a_logit_that_is_no_number_shows_in_the_weights(backend):
         logits, torch.full_like(logits, 0.01), packed(3, 1), 30.0, "transmittance"
     )
     assert bool(opacities[0].isnan()) and bool(weights[0].isnan())
-    assert 0.9 < float(opacities[1]) < 1
+    assert 0.85 < float(opacities[1]) < 1
