@@ -101,7 +101,7 @@ def test_usage_errors_leave_with_2(arguments: list[str], capsys: pytest.CaptureF
         (
             ["render", "{empty}", "--path", "nowhere.json"],
             errors.ConfigError,
-            "orbit, input or a cameras.json",
+            "orbit, flight, input or a cameras.json",
         ),
     ],
 )
