@@ -36,7 +36,7 @@ def run_on_ray(tasks: Sequence[Task], address: str, should_stop: Callable[[], bo
 
 def _connected(address: str) -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise BackendError(
             "--ray needs Ray, which is not installed: pip install 'quicksurf[cluster]'"
