@@ -84,7 +84,10 @@ def test_run_folder_holds_what_was_promised(fitted: FitResult) -> None:
         "metrics.jsonl",
         "run.json",
     }
-    assert names == expected | {"checkpoint", ".lock"}
+    assert names - {"report.html"} == expected | {
+        "checkpoint",
+        ".lock",
+    }  # the report, if there was time for it
     summary = json.loads((fitted.run.path / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS
     assert set(summary["seconds"]) == {"read", "poses", "fit", "mesh", "total"}

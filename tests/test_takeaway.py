@@ -31,8 +31,10 @@ PAINT = 0.12  # photos of 48 pixels of a surface that was fitted for seconds: it
 def cut_to(limit: float) -> Callable[..., Reconstruction]:
     """The real fit, cut to `limit` processor seconds: a busy machine gives the same surface."""
 
-    def fit(*args: Any, seconds: float, **rest: Any) -> Reconstruction:
-        assert seconds > 0
+    def fit(
+        *args: Any, seconds_left: Callable[[], float], now: Callable[[], float], **rest: Any
+    ) -> Reconstruction:
+        assert seconds_left() > 0 and now() > 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("quicksurf.fitting.time", SimpleNamespace(monotonic=time.process_time))
             return fit_scene(*args, seconds=limit, **rest)
