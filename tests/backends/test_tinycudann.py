@@ -153,7 +153,7 @@ def test_a_field_looks_the_same_on_every_back_end():
     assert float(expected.std()) > 0.02  # there is something to see
 
 
-def test_without_a_gpu_nothing_of_cuda_is_imported():
+def test_without_a_gpu_nothing_of_cuda_is_imported(tmp_path):
     code = (
         "import sys, torch\n"
         "torch.cuda.is_available = lambda: False\n"
@@ -165,5 +165,6 @@ def test_without_a_gpu_nothing_of_cuda_is_imported():
         "ours = ('quicksurf.backends.triton_networks', 'quicksurf.backends.cuda')\n"
         "print([m for m in ('tinycudann', *ours) if m in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
