@@ -5,8 +5,6 @@ soon as they are known, the field is saved about once a minute and before the me
 made of the best field there is.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quicksurf import backends
+from quicksurf.accounts import peak_memory_mb, stage_seconds
 from quicksurf.backends import Backend
 from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, to_toml
@@ -158,7 +157,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe())
     session.watcher.meshed(mesh, files)
-    summary["seconds"] = _stages(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
+    summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     if session.unsaved is not None:
         raise OutputError(
@@ -182,25 +181,6 @@ def _report(
     except OutputError as error:  # the mesh and its summary are there: a full disk costs the page alone
         session.reporter.warn(f"no report: {error}")
         return None
-
-
-def _stages(poses: float, began: float, fitted: float, total: float) -> dict[str, float]:
-    """Seconds of each stage, which add up to the whole: `read` holds start-up and imports, `mesh` the files.
-
-    Args:
-        poses: seconds that structure from motion took, between the start and `began`.
-        began: when the fit began.
-        fitted: when it ended and the mesh was begun.
-        total: when everything was done.
-    """
-    seconds = {
-        "read": began - poses,
-        "poses": poses,
-        "fit": fitted - began,
-        "mesh": total - fitted,
-        "total": total,
-    }
-    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _read(session: _Session) -> Scene:
@@ -341,17 +321,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "cameras": "refined" if reconstruction.cameras_refined else "as given",
         "device": str(session.backend.device),
         "backend": session.backend.name,
-        "peak_memory_mb": round(_peak_memory_mb(), 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
         "warnings": session.warnings,
     }
-
-
-def _peak_memory_mb() -> float:
-    """Largest resident memory of this process or of one that it started (structure from motion) so far.
-
-    They are not added up: this process waits, small, while the other works. Linux counts kilobytes, macOS bytes
-    (getrusage(2)).
-    """
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

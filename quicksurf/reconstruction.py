@@ -222,7 +222,7 @@ class Reconstruction:
             meta["psnr_held_out"],
             float(meta["progress"]),
             _with_prefix(tensors, "optimizer."),
-            bool(meta["cameras_refined"]),
+            bool(meta.get("cameras_refined", False)),
         )
         if not len(cameras) == len(names) == len(result.held_out):
             raise ValueError(

@@ -12,8 +12,8 @@ from tolerances import relative
 from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.fitting import Trainer
 from quicksurf.model.appearance import Appearance, matched_by_halves
+from quicksurf.training import Trainer
 
 MATCHED = 1e-2  # relative L2: the pull to the identity remains
 

@@ -11,8 +11,8 @@ from quicksurf import backends
 from quicksurf.backends import torch_networks
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.fitting import Trainer
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.training import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {"train.n_samples": 1024})
 MAX_WAITS = 14  # of a step without lens distortion

@@ -16,8 +16,9 @@ from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
 from quicksurf.errors import SurfaceError
-from quicksurf.fitting import Trainer, fit_scene
+from quicksurf.fitting import fit_scene
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.training import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 

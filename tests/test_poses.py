@@ -16,9 +16,9 @@ from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank
 from quicksurf.data.scene import Roi
-from quicksurf.fitting import Trainer
 from quicksurf.model.poses import Poses, moved, pixel_flows, without_gauge
 from quicksurf.reconstruction import cameras_in_roi, cameras_in_world
+from quicksurf.training import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 DIFFERENCE64 = 1e-6  # relative L2 of central differences over 1e-4 in float64
@@ -154,7 +154,7 @@ def test_a_trial_tells_wrong_poses_from_right_ones(scene):
         twists = torch.zeros(len(scene.cameras), 6)
         twists[torch.from_numpy(scene.held_out), 3:] = 0.06
         trainer.result.cameras = cameras_in_world(moved(trainer.result.roi_cameras(), twists), scene.roi)
-        wrong = CameraAlignment(trainer.result, trainer._bank, trainer._held_out_bank)
+        wrong = CameraAlignment(trainer.result, trainer._bank, trainer._held_out.bank)
         assert wrong._try().improves()
 
 

@@ -29,6 +29,12 @@ class PixelBatch(NamedTuple):
         masks = None if self.masks is None else self.masks[index]
         return PixelBatch(self.image_indices[index], self.pixels[index], self.colors[index], masks)
 
+    def over(self, behind: Float[Tensor, "n 3"] | None) -> Float[Tensor, "n 3"]:
+        """The photos' colours, with what the masks exclude replaced by `behind`."""
+        if self.masks is None or behind is None:
+            return self.colors
+        return torch.lerp(behind, self.colors, self.masks[:, None])
+
 
 @dataclass(frozen=True)
 class PixelBank:

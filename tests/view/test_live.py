@@ -21,8 +21,8 @@ from quicksurf.cli import main
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.fit_request import FitRequest
-from quicksurf.fitting import Trainer
 from quicksurf.pipeline import FitResult, run_fit
+from quicksurf.training import Trainer
 from quicksurf.view.live import PAGE_SHARE, ROI_SECONDS, LiveView, live_view
 from quicksurf.view.preview import preview_mesh
 from quicksurf.view.replay import view_run

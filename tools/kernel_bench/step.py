@@ -29,8 +29,8 @@ from quicksurf import backends
 from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.config import Config, with_settings
 from quicksurf.data.scene import Scene
-from quicksurf.fitting import Trainer
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.training import Trainer
 
 NAME = "training step"
 PROGRESS = 0.5  # all levels active, no query noise any more, the interval at a twentieth of its start

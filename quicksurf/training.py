@@ -1,0 +1,218 @@
+"""One fit at work: the fields it changes, the pixels it draws, the losses, and a step of the optimiser."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf import losses, schedules
+from quicksurf.alignment import CameraAlignment
+from quicksurf.backends import Backend
+from quicksurf.config import Config
+from quicksurf.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.data.hull import room_for_object
+from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
+from quicksurf.data.scene import Scene
+from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
+from quicksurf.errors import SurfaceError
+from quicksurf.held_out import HeldOutViews
+from quicksurf.model.appearance import Appearance
+from quicksurf.model.background import BackgroundField
+from quicksurf.model.field import gradients_from_taps, taps_around
+from quicksurf.optimizer import Adam, Group, network_groups
+from quicksurf.rays import Rays, Surface
+from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
+from quicksurf.render.renderer import Rendering, RenderSettings
+
+_FINAL_HELD_OUT_PIXELS = 48_000
+_MAX_LOST_STEPS = 50
+_EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
+_MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
+_RAYS = (256, 1 << 15)
+_OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
+_CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
+
+
+class Trainer:
+    """One fit at work: the reconstruction it changes, the pixels it draws and the optimiser."""
+
+    def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
+        masked = all(mask is not None for mask in scene.masks) if resume is None else resume.masked
+        self._train = np.flatnonzero(~scene.held_out).tolist()
+        self.result = resume or _fresh(scene, config, backend, masked)
+        self._config = config
+        self._device = backend.device
+        self._bank = PixelBank.of(scene, self._train, masked, self._device)
+        held_out = np.flatnonzero(scene.held_out).tolist()
+        bank = PixelBank.of(scene, held_out, masked, self._device) if held_out else None
+        self._held_out = HeldOutViews(bank) if bank else None
+        self._outlines = Outlines.of(scene.masks, self._train if masked else [], self._device)
+        self.alignment = CameraAlignment(self.result, self._bank, bank)
+        if masked:
+            self._restrict_to_hull(scene)
+        self._generator = torch.Generator(self._device).manual_seed(config.train.seed + self.result.step)
+        self._optimizer = Adam(_groups(self.result, config), backend)
+        if self.result.optimizer_state:
+            self._optimizer.load(self.result.optimizer_state)
+        self._fill = backend.fill
+        self._n_rays = config.train.n_samples * self._fill // 32
+        self._consistency = ViewConsistency(scene.images, self._train, self._device)
+        self._n_lost_steps = 0
+
+    def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
+        """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
+        result, settings = self.result, self._settings(progress)
+        result.advance(progress)
+        seed = self._config.train.seed
+        with torch.no_grad():
+            result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
+        batch, rays = self._draw()
+        outline, outline_rays = self._draw_outline()
+        all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
+        behind = None if batch.masks is None else self._random(all_rays.origins.shape)
+        rendering = result.renderer.render(all_rays, settings, self._generator, behind, self._probe)
+        colors = result.appearance(rendering.colors[:n], batch.image_indices)
+        targets = batch.over(None if behind is None else behind[:n])
+        loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        weight = self._config.train.silhouette_weight
+        loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
+        weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
+        if weight > 0 and self._consistency.due(result.step):
+            loss = loss + weight * self._compare(batch, rays, rendering)
+        if self._is_number(loss):
+            loss.backward()
+            self._optimizer.step(schedules.learning_rate_factor(progress))
+        self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
+        result.step += 1
+        self._n_rays = _balance(
+            self._n_rays, rendering.n_samples, self._config.train.n_samples * self._fill, self._fill
+        )
+        return rendering, loss.detach(), (colors - targets).detach().square().mean()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Probe every cell of the grid once more, for the mesh, and measure the held-out views well."""
+        result = self.result
+        result.renderer.grid.update(0, result.field.logits, result.settings().sharpness)
+        self.measure_held_out(_FINAL_HELD_OUT_PIXELS)
+
+    def measure_held_out(self, n_pixels: int) -> None:
+        """Note the PSNR on `n_pixels` of the held-out views; maps are learned faster where exposure varies."""
+        if self._held_out is None:
+            return
+        self.result.psnr_held_out, exposure_varies = self._held_out.measure(
+            self.result, self.alignment, n_pixels
+        )
+        rate = self._config.train.learning_rate_appearance
+        self._optimizer.set_learning_rate("appearance", _EXPOSURE_FASTER * rate if exposure_varies else rate)
+
+    def snapshot(self) -> Reconstruction:
+        """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
+        self.result.cameras = self.alignment.world_cameras()
+        self.result.cameras_refined = self.alignment.refined
+        self.result.optimizer_state = self._optimizer.state()
+        return self.result
+
+    def _is_number(self, loss: Tensor) -> bool:
+        """Whether to step; a step without rays, or with a loss that overflowed, is left out and counted."""
+        self._n_lost_steps = 0 if torch.isfinite(loss) else self._n_lost_steps + 1
+        if self._n_lost_steps >= _MAX_LOST_STEPS:
+            raise SurfaceError(
+                f"the loss was not a number in {_MAX_LOST_STEPS} steps: no pixel sees the ROI, or the fit diverged; "
+                "set --roi cx,cy,cz,r around the object, or lower train.learning_rate_tables in a preset"
+            )
+        return self._n_lost_steps == 0
+
+    def _settings(self, progress: float) -> RenderSettings:
+        settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
+        return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
+
+    def _restrict_to_hull(self, scene: Scene) -> None:
+        """Leave empty what the masks of the training views do not allow."""
+        cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
+        grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
+
+    def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
+        """Points along the outlines of the masks and their rays; none without masks."""
+        points = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
+        return points, roi_rays(self.alignment.cameras, points.image_indices, points.pixels)
+
+    def _draw(self) -> tuple[PixelBatch, Rays]:
+        """Random training pixels and their rays; half of those that miss the region of interest are left out."""
+        batch = self._bank.draw(self._n_rays, self._generator)
+        rays = roi_rays(self.alignment.cameras, batch.image_indices, batch.pixels)
+        meets = rays.near < rays.far
+        lenient = self._random(meets.shape) < _MISS_SHARE
+        useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
+        kept = meets | lenient if useful else meets
+        if batch.masks is not None:  # a pixel on an outline has the colour of both sides
+            kept &= (batch.masks - 0.5).abs() >= 0.5 - CERTAIN
+        index = torch.nonzero(kept)[:, 0]
+        return batch.select(index), Rays(*(part[index] for part in rays))
+
+    def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
+        """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each."""
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
+        points = rays.at(index, surface.ts[index])
+        reach = max(0.01, self.result.field.finest_cell())
+        beside = points + reach * (2 * self._random(points.shape) - 1)
+        anywhere = 2 * self._random(points.shape) - 1
+        return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
+
+    def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
+        """UNISURF's normal pairs and a light pull of |∇l| to 1."""
+        train = self._config.train
+        gradients = gradients_from_taps(probed, self._tap_step())
+        at_surface, neighbours, _ = gradients.chunk(3)
+        smoothness = losses.normal_smoothness(at_surface, neighbours)
+        return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+
+    def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
+        """How well patches at the probed surface points match other views, as a loss on the points' depths."""
+        surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
+        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
+        probed = rendering.probed[: 4 * len(index)]
+        gradients = gradients_from_taps(probed.detach(), self._tap_step())
+        normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
+        points = rays.at(index, surface.ts[index])
+        patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
+        matches = self._consistency.compare(self.alignment.cameras, patches)
+        depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
+        return consistency_loss(matches, depths)
+
+    def _random(self, shape: torch.Size) -> Tensor:
+        """Uniform in [0, 1)."""
+        return torch.rand(shape, generator=self._generator, device=self._device)
+
+    def _tap_step(self) -> float:
+        return max(0.5 * self.result.field.finest_cell(), 0.002)
+
+
+def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reconstruction:
+    solid = torch.ones(3) if masked else solid_background(scene.images)
+    return Reconstruction(
+        config,
+        scene.cameras,
+        scene.names,
+        scene.held_out,
+        scene.roi,
+        masked,
+        build_renderer(config, backend, solid),
+        Appearance(len(scene.names)).to(backend.device),
+    )
+
+
+def _groups(result: Reconstruction, config: Config) -> list[Group]:
+    rates = config.train.learning_rate_networks, config.train.learning_rate_tables
+    groups = network_groups("geometry", result.field.geometry, config.train.learning_rate_geometry, rates[1])
+    groups += network_groups("color", result.field.color, *rates)
+    if isinstance(result.renderer.background, BackgroundField):
+        groups += network_groups("background", result.renderer.background.network, *rates)
+    offsets = result.appearance.offsets
+    return [*groups, Group("appearance", offsets, slice(None), config.train.learning_rate_appearance, True)]
+
+
+def _balance(n_rays: int, n_samples: int, wanted: int, fill: int) -> int:
+    """Number of rays for the next step: towards `wanted` samples, by at most a tenth a step."""
+    ratio = min(max(wanted / max(n_samples, 1), 0.9), 1.1)
+    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1] * fill))
