@@ -1,5 +1,7 @@
 """Adam over parameter groups with their own learning rates, run by the back end's fused step."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -46,8 +48,13 @@ class Adam:
         self.first = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
         self.second = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
 
-    def step(self, factor: float) -> None:
-        """Update all parameters that have a gradient with learning rates times `factor`, and drop the gradients."""
+    def step(self, factor: float, special: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Update all parameters that have a gradient and drop the gradients.
+
+        Args:
+            factor: of the learning rates.
+            special: the factors of groups, by name, that go by another one.
+        """
         self.step_count += 1
         for group in self._groups:
             if group.param.grad is None:
@@ -57,7 +64,7 @@ class Adam:
                 group.param.grad.reshape(-1)[group.part],
                 self.first[group.name][group.part],
                 self.second[group.name][group.part],
-                learning_rate=group.learning_rate * factor,
+                learning_rate=group.learning_rate * special.get(group.name, factor),
                 betas=BETAS,
                 epsilon=EPSILON,
                 step=self.step_count,

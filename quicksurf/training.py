@@ -81,7 +81,8 @@ class Trainer:
             loss = loss + weight * self._compare(batch, rays, rendering)
         if self._is_number(loss):
             loss.backward()
-            self._optimizer.step(schedules.learning_rate_factor(progress))
+            surface = schedules.surface_rate_factor(progress, settings.sharpness)
+            self._optimizer.step(schedules.learning_rate_factor(progress), {"geometry": surface})
         self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
         self._n_rays = _balance(

@@ -35,6 +35,14 @@ def test_learning_rate_warms_up_holds_and_decays():
     assert factor(1) == pytest.approx(0.05)
 
 
+def test_a_step_of_the_surface_stays_below_its_width():
+    factor = schedules.surface_rate_factor
+    assert factor(0, 20) == pytest.approx(0.1) and factor(0.3, 20) == 1
+    widths = [factor(0.5, sharpness) * sharpness for sharpness in (60, 200, 1000)]
+    assert widths == pytest.approx([60, 60, 60])
+    assert factor(1, 1000) == pytest.approx(factor(0.8, 1000) / 2)
+
+
 def test_march_step_is_bounded_by_the_cell():
     assert schedules.march_step(1.0, 0.02) == 0.04 and schedules.march_step(0.01, 0.02) == 0.01
     assert schedules.march_step(0.06, 0.02) == pytest.approx(0.015)
