@@ -1,15 +1,13 @@
 """Texture, confidence, scale and axes on a real run of the tiny capture, files loaded back."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 from quicksurf import api
@@ -17,29 +15,13 @@ from quicksurf.budget import EXTRAS_SHARE, Budget
 from quicksurf.errors import ConfigError
 from quicksurf.export_frame import SIDECAR
 from quicksurf.fit_request import FitRequest
-from quicksurf.fitting import fit_scene
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.products import Extras, affordable_texture, texture_seconds
-from quicksurf.reconstruction import Reconstruction
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SIZE = 128
 PAINT = 0.12  # photos of 48 pixels of a surface that was fitted for seconds: it lies a pixel off
-
-
-def cut_to(limit: float) -> Callable[..., Reconstruction]:
-    """The real fit, cut to `limit` processor seconds: a busy machine gives the same surface."""
-
-    def fit(
-        *args: Any, seconds_left: Callable[[], float], now: Callable[[], float], **rest: Any
-    ) -> Reconstruction:
-        assert seconds_left() > 0 and now() > 0
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("quicksurf.fitting.time", SimpleNamespace(monotonic=time.process_time))
-            return fit_scene(*args, seconds=limit, **rest)
-
-    return fit
 
 
 @pytest.fixture(scope="module")
