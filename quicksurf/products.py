@@ -19,7 +19,7 @@ from quicksurf.mesh.build import color_vertices
 from quicksurf.mesh.clean import decimate
 from quicksurf.mesh.confidence import check_trim, confidence_of, confidence_picture, trim
 from quicksurf.mesh.extract import vertex_normals
-from quicksurf.mesh.observe import observe
+from quicksurf.mesh.observe import Observations, observe
 from quicksurf.mesh.photos import Photos
 from quicksurf.mesh.texture import TexturedMesh, bake, check_texture_size
 from quicksurf.mesh.types import Mesh
@@ -136,6 +136,14 @@ class Takeaway(NamedTuple):
         """The mesh in the fit's frame."""
         return _to_fit(self.reconstruction, self.mesh)
 
+    def observed(self) -> Observations:
+        """What the photos say of each vertex.
+
+        Raises:
+            ImageError: if a photo's file is gone or damaged.
+        """
+        return observe(self.local(), photos_of(self.reconstruction, self.scene))
+
     def trimmed(self, extras: Extras) -> "Takeaway":
         """With the confidence of the vertices, if it is wanted, and without what is less certain than wanted.
 
@@ -144,14 +152,12 @@ class Takeaway(NamedTuple):
         """
         if not extras.measures:
             return self
-        observed = observe(self.local(), photos_of(self.reconstruction, self.scene))
-        mesh = self.mesh._replace(confidence=confidence_of(observed))
+        mesh = self.mesh._replace(confidence=confidence_of(self.observed()))
         return self._replace(mesh=mesh if extras.trim is None else trim(mesh, extras.trim))
 
     def write_confidence_picture(self, path: Path) -> Path:
         """The mesh from four sides, coloured by confidence."""
-        roi = self.reconstruction.roi
-        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras, roi.center, roi.radius))
+        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras))
         return path
 
     def textured(self, n_faces: int, size: int) -> TexturedMesh:
