@@ -33,7 +33,7 @@ def test_three_js_shows_the_texture_the_right_way_round(browser: Browser, tmp_pa
         server.initial_camera.position, server.initial_camera.look_at = (0.0, 0.0, 3.0), (0.0, 0.0, 0.0)
         server.initial_camera.up = (0.0, 1.0, 0.0)
         server.scene.add_glb("/square", glb.read_bytes(), cast_shadow=False, receive_shadow=False)
-        page = browser.new_page(viewport={"width": 800, "height": 600})
+        page = browser.new_page(viewport={"width": 1200, "height": 600})  # the panel covers the right
         page.set_default_timeout(PATIENCE)
         page.goto(url_of(server))
         found = tmp_path / "page.png"
