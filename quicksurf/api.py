@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quicksurf import backends, pipeline
 from quicksurf.errors import ConfigError
-from quicksurf.export_frame import FrameRequest
+from quicksurf.export_frame import FrameRequest, ScaleFrom
 from quicksurf.fit_request import FitRequest, as_roi
 from quicksurf.products import Extras
 from quicksurf.reconstruction import Reconstruction
@@ -87,7 +87,7 @@ def export(
     texture_size: int = 2048,
     confidence: bool = False,
     trim: float | None = None,
-    scale_from: tuple[str, str, float] | None = None,
+    scale_from: ScaleFrom | None = None,
     up: str | None = None,
     device: str = "auto",
 ) -> list[Path]:

@@ -6,8 +6,9 @@ poses; it reads no files and renders nothing.
 
 import math
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -47,6 +48,26 @@ def orbit(
     centers = target + flat.norm(dim=-1).median() * around + heights.median() * up
     focal = _focal(cameras, float((centers[0] - target).norm()), radius, size)
     return _posed(look_at(centers, target, up), focal, size)
+
+
+def close_up(
+    cameras: Cameras, points: Float64[np.ndarray, "p 3"], n_frames: int, size: tuple[int, int]
+) -> Cameras:
+    """`orbit` around the middle of the points' box, with the focal length at which their ball fills the pictures.
+
+    Args:
+        cameras: the capture's cameras, at least one.
+        points: what to show, in the cameras' frame, at least one.
+        n_frames: number of views, at least 1.
+        size: width and height in pixels.
+    """
+    x, y, z = ((points.min(0) + points.max(0)) / 2).tolist()
+    radius = max(float(np.linalg.norm(points - (x, y, z), axis=1).max()), 1e-12)
+    views = orbit(cameras, (x, y, z), radius, n_frames, size)
+    distance = float((views.centers()[0] - torch.tensor([x, y, z], dtype=torch.float64)).norm())
+    if distance <= radius:
+        return views
+    return _posed(views.c2w, _filling(distance, radius, size), size)
 
 
 def flight(
@@ -155,7 +176,12 @@ def _focal(cameras: Cameras, distance: float, radius: float, size: tuple[int, in
     focal = max(size) * float(spans.median())
     if distance <= radius:
         return focal
-    return min(focal, min(size) / 2 / math.tan(math.asin(radius / distance)))
+    return min(focal, _filling(distance, radius, size))
+
+
+def _filling(distance: float, radius: float, size: tuple[int, int]) -> float:
+    """Focal length in pixels at which a ball touches the nearer edges of the picture."""
+    return min(size) / 2 / math.tan(math.asin(radius / distance))
 
 
 def _posed(c2w: Float[Tensor, "n 3 4"], focal: float, size: tuple[int, int]) -> Cameras:

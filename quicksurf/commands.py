@@ -99,10 +99,12 @@ class Mesh:
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
     trim: Annotated[float | None, _option("C", "(default: keep all)")] = None
     """Drop what has less confidence than this; 0.5 is two good views."""
-    scale_from: Annotated[tuple[str, str, float] | None, _option("A B METRES", "(default: the cameras')")] = (
-        None
-    )
-    """Scale to metres: two points, as x,y,z of the mesh or PHOTO@column,row, and their distance."""
+    scale_from: Annotated[
+        tuple[str, str, float] | tuple[Literal["markers"], float] | None,
+        _option("A B METRES | markers SIDE", "(default: the cameras')"),
+    ] = None
+    """Scale to metres: two points, as x,y,z of the mesh or PHOTO@column,row, and their distance; or the side of
+    ArUco or AprilTag markers beside the object (needs quicksurf[markers])."""
     up: Annotated[
         Literal["auto", "gravity", "plane", "cameras"] | None, _option("SOURCE", "(default: the cameras')")
     ] = None

@@ -6,7 +6,7 @@ See quicksurf.mesh.frame for the mathematics. Without a request a mesh stays in 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,6 +15,7 @@ from quicksurf.data.gravity import up_in_photo
 from quicksurf.data.images import read_header
 from quicksurf.errors import ConfigError
 from quicksurf.io import write_json
+from quicksurf.markers import Ruler, find_ruler
 from quicksurf.mesh import frame
 from quicksurf.mesh.frame import Similarity, Up
 from quicksurf.products import Takeaway
@@ -22,14 +23,17 @@ from quicksurf.reconstruction import Reconstruction
 
 UP_SOURCES = ("auto", "gravity", "plane", "cameras")
 SIDECAR = "mesh.frame.json"
+MARKERS = "markers"
+
+ScaleFrom: TypeAlias = tuple[str, str, float] | tuple[Literal["markers"], float]
+"""Two points, as x,y,z of the mesh or PHOTO@column,row, and the metres between them; or the side of the markers."""
 
 
 @dataclass(frozen=True)
 class FrameRequest:
     """The frame that a user wants the mesh in; nothing asked leaves it in that of the cameras."""
 
-    scale_from: tuple[str, str, float] | None = None
-    """Two points, as x,y,z of the mesh or PHOTO@column,row, and the metres between them."""
+    scale_from: ScaleFrom | None = None
     up: str | None = None
     """One of UP_SOURCES: turn up to +z."""
 
@@ -39,20 +43,41 @@ class FrameRequest:
         return self.scale_from is not None or self.up is not None
 
 
-def export_frame(taken: Takeaway, request: FrameRequest) -> tuple[Similarity, Up | None]:
-    """The similarity from the cameras' frame to the one asked for, and where its up comes from.
+class ExportFrame(NamedTuple):
+    """The frame that files are written in."""
+
+    similarity: Similarity
+    """From the cameras' frame."""
+    up: Up | None
+    ruler: Ruler | None
+    """The markers that told the scale, if they did."""
+
+
+def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
+    """The frame asked for, and where its scale and up come from.
 
     Raises:
-        ConfigError: if a point or source cannot be used.
+        ConfigError: if a point, the markers or a source cannot be used.
     """
-    scale, up, rotation = 1.0, None, np.eye(3)
+    scale, ruler, up, rotation = 1.0, None, None, np.eye(3)
     if request.scale_from is not None:
-        first, second, metres = request.scale_from
-        scale = frame.metres_per_unit(_point(taken, first), _point(taken, second), metres)
+        scale, ruler = _scale(taken, request.scale_from)
     if request.up is not None:
         up = find_up(taken, request.up)
         rotation = frame.upright(up.direction)
-    return Similarity(scale, rotation), up
+    return ExportFrame(Similarity(scale, rotation), up, ruler)
+
+
+def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]:
+    """Metres per unit of the cameras, by two points or by markers."""
+    *ends, metres = scale_from
+    if ends == [MARKERS]:
+        frame.check_metres(metres)
+        files = [(file.path, file.upright) for file in taken.scene.files]
+        ruler = find_ruler(taken.reconstruction.cameras, files)
+        return metres / ruler.side, ruler
+    first, second = (_point(taken, end) for end in ends)
+    return frame.metres_per_unit(first, second, metres), None
 
 
 def find_up(taken: Takeaway, source: str) -> Up:
@@ -92,13 +117,10 @@ def _up_from_plane(taken: Takeaway) -> Up | None:
 
 
 def write_frame(
-    reconstruction: Reconstruction,
-    similarity: Similarity,
-    up: Up | None,
-    request: FrameRequest,
-    files: Sequence[Path],
+    reconstruction: Reconstruction, export: ExportFrame, request: FrameRequest, files: Sequence[Path]
 ) -> Path:
     """The sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
+    similarity, up, ruler = export
     radius, center = reconstruction.roi.radius, reconstruction.roi.center
     fit = np.eye(4)
     fit[:3, :3] *= radius
@@ -107,6 +129,7 @@ def write_frame(
         "units": "metres" if request.scale_from is not None else "those of the cameras",
         "up": None if up is None else {"source": up.source, "in_camera_frame": up.direction.tolist()},
         "scale_from": request.scale_from,
+        "markers": None if ruler is None else ruler._asdict(),
         "chain": [
             {
                 "from": "fit (the region of interest is the unit ball)",

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 from scipy.spatial import KDTree
 
-from quicksurf.data.images import read_pixels
+from quicksurf.data.images import read_pixels, shrink
 from quicksurf.data.scene import Scene
 from quicksurf.film import write_png
 from quicksurf.mesh.build import color_vertices
 from quicksurf.mesh.clean import decimate
 from quicksurf.mesh.confidence import check_trim, confidence_of, confidence_picture, trim
 from quicksurf.mesh.extract import vertex_normals
-from quicksurf.mesh.observe import observe
+from quicksurf.mesh.observe import Observations, observe
 from quicksurf.mesh.photos import Photos
 from quicksurf.mesh.texture import TexturedMesh, bake, check_texture_size
 from quicksurf.mesh.types import Mesh
@@ -27,8 +27,9 @@ from quicksurf.reconstruction import Reconstruction
 
 TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 to 11 s of processor time for these
 TEXTURE_SIZE = 2048
-# 50,000 faces, 2048² texels and 48 photos of 512² took 33 s of processor time, 20,000 faces and 1024² took 9.
-_SECONDS_A_FACE, _SECONDS_A_TEXEL, _SECONDS_A_PHOTO = 2e-4, 4e-6, 0.12
+# 50,000 faces, 2048² texels and 48 photos of 512² took 23 s of processor time, 25,000 faces and 1024² 6.6,
+# 5000 faces and 512² 2.7; larger photos are read from disk again.
+_SECONDS_A_FACE, _SECONDS_A_TEXEL, _SECONDS_A_PHOTO = 2e-4, 2.5e-6, 0.08
 _ENLARGE = 2.0  # pixels: a photo in memory serves in the place of one up to that much larger
 _LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
 
@@ -79,11 +80,16 @@ def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
 
 def affordable_texture(seconds: float, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
     """Faces and texels a side that are expected to fit into `seconds`, halved in turn; None if the least do not."""
+    least_faces, least_size = min(n_faces, _LEAST_FACES), min(size, _LEAST_SIZE)
+    halve_faces = True
     while texture_seconds(n_faces, size, n_photos) > seconds:
-        if n_faces / 2 < _LEAST_FACES and size / 2 < _LEAST_SIZE:
+        if (n_faces, size) == (least_faces, least_size):
             return None
-        n_faces = max(n_faces // 2, min(n_faces, _LEAST_FACES))
-        size = max(size // 2, min(size, _LEAST_SIZE))
+        if halve_faces:
+            n_faces = max(n_faces // 2, least_faces)
+        else:
+            size = max(size // 2, least_size)
+        halve_faces = not halve_faces
     return n_faces, size
 
 
@@ -99,8 +105,10 @@ def photos_of(reconstruction: Reconstruction, scene: Scene) -> Photos:
         photo = int(used[index])
         file, mask = scene.files[photo], scene.masks[photo] if reconstruction.masked else None
         small = scene.images[photo]
-        fits = small.size / 3 <= max_pixels <= _ENLARGE * small.size / 3
-        colors = small if fits else read_pixels(file.path, max_pixels, file.upright).rgb
+        if max_pixels > _ENLARGE * small.size / 3:
+            colors = read_pixels(file.path, max_pixels, file.upright).rgb
+        else:
+            colors = shrink(small, max_pixels)
         return colors, None if mask is None else _enlarged(mask, colors.shape[0], colors.shape[1])
 
     chosen = torch.from_numpy(used)
@@ -128,6 +136,14 @@ class Takeaway(NamedTuple):
         """The mesh in the fit's frame."""
         return _to_fit(self.reconstruction, self.mesh)
 
+    def observed(self) -> Observations:
+        """What the photos say of each vertex.
+
+        Raises:
+            ImageError: if a photo's file is gone or damaged.
+        """
+        return observe(self.local(), photos_of(self.reconstruction, self.scene))
+
     def trimmed(self, extras: Extras) -> "Takeaway":
         """With the confidence of the vertices, if it is wanted, and without what is less certain than wanted.
 
@@ -136,14 +152,12 @@ class Takeaway(NamedTuple):
         """
         if not extras.measures:
             return self
-        observed = observe(self.local(), photos_of(self.reconstruction, self.scene))
-        mesh = self.mesh._replace(confidence=confidence_of(observed))
+        mesh = self.mesh._replace(confidence=confidence_of(self.observed()))
         return self._replace(mesh=mesh if extras.trim is None else trim(mesh, extras.trim))
 
     def write_confidence_picture(self, path: Path) -> Path:
         """The mesh from four sides, coloured by confidence."""
-        roi = self.reconstruction.roi
-        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras, roi.center, roi.radius))
+        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras))
         return path
 
     def textured(self, n_faces: int, size: int) -> TexturedMesh:

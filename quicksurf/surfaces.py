@@ -93,10 +93,10 @@ def _write_all(
     """Mesh, confidence, texture and the sidecar, as wanted."""
     taken, extras = taken.trimmed(wanted.extras), wanted.extras
     mesh = taken.mesh
-    similarity, up = export_frame(taken, wanted.frame)
+    export = export_frame(taken, wanted.frame)
 
     def moved(any_mesh: MeshT, suffix: str) -> MeshT:
-        return move(any_mesh, to_file_axes(similarity, suffix, up is not None))
+        return move(any_mesh, to_file_axes(export.similarity, suffix, export.up is not None))
 
     files = write_mesh(mesh, output, "mesh", formats, moved)
     if extras.measures:
@@ -105,7 +105,7 @@ def _write_all(
         textured = taken.textured(faces or TEXTURED_FACES, extras.texture_size)
         files += write_textured(textured, output, "textured", moved)
     if wanted.frame.moves:
-        files.append(write_frame(taken.reconstruction, similarity, up, wanted.frame, files))
+        files.append(write_frame(taken.reconstruction, export, wanted.frame, files))
     return files
 
 

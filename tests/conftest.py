@@ -1,6 +1,8 @@
 """Shared by all tests: shapes are checked, every back end that is present is tested, captures are found."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("quicksurf", "type_checks.checked")
 
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BACKENDS = ("cpu", "torch", "batched", "double", "cuda")
 DATA = Path(os.environ.get("QUICKSURF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -32,6 +35,24 @@ def backend(request: pytest.FixtureRequest) -> Any:
     import back_ends  # not before the import hook
 
     return back_ends.present(request.param)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium, or playwright's own; WebGL is drawn in software."""
+    from playwright.sync_api import Error, sync_playwright
+
+    found = next((path for name in CHROMIUMS if (path := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(
+                executable_path=found,
+                args=["--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader"],
+            )
+        except Error as error:
+            pytest.skip(f"no Chromium here: apt install chromium ({str(error)[:100]})")
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

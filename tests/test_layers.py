@@ -25,7 +25,7 @@ LAYERS: tuple[set[str], ...] = (
     {"runs", "status"},
     {"fitting", "training", "held_out", "alignment", "reconstruction"},
     {"demo_scene"},
-    {"mesh"},
+    {"mesh", "markers"},
     {"data", "model", "render", "optimizer"},
     {"backends"},
     {
@@ -50,6 +50,7 @@ THIRD_PARTY_LIMITS = {
     "triton": {"backends"},
     "pycolmap": {"data"},
     "viser": {"view", "doctor"},
+    "cv2": {"markers"},
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from playwright.sync_api import Browser
 from scipy.ndimage import gaussian_filter
 
 from quicksurf.camera_paths import look_at
@@ -280,6 +281,23 @@ def test_report_of_a_run_with_hostile_names(hostile_run: Path) -> None:
     assert "default-src 'none'" in text
     captions = {"photo", "render", "normals"}
     assert captions <= {piece.strip() for piece in page.text}
+
+
+@pytest.mark.slow
+def test_report_in_a_browser_asks_for_nothing_and_fits_a_phone(hostile_run: Path, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(300_000)  # milliseconds: a machine with much other work
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(report_run(hostile_run, "cpu").resolve().as_uri())
+    page.locator("#viewer.live").wait_for()
+    page.get_by_role("button", name="Confidence").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+    assert asked and all(url.startswith(("file:", "data:", "blob:")) for url in asked)
+    assert not wrong
 
 
 @pytest.mark.slow

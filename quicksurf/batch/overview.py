@@ -99,7 +99,5 @@ def _picture(run: Run) -> str | None:
 
 def _drawn(run: Run, mesh_path: Path) -> np.ndarray:
     mesh, cameras = read_mesh(mesh_path), read_cameras(run.path / "cameras.json").cameras
-    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
-    center, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
-    picture = draw_mesh(mesh, cameras, (center[0], center[1], center[2]), radius, 2 * SIDE)
+    picture = draw_mesh(mesh, cameras, 2 * SIDE)
     return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX))

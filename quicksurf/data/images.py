@@ -191,6 +191,15 @@ def read_grey(path: Path, upright: bool = False) -> UInt8[np.ndarray, "h w"]:
         return np.array(image.convert("L"))
 
 
+def shrink(image: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> UInt8[np.ndarray, "i j 3"]:
+    """The image area-filtered down to at most `max_pixels`, itself where it has no more."""
+    height, width = image.shape[:2]
+    target = fit_size(width, height, max_pixels)
+    if target == (width, height):
+        return image
+    return np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BOX))
+
+
 def fit_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """The largest size of the same aspect (to a pixel) with at most `max_pixels`; never larger than given."""
     if width * height <= max_pixels:

@@ -42,15 +42,16 @@ class Texels(NamedTuple):
         self, values: Float32[np.ndarray, "v k"], faces: Int64[np.ndarray, "f 3"]
     ) -> Float32[np.ndarray, "t k"]:
         """Values of vertices at the texels."""
-        corners = faces[self.faces]
-        total = self.weights[:, :1] * values[corners[:, 0]]
-        for k in (1, 2):
-            total += self.weights[:, k : k + 1] * values[corners[:, k]]
+        total = np.zeros((len(self.faces), values.shape[1]), np.float32)
+        for k in range(3):
+            total += self.weights[:, k : k + 1] * values.take(faces[:, k].take(self.faces), 0)
         return total
 
     def select(self, index: Int64[np.ndarray, "s"] | slice) -> "Texels":
         """The texels at `index`."""
-        return Texels(*(values[index] for values in self))
+        return Texels(
+            *(values[index] if isinstance(index, slice) else values.take(index, 0) for values in self)
+        )
 
 
 def unwrap(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], size: int) -> Atlas:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int32, UInt8
 from PIL import Image, ImageDraw
 
 from quicksurf import _native
-from quicksurf.camera_paths import orbit
+from quicksurf.camera_paths import close_up
 from quicksurf.cameras import Cameras, project
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.mesh.clean import compact
@@ -66,19 +66,15 @@ def scale_colors(values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
     return np.stack([np.interp(values, at, _SCALE[:, k]) for k in range(3)], -1)
 
 
-def confidence_picture(
-    mesh: Mesh, cameras: Cameras, center: tuple[float, float, float], radius: float, side: int = 480
-) -> UInt8[np.ndarray, "h w 3"]:
+def confidence_picture(mesh: Mesh, cameras: Cameras, side: int = 480) -> UInt8[np.ndarray, "h w 3"]:
     """The mesh from four sides, two by two, coloured by confidence, with the scale below.
 
     Args:
         mesh: the surface with its confidence.
-        cameras: the photos', in the mesh's frame; the views stand as high and as far.
-        center: of the region of interest.
-        radius: its radius.
+        cameras: the photos', in the mesh's frame; the views stand as high, and see the mesh fill them.
         side: pixels of a view.
     """
-    views = orbit(cameras, center, radius, 4, (side, side))
+    views = close_up(cameras, mesh.vertices, 4, (side, side))
     tiles = [_shaded(mesh, views, index) for index in range(4)]
     rows = [np.concatenate(tiles[:2], 1), np.concatenate(tiles[2:], 1)]
     return np.concatenate([*rows, _legend(2 * side)])

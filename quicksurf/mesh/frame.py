@@ -68,6 +68,16 @@ IDENTITY = Similarity(1.0, np.eye(3))
 MeshT = TypeVar("MeshT", Mesh, TexturedMesh)
 
 
+def check_metres(metres: float) -> None:
+    """Refuse distances that are none.
+
+    Raises:
+        ConfigError: unless it is positive and finite.
+    """
+    if not 0 < metres < float("inf"):
+        raise ConfigError(f"--scale-from: the distance {metres:g} must be above 0, in metres")
+
+
 def metres_per_unit(
     first: Float64[np.ndarray, "3"], second: Float64[np.ndarray, "3"], metres: float
 ) -> float:
@@ -76,9 +86,8 @@ def metres_per_unit(
     Raises:
         ConfigError: if the points are one, or the distance is not positive and finite.
     """
+    check_metres(metres)
     distance = float(np.linalg.norm(second - first))
-    if not 0 < metres < float("inf"):
-        raise ConfigError(f"--scale-from: the distance {metres:g} must be above 0, in metres")
     if not 0 < distance < float("inf"):
         raise ConfigError("--scale-from: the two points are the same: give two that lie apart")
     return metres / distance

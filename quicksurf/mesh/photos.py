@@ -68,6 +68,7 @@ def bilinear(
     left, top = x.astype(np.int64), y.astype(np.int64)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     u, v = (x - left)[:, None], (y - top)[:, None]
-    upper = (1 - u) * image[top, left] + u * image[top, right]
-    lower = (1 - u) * image[bottom, left] + u * image[bottom, right]
+    flat, top, bottom = image.reshape(-1, 3), top * width, bottom * width
+    upper = (1 - u) * flat.take(top + left, 0) + u * flat.take(top + right, 0)
+    lower = (1 - u) * flat.take(bottom + left, 0) + u * flat.take(bottom + right, 0)
     return ((1 - v) * upper + v * lower).astype(np.float32)

@@ -56,7 +56,7 @@ def check_texture_size(size: int) -> None:
     """Refuse sizes that cannot be baked.
 
     Raises:
-        ConfigError: unless `size` is 64 to 8192.
+        ConfigError: unless `size` is MIN_SIZE to MAX_SIZE.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ConfigError(f"--texture-size is {size}: choose {MIN_SIZE} to {MAX_SIZE}, 2048 is usual")

@@ -1,4 +1,4 @@
-"""What to photograph next, in sentences: where the surface was seen by too few photos, and from where it would be.
+"""What to photograph next, in sentences: where too few photos bear the surface out, and from where it would be seen.
 
 Places to stand are tried on a lattice around the object, at the photos' median distance. Each is worth the surface
 that it sees and that needs to be seen: every vertex stands for a third of the faces around it and needs
@@ -138,7 +138,7 @@ def _place_in_words(place: Place, photos: Sphere, names: Sequence[str]) -> str:
         f"(azimuth {place.azimuth:.0f}°, {abs(place.elevation):.0f}° "
         f"{'above' if place.elevation >= 0 else 'below'} the horizon) and take {_PLACE_PHOTOS} to 5 photos on the "
         f"way: about {max(1, round(100 * place.worth))} % of the surface there was seen by fewer than "
-        f"{WANTED} photos."
+        f"{WANTED} photos that agree."
     )
 
 

@@ -16,10 +16,12 @@ from jaxtyping import Int64, UInt8
 
 from quicksurf.cameras import Cameras, resize
 from quicksurf.data.scene import Scene
+from quicksurf.errors import ImageError
 from quicksurf.film import color_image, normal_image
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
 from quicksurf.metrics import psnr
+from quicksurf.products import Takeaway
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report import solid
 from quicksurf.report.advice import Needs, Place, advise, frame_of, needs_of, next_places
@@ -61,7 +63,7 @@ class Surface(NamedTuple):
     topology: Topology
     reduced: Mesh
     n_views: Int64[np.ndarray, "v"]
-    """How many of the fit's cameras saw each vertex of the reduced mesh."""
+    """How many of the fit's photos bear out each vertex of the reduced mesh."""
     needs: Needs
     places: list[Place]
     advice: list[str]
@@ -116,7 +118,7 @@ def gather(
         if len(found.photos.figures) < len(scene.images):
             found.notes.append(SHORT.format("the figures of all photos"))
     if mesh is not None and clock.left() > SURFACE_SECONDS:
-        found.surface = _surface(mesh, reconstruction, frame, sphere, names)
+        found.surface = _surface(mesh, reconstruction, scene, frame, sphere, names)
     elif mesh is not None:
         found.notes.append(SHORT.format("the mesh"))
     if scene is not None:
@@ -166,12 +168,16 @@ def _photos(scene: Scene, reconstruction: Reconstruction, clock: Clock) -> Photo
 
 
 def _surface(
-    mesh: Mesh, reconstruction: Reconstruction, frame: Frame, sphere: Sphere, names: Sequence[str]
+    mesh: Mesh,
+    reconstruction: Reconstruction,
+    scene: Scene | None,
+    frame: Frame,
+    sphere: Sphere,
+    names: Sequence[str],
 ) -> Surface:
     cameras, roi = reconstruction.cameras, reconstruction.roi
-    seen_by = cameras.select(torch.from_numpy(~reconstruction.held_out))
     reduced = solid.reduce(mesh)
-    n_views = count_views(reduced.vertices, reduced.faces, reduced.normals, seen_by).n_views
+    n_views = _witnesses(reduced, reconstruction, scene)
     needs = needs_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
     places, left = next_places(needs, cameras, frame)
     return Surface(
@@ -181,8 +187,24 @@ def _surface(
         needs,
         places,
         advise(places, left, frame, sphere, names),
-        data_uri(as_jpeg(draw_mesh(reduced, cameras, roi.center, roi.radius, POSTER_SIDE))),
+        data_uri(as_jpeg(draw_mesh(reduced, cameras, POSTER_SIDE))),
     )
+
+
+def _witnesses(mesh: Mesh, reconstruction: Reconstruction, scene: Scene | None) -> Int64[np.ndarray, "v"]:
+    """How many photos bear each vertex out: those that see it, fewer where they are oblique or disagree.
+
+    Two photos count as one unit of evidence (quicksurf.mesh.confidence), which is what they are at 60°. Without the
+    photos, all that see it count.
+    """
+    if scene is None:
+        seen_by = reconstruction.cameras.select(torch.from_numpy(~reconstruction.held_out))
+        return count_views(mesh.vertices, mesh.faces, mesh.normals, seen_by).n_views
+    try:
+        observed = Takeaway(reconstruction, scene, mesh).observed()
+    except ImageError:  # a photo that was there when the command began
+        return _witnesses(mesh, reconstruction, None)
+    return np.minimum(observed.n_views, np.floor(2 * observed.evidence).astype(np.int64))
 
 
 def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], clock: Clock) -> list[ViewRow]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, UInt8
 from PIL import Image
 
 from quicksurf import _native
-from quicksurf.camera_paths import orbit
+from quicksurf.camera_paths import close_up
 from quicksurf.cameras import Cameras, project
 from quicksurf.film import SEEN
 from quicksurf.mesh.types import Mesh
@@ -61,11 +61,9 @@ def ramp(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "n 3"]:
     )
 
 
-def draw_mesh(
-    mesh: Mesh, cameras: Cameras, center: tuple[float, float, float], radius: float, side: int
-) -> UInt8[np.ndarray, "h w 3"]:
+def draw_mesh(mesh: Mesh, cameras: Cameras, side: int) -> UInt8[np.ndarray, "h w 3"]:
     """The mesh in its colours from where the first photo was taken, a little shaded, on light grey."""
-    camera = orbit(cameras, center, radius, 1, (side, side)).to(torch.float32)
+    camera = close_up(cameras, mesh.vertices, 1, (side, side)).to(torch.float32)
     pixels, depths = project(camera, 0, torch.from_numpy(mesh.vertices).float())
     projected = np.ascontiguousarray(torch.cat([pixels, depths[:, None]], 1).numpy())
     _, indices = _native.rasterize(projected, np.ascontiguousarray(mesh.faces, np.int32), side, side)

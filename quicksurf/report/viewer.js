@@ -26,7 +26,7 @@
       vColor = mode < 0.5 ? color.rgb : mode < 1.5 ? vec3(0.74) : ramp(min(color.a * 255.0 / 8.0, 1.0));
       float depth = 3.2 - p.z;
       vec2 fit = aspect > 1.0 ? vec2(1.0 / aspect, 1.0) : vec2(1.0, aspect);
-      gl_Position = vec4((p.xy * zoom * 2.4 + shift * depth) * fit, 1.4 * depth - 2.4, depth);  // near 1, far 6
+      gl_Position = vec4((p.xy * zoom * 3.0 + shift * depth) * fit, 1.4 * depth - 2.4, depth);  // near 1, far 6
     }`;
   const fragmentSource = `
     precision mediump float;

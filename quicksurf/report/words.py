@@ -105,7 +105,7 @@ def _praise(found: Findings) -> str:
     if found.surface is None:
         return "but the page knows no mesh to judge by."
     weights, n_views = found.surface.needs.weights, found.surface.needs.n_views
-    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface was seen by four photos or more."
+    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface is borne out by four photos or more."
 
 
 def _coverage(found: Findings) -> str:
@@ -130,7 +130,7 @@ def _mesh_rows(found: Findings) -> list[tuple[str, str]]:
         ("parts", f"{t.components:,}"),
         ("holes", f"{t.holes:,}"),
         ("watertight", "yes" if t.watertight else "no"),
-        ("seen by fewer than four photos, or open", f"{few:.1f} % of the surface"),
+        ("borne out by fewer than four photos, or open", f"{few:.1f} % of the surface"),
     ]
 
 

@@ -60,7 +60,7 @@ def test_ply_holds_the_confidence(ball, tmp_path):
 
 def test_picture_shows_the_scale(ball, ring):
     """Above, the ball is yellow (red over blue), below violet; the background is white."""
-    picture = confidence_picture(ball, ring, (0.0, 0.0, 0.0), 1.0, side=64).astype(int)
+    picture = confidence_picture(ball, ring, side=64).astype(int)
     assert (picture[0, 0] == 255).all()
     view = picture[:64, :64]
     shown = np.argwhere((view != 255).any(-1))

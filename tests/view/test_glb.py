@@ -1,0 +1,54 @@
+"""A textured GLB as three.js shows it: viser's page is three.js, so its own loader and renderer are in the test."""
+
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import trimesh
+from playwright.sync_api import Browser
+from test_page import PATIENCE, wait_until
+
+from quicksurf.mesh.texture import TexturedMesh
+from quicksurf.mesh.textured_files import write_textured
+from quicksurf.view.server import Address, serving, url_of
+
+QUARTERS = np.array([[[220, 20, 20], [20, 220, 20]], [[20, 20, 220], [220, 220, 20]]], np.uint8)
+"""Red, green; blue, yellow: each flip or turn of the texture shows."""
+
+
+def square() -> TexturedMesh:
+    """A square in x and y, y up, that faces +z and shows QUARTERS as they stand."""
+    corners = np.array([[-1.0, 1, 0], [1, 1, 0], [-1, -1, 0], [1, -1, 0]])
+    uvs = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32)
+    faces = np.array([[0, 2, 1], [1, 2, 3]])
+    texture = np.repeat(np.repeat(QUARTERS, 32, 0), 32, 1)
+    return TexturedMesh(corners, faces, np.tile([0.0, 0, 1], (4, 1)), uvs, texture, 1.0)
+
+
+def test_three_js_shows_the_texture_the_right_way_round(browser: Browser, tmp_path: Path) -> None:
+    glb = write_textured(square(), tmp_path, "square")[0]
+    assert trimesh.load(glb, force="mesh").extents[2] == 0
+    with serving(Address(), "quicksurf") as server:
+        server.scene.world_axes.visible = False
+        server.initial_camera.position, server.initial_camera.look_at = (0.0, 0.0, 3.0), (0.0, 0.0, 0.0)
+        server.initial_camera.up = (0.0, 1.0, 0.0)
+        server.scene.add_glb("/square", glb.read_bytes(), cast_shadow=False, receive_shadow=False)
+        page = browser.new_page(viewport={"width": 1200, "height": 600})  # the panel covers the right
+        page.set_default_timeout(PATIENCE)
+        page.goto(url_of(server))
+        found = tmp_path / "page.png"
+        wait_until(page, found, lambda image: len(np.argwhere(like(image, QUARTERS[0, 0]))) > 2000)
+        page.close()
+    middles = np.array(
+        [[np.median(np.argwhere(like(imageio.imread(found), c)), 0) for c in row] for row in QUARTERS]
+    )
+    below, right = middles[1] - middles[0], middles[:, 1] - middles[:, 0]  # rows and columns of the picture
+    assert (below[:, 0] > 5 * np.abs(below[:, 1])).all()
+    assert (right[:, 1] > 5 * np.abs(right[:, 0])).all()
+
+
+def like(image: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Where a picture is of a pure colour's hue: the page's tone mapping changes the shades."""
+    shades = image[..., :3].astype(int)
+    high, low = shades.max(-1), shades.min(-1)
+    return (high - low > 80) & ((2 * shades > (high + low)[..., None]) == (color > 128)).all(-1)
