@@ -6,12 +6,12 @@ from pathlib import Path
 
 from quicksurf import backends, pipeline
 from quicksurf.errors import ConfigError
-from quicksurf.export_frame import FrameRequest, ScaleFrom
 from quicksurf.fit_request import FitRequest, as_roi
-from quicksurf.products import Extras
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.runs import open_run
-from quicksurf.surfaces import Wanted, run_mesh
+from quicksurf.session.runs import open_run
+from quicksurf.takeaway.export_frame import FrameRequest, ScaleFrom
+from quicksurf.takeaway.products import Extras
+from quicksurf.takeaway.surface import Wanted, run_mesh
 
 
 def fit(

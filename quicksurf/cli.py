@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicksurf.budget import StopRequest, process_start, signals_noted
 from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.session.budget import StopRequest, process_start, signals_noted
 
 if TYPE_CHECKING:
     from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report, View
-    from quicksurf.watcher import Watcher
+    from quicksurf.session.watcher import Watcher
 
 INTERRUPTED = 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -97,7 +97,7 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf import pipeline
     from quicksurf.fit_request import FitRequest, parse_roi
-    from quicksurf.products import Extras
+    from quicksurf.takeaway.products import Extras
 
     request = FitRequest(
         source=command.source,
@@ -146,12 +146,12 @@ def _watching(command: "Fit") -> "Iterator[Watcher | None]":
 
 
 def _mesh(command: "Mesh") -> int:
-    from quicksurf import surfaces
-    from quicksurf.export_frame import FrameRequest
-    from quicksurf.products import Extras
+    from quicksurf.takeaway import surface
+    from quicksurf.takeaway.export_frame import FrameRequest
+    from quicksurf.takeaway.products import Extras
 
     extras = Extras(command.texture, command.texture_size, command.confidence, command.trim)
-    files, report = surfaces.run_mesh(
+    files, report = surface.run_mesh(
         command.run,
         formats=command.format,
         resolution=command.resolution,
@@ -160,7 +160,7 @@ def _mesh(command: "Mesh") -> int:
         watertight=command.watertight or None,
         output=command.output,
         device=command.device,
-        wanted=surfaces.Wanted(extras, FrameRequest(command.scale_from, command.up)),
+        wanted=surface.Wanted(extras, FrameRequest(command.scale_from, command.up)),
     )
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0

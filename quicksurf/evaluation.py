@@ -14,7 +14,6 @@ import trimesh
 from jaxtyping import Bool, Float
 
 from quicksurf import backends
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
@@ -33,9 +32,10 @@ from quicksurf.metrics import (
 )
 from quicksurf.pipeline import describe, run_fit
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.resume import read_capture
-from quicksurf.runs import Run, default_output, open_run
-from quicksurf.surfaces import mesh_of
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.session.resume import read_capture
+from quicksurf.session.runs import Run, default_output, open_run
+from quicksurf.takeaway.surface import mesh_of
 
 DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, in a quarter of the time
 Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]

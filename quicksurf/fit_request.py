@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from quicksurf.budget import Budget
 from quicksurf.config import Config, load_config
 from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError, OutputError, RoiError
-from quicksurf.products import Extras
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
-from quicksurf.surfaces import with_mesh
+from quicksurf.session.budget import Budget
+from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.takeaway.products import Extras
+from quicksurf.takeaway.surface import with_mesh
 
 DEFAULT_MINUTES = 10.0
 

@@ -13,29 +13,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from quicksurf import backends
-from quicksurf.accounts import peak_memory_mb, stage_seconds
 from quicksurf.backends import Backend
-from quicksurf.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.config import Config, to_toml
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
 from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
-from quicksurf.fitting import FitStatus, fit_scene
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
-from quicksurf.products import TEXTURED_FACES, Takeaway, affordable_texture
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.page import NAME, write_report
-from quicksurf.resume import keep_points, read_capture
-from quicksurf.runs import Run
-from quicksurf.status import Several, Silent, Stream, reporting
-from quicksurf.surfaces import check_surface, mesh_options
-from quicksurf.watcher import Watcher
+from quicksurf.session.accounts import peak_memory_mb, stage_seconds
+from quicksurf.session.budget import Budget, StopRequest, mesh_evaluations
+from quicksurf.session.resume import keep_points, read_capture
+from quicksurf.session.runs import Run
+from quicksurf.session.status import Several, Silent, Stream, reporting
+from quicksurf.session.watcher import Watcher
+from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway, affordable_texture
+from quicksurf.takeaway.surface import check_surface, mesh_options
+from quicksurf.train.loop import FitStatus, fit_scene
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels

@@ -30,7 +30,7 @@ from quicksurf.film import (
 )
 from quicksurf.io import write_json
 from quicksurf.reconstruction import Reconstruction, View
-from quicksurf.runs import open_run
+from quicksurf.session.runs import open_run
 
 MAX_FRAMES = 10_000
 MAX_SIZE = 8192

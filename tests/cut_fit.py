@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from quicksurf.fitting import fit_scene
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.train.loop import fit_scene
 
 
 def cut_to(limit: float) -> Callable[..., Reconstruction]:
@@ -19,7 +19,7 @@ def cut_to(limit: float) -> Callable[..., Reconstruction]:
     ) -> Reconstruction:
         assert seconds_left() > 0 and now() > 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("quicksurf.fitting.time", SimpleNamespace(monotonic=time.process_time))
+            patch.setattr("quicksurf.train.loop.time", SimpleNamespace(monotonic=time.process_time))
             return fit_scene(*args, seconds=limit, **rest)
 
     return fit

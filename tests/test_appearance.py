@@ -13,7 +13,7 @@ from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.model.appearance import Appearance, matched_by_halves
-from quicksurf.training import Trainer
+from quicksurf.train.trainer import Trainer
 
 MATCHED = 1e-2  # relative L2: the pull to the identity remains
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from quicksurf.budget import (
+from quicksurf.errors import BudgetError
+from quicksurf.session.budget import (
     MIN_FIT_SECONDS,
     MIN_RESERVE,
     Budget,
@@ -15,7 +16,6 @@ from quicksurf.budget import (
     process_start,
     signals_noted,
 )
-from quicksurf.errors import BudgetError
 
 
 class Hands:

@@ -220,7 +220,7 @@ def test_fit_outlives_its_reader_and_ends_with_its_mesh_at_sigterm(capture: Path
         "import sys\n"
         "class Late:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'quicksurf.fitting': import pycolmap\n"
+        "        if name == 'quicksurf.train.loop': import pycolmap\n"
         "sys.meta_path.insert(0, Late())\n"
         "from quicksurf.cli import entry_point\n"
         "entry_point()\n"

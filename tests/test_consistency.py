@@ -9,9 +9,9 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from quicksurf import cameras as lens
-from quicksurf import consistency
 from quicksurf.cameras import Cameras
-from quicksurf.consistency import GreyImages, Matches, Patches
+from quicksurf.train import consistency
+from quicksurf.train.consistency import GreyImages, Matches, Patches
 
 CORRELATION = 0.01  # affine map instead of the plane's own, grey levels in half precision
 SLOPE = 0.06  # relative: the same, and the affine map held fixed while the depth changes

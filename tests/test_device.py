@@ -12,7 +12,7 @@ from quicksurf.backends import torch_networks
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.training import Trainer
+from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {"train.n_samples": 1024})
 MAX_WAITS = 14  # of a step without lens distortion

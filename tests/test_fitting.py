@@ -11,14 +11,14 @@ from tiny_capture import write_capture
 from tolerances import relative
 
 from quicksurf import backends
-from quicksurf.budget import Budget
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
 from quicksurf.errors import SurfaceError
-from quicksurf.fitting import fit_scene
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.training import Trainer
+from quicksurf.session.budget import Budget
+from quicksurf.train.loop import fit_scene
+from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 

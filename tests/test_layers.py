@@ -1,4 +1,4 @@
-"""Imports go downwards only: cli → pipeline, api → fit, mesh → render, data, model → backends → maths, io → config.
+"""Imports go downwards only: cli → pipeline, api → report → takeaway → session → train → data, model → backends → maths.
 
 The imports are read from the source (ast), those inside functions and under TYPE_CHECKING included.
 """
@@ -18,29 +18,15 @@ LAYERS: tuple[set[str], ...] = (
     {"view"},
     {"pipeline", "views"},
     {"fit_request", "report"},
-    {"surfaces", "resume"},
-    {"export_frame"},
-    {"products"},
-    {"watcher"},
-    {"runs", "status"},
-    {"fitting", "training", "held_out", "alignment", "reconstruction"},
+    {"takeaway"},
+    {"session"},
+    {"train"},
+    {"reconstruction"},
     {"demo_scene"},
-    {"mesh", "markers"},
-    {"data", "model", "render", "optimizer"},
+    {"mesh"},
+    {"data", "model", "render"},
     {"backends"},
-    {
-        "cameras",
-        "camera_paths",
-        "consistency",
-        "rays",
-        "losses",
-        "schedules",
-        "metrics",
-        "io",
-        "accounts",
-        "film",
-        "budget",
-    },
+    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "io", "film"},
     {"config", "errors", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -50,7 +36,7 @@ THIRD_PARTY_LIMITS = {
     "triton": {"backends"},
     "pycolmap": {"data"},
     "viser": {"view", "doctor"},
-    "cv2": {"markers"},
+    "cv2": {"takeaway"},
 }
 
 

@@ -14,9 +14,9 @@ import torch
 from quicksurf.camera_paths import look_at
 from quicksurf.cameras import Cameras, pixel_rays
 from quicksurf.errors import ConfigError
-from quicksurf.export_frame import FrameRequest, export_frame
-from quicksurf.markers import find_ruler
-from quicksurf.products import Takeaway
+from quicksurf.takeaway.export_frame import FrameRequest, export_frame
+from quicksurf.takeaway.markers import find_ruler
+from quicksurf.takeaway.products import Takeaway
 
 SIDE = 0.37  # of each marker, in units of the cameras
 CELL = 16  # pixels of the sheet a cell of a marker

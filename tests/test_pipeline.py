@@ -19,19 +19,19 @@ from tiny_capture import AXES, CENTER, write_capture
 
 import quicksurf
 from quicksurf import pipeline
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.config import load_config
 from quicksurf.data.scene import Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
 from quicksurf.fit_request import FitRequest, parse_roi
-from quicksurf.fitting import fit_scene
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
 from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.resume import keep_points
-from quicksurf.runs import Run, open_run
-from quicksurf.surfaces import check_surface, run_mesh
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.session.resume import keep_points
+from quicksurf.session.runs import Run, open_run
+from quicksurf.takeaway.surface import check_surface, run_mesh
+from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SECONDS = 5.0  # of the fit that all tests share: the ellipsoid is recognised

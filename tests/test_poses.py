@@ -10,7 +10,6 @@ from tiny_capture import AXES, CENTER, write_capture
 from tolerances import relative
 
 from quicksurf import backends
-from quicksurf.alignment import CameraAlignment, Trial, compare_views
 from quicksurf.cameras import Cameras, pixel_rays, project
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
@@ -18,7 +17,8 @@ from quicksurf.data.pixels import PixelBank
 from quicksurf.data.scene import Roi
 from quicksurf.model.poses import Poses, moved, pixel_flows, without_gauge
 from quicksurf.reconstruction import cameras_in_roi, cameras_in_world
-from quicksurf.training import Trainer
+from quicksurf.train.alignment import CameraAlignment, Trial, compare_views
+from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 DIFFERENCE64 = 1e-6  # relative L2 of central differences over 1e-4 in float64

@@ -9,7 +9,7 @@ import pytest
 
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json
-from quicksurf.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
 
 
 class Field:

@@ -11,13 +11,13 @@ from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 from quicksurf import api
-from quicksurf.budget import EXTRAS_SHARE, Budget
 from quicksurf.errors import ConfigError
-from quicksurf.export_frame import SIDECAR
 from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.products import Extras, affordable_texture, texture_seconds
+from quicksurf.session.budget import EXTRAS_SHARE, Budget
+from quicksurf.takeaway.export_frame import SIDECAR
+from quicksurf.takeaway.products import Extras, affordable_texture, texture_seconds
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SIZE = 128

@@ -24,7 +24,7 @@ from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, roi_rays
 from quicksurf.render import unisurf
 from quicksurf.render.grid import OccupancyGrid
-from quicksurf.runs import open_run
+from quicksurf.session.runs import open_run
 
 _RESOLUTIONS = 32, 64, 96, 128, 192
 _ROUNDS = 5

@@ -32,8 +32,8 @@ from quicksurf.config import Config, with_settings
 from quicksurf.evaluation import mesh_of
 from quicksurf.mesh.export import read_mesh
 from quicksurf.model.field import SurfaceField
-from quicksurf.runs import open_run
-from quicksurf.training import Trainer
+from quicksurf.session.runs import open_run
+from quicksurf.train.trainer import Trainer
 
 MET, MISSED, NO_GPU = 0, 1, 3
 HALF = {"logits": 5e-3, "colors": 1e-2, "gradients": 5e-2}  # relative L2: half precision through three layers

@@ -18,8 +18,8 @@ from quicksurf.cameras import Cameras, project, resize
 from quicksurf.data.transforms import read_cameras
 from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.runs import open_run
-from quicksurf.surfaces import mesh_of
+from quicksurf.session.runs import open_run
+from quicksurf.takeaway.surface import mesh_of
 
 FINER = 3  # drawn so many times larger and averaged down: smooth edges
 CLAY = np.array([0.93, 0.91, 0.88])

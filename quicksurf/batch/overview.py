@@ -17,8 +17,8 @@ from quicksurf.report.gather import shown
 from quicksurf.report.page import NAME, render_template
 from quicksurf.report.pictures import as_jpeg, data_uri, draw_mesh
 from quicksurf.report.words import shown_reason
-from quicksurf.runs import Run, is_run, open_run
-from quicksurf.surfaces import mesh_of
+from quicksurf.session.runs import Run, is_run, open_run
+from quicksurf.takeaway.surface import mesh_of
 
 SIDE = 240  # pixels
 PREVIEW = "preview.jpg"

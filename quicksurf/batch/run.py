@@ -12,7 +12,7 @@ from quicksurf.batch.overview import write_overview
 from quicksurf.batch.task import Outcome, Task
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_json
-from quicksurf.runs import Run
+from quicksurf.session.runs import Run
 
 RECORD = "batch.json"
 FORMAT = "quicksurf batch"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quicksurf.errors import OutputError
-from quicksurf.runs import is_run, open_run
+from quicksurf.session.runs import is_run, open_run
 
 GRACE = 60.0  # seconds beyond the minutes of a fit that keeps its contract, until it is asked to stop, then killed
 _POLL = 0.2

@@ -21,7 +21,6 @@ from quicksurf.film import color_image, normal_image
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
 from quicksurf.metrics import psnr
-from quicksurf.products import Takeaway
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report import solid
 from quicksurf.report.advice import Needs, Place, advise, frame_of, needs_of, next_places
@@ -29,7 +28,8 @@ from quicksurf.report.photo_figures import Flags, PhotoFigures, fitted_stops, fl
 from quicksurf.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
 from quicksurf.report.sphere import Frame, Sphere
 from quicksurf.report.topology import Topology, examine
-from quicksurf.runs import Run
+from quicksurf.session.runs import Run
+from quicksurf.takeaway.products import Takeaway
 
 N_VIEWS = 3
 VIEW_SIDE, POSTER_SIDE = 384, 480  # pixels

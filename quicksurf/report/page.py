@@ -21,9 +21,9 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.gather import Clock, gather
 from quicksurf.report.words import page_values
-from quicksurf.resume import read_capture
-from quicksurf.runs import Run, open_run
-from quicksurf.surfaces import mesh_of
+from quicksurf.session.resume import read_capture
+from quicksurf.session.runs import Run, open_run
+from quicksurf.takeaway.surface import mesh_of
 
 NAME = "report.html"
 _FOLDER = Path(__file__).parent

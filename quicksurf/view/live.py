@@ -12,21 +12,21 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.roi import check_roi
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import RoiError, SurfaceError
-from quicksurf.fitting import FitStatus
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.status import clock
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.session.status import clock
+from quicksurf.session.watcher import Watcher
+from quicksurf.train.loop import FitStatus
 from quicksurf.view.nodes import Nodes
 from quicksurf.view.pacing import PAUSED, Pacer, WorkClock
 from quicksurf.view.panel import EXTENSION_MINUTES, SidePanel, Wish
 from quicksurf.view.preview import preview_mesh
 from quicksurf.view.region import RegionChooser
 from quicksurf.view.server import Address, serving, url_of
-from quicksurf.watcher import Watcher
 
 if TYPE_CHECKING:
     import viser

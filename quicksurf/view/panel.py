@@ -14,14 +14,14 @@ import numpy as np
 
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, write_mesh
-from quicksurf.status import fit_figures
+from quicksurf.session.status import fit_figures
 from quicksurf.view.nodes import SURFACES, Nodes
 
 if TYPE_CHECKING:
     import viser
     from viser import uplot
 
-    from quicksurf.fitting import FitStatus
+    from quicksurf.train.loop import FitStatus
 
 Wish = Literal["start", "pause", "stop", "extend"]
 EXTENSION_MINUTES = 5

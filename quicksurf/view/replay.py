@@ -13,8 +13,8 @@ from quicksurf.data.scene import Scene
 from quicksurf.errors import OutputError, QuicksurfError
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.resume import read_capture
-from quicksurf.runs import Run, open_run
+from quicksurf.session.resume import read_capture
+from quicksurf.session.runs import Run, open_run
 from quicksurf.view.nodes import Nodes
 from quicksurf.view.panel import SidePanel
 from quicksurf.view.preview import preview_mesh

@@ -13,7 +13,7 @@ from tiny_capture import write_capture
 
 from quicksurf import pipeline
 from quicksurf.fit_request import FitRequest
-from quicksurf.fitting import FitStatus
+from quicksurf.train.loop import FitStatus
 
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
 SECONDS = 4.0

@@ -16,13 +16,13 @@ from page_client import PATIENCE, PageClient, page_client
 from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf import backends
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.cli import main
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.fit_request import FitRequest
 from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.training import Trainer
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.train.trainer import Trainer
 from quicksurf.view.live import PAGE_SHARE, ROI_SECONDS, LiveView, live_view
 from quicksurf.view.preview import preview_mesh
 from quicksurf.view.replay import view_run

@@ -11,8 +11,8 @@ from kernel_bench.check import same
 from kernel_bench.kernel import Kernel
 from quicksurf import backends
 from quicksurf.backends import Backend, torch_rays
-from quicksurf.optimizer import BETAS, EPSILON
 from quicksurf.rays import pack_counts
+from quicksurf.train.optimizer import BETAS, EPSILON
 
 _N_RAYS, _PER_RAY = 1 << 15, 24
 _SCAN = _N_RAYS * _PER_RAY

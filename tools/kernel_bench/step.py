@@ -30,7 +30,7 @@ from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.config import Config, with_settings
 from quicksurf.data.scene import Scene
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.training import Trainer
+from quicksurf.train.trainer import Trainer
 
 NAME = "training step"
 PROGRESS = 0.5  # all levels active, no query noise any more, the interval at a twentieth of its start

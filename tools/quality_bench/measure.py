@@ -22,7 +22,7 @@ from quicksurf.evaluation import mesh_of
 from quicksurf.mesh.export import read_mesh, write_mesh
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.types import Mesh
-from quicksurf.runs import open_run
+from quicksurf.session.runs import open_run
 
 METHOD, TORCH = "quicksurf", "quicksurf, torch back end"
 

@@ -23,7 +23,7 @@ from kernel_bench.gate import machine
 import quicksurf
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json
-from quicksurf.runs import Run, is_run, open_run
+from quicksurf.session.runs import Run, is_run, open_run
 
 _TORCH = ("--device", "torch")
 _PATIENCE, _PATIENCE_SECONDS = 1.5, 60.0  # a command that is not back by then is ended

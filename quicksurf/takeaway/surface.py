@@ -11,16 +11,16 @@ from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import OutputError, SurfaceError
-from quicksurf.export_frame import FrameRequest, export_frame, write_frame
 from quicksurf.mesh.build import MeshOptions, MeshReport
 from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
 from quicksurf.mesh.frame import MeshT, move, to_file_axes
 from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
-from quicksurf.products import TEXTURED_FACES, Extras, Takeaway
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.resume import read_capture
-from quicksurf.runs import Run, open_run
+from quicksurf.session.resume import read_capture
+from quicksurf.session.runs import Run, open_run
+from quicksurf.takeaway.export_frame import FrameRequest, export_frame, write_frame
+from quicksurf.takeaway.products import TEXTURED_FACES, Extras, Takeaway
 
 ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
 SPHERE_SPREAD = (

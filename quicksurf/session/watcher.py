@@ -6,11 +6,11 @@ The pipeline calls it from its own thread and goes on when a call returns, so th
 
 from pathlib import Path
 
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
-from quicksurf.status import Silent
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.session.status import Silent
 
 
 class Watcher(Silent):

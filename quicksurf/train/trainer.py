@@ -6,23 +6,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf import losses, schedules
-from quicksurf.alignment import CameraAlignment
 from quicksurf.backends import Backend
 from quicksurf.config import Config
-from quicksurf.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
 from quicksurf.data.scene import Scene
 from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
-from quicksurf.held_out import HeldOutViews
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import gradients_from_taps, taps_around
-from quicksurf.optimizer import Adam, Group, network_groups
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
 from quicksurf.render.renderer import Rendering, RenderSettings
+from quicksurf.train.alignment import CameraAlignment
+from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.train.held_out import HeldOutViews
+from quicksurf.train.optimizer import Adam, Group, network_groups
 
 _FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50

@@ -16,7 +16,7 @@ from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
 from quicksurf.io import write_atomic
-from quicksurf.runs import Run
+from quicksurf.session.runs import Run
 
 POINTS = "points.safetensors"
 

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from quicksurf.budget import Budget
-    from quicksurf.fitting import FitStatus
+    from quicksurf.session.budget import Budget
+    from quicksurf.train.loop import FitStatus
 
 STAGES = ("read", "fit", "mesh")
 """Reading includes camera poses: where the capture has none, structure from motion reports in lines of its own."""

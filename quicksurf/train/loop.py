@@ -16,7 +16,7 @@ from quicksurf.config import Config
 from quicksurf.data.scene import Scene
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.render.renderer import Rendering
-from quicksurf.training import Trainer
+from quicksurf.train.trainer import Trainer
 
 _STATUS_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 60.0

@@ -15,11 +15,11 @@ from quicksurf.data.gravity import up_in_photo
 from quicksurf.data.images import read_header
 from quicksurf.errors import ConfigError
 from quicksurf.io import write_json
-from quicksurf.markers import Ruler, find_ruler
 from quicksurf.mesh import frame
 from quicksurf.mesh.frame import Similarity, Up
-from quicksurf.products import Takeaway
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.takeaway.markers import Ruler, find_ruler
+from quicksurf.takeaway.products import Takeaway
 
 UP_SOURCES = ("auto", "gravity", "plane", "cameras")
 SIDECAR = "mesh.frame.json"

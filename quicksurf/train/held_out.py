@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf import losses
-from quicksurf.alignment import CameraAlignment
 from quicksurf.data.pixels import PixelBank
 from quicksurf.model.appearance import matched_by_halves
 from quicksurf.rays import Rays
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.train.alignment import CameraAlignment
 
 _BATCH_RAYS = 1 << 13
 _EXPOSURE_GAIN = 1.0  # dB from which exposure counts as varied; 0.1 where it is fixed, 3 at ±30 %

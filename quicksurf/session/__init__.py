@@ -1,0 +1,1 @@
+"""One command at work: its request, its minutes, its run folder, and what it tells."""

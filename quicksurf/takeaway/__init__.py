@@ -1,0 +1,1 @@
+"""What leaves a run: its surface, measured, trimmed and textured, in metres and upright."""
