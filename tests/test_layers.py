@@ -1,4 +1,4 @@
-"""Imports go downwards only: cli → pipeline, api → report → takeaway → session → train → data, model → backends → maths.
+"""Imports go downwards only: cli → pipeline, api → report → takeaway → session → train → data, model → backends.
 
 The imports are read from the source (ast), those inside functions and under TYPE_CHECKING included.
 """
