@@ -15,12 +15,11 @@ from torch import Tensor
 from quicksurf.backends.batched_rays import LatticeSteps, traverse_lattice
 from quicksurf.backends.modules import LogitNetwork
 from quicksurf.backends.torch_unisurf import (
-    ABSORPTION,
     DISTANCE_SHARE,
     MAX_ALPHA,
     MIN_SLOPE,
     N_SECANT,
-    SHIFT,
+    optical_depths,
     secant,
 )
 from quicksurf.rays import Interval, Rays, Samples, Surface, pack_counts
@@ -188,25 +187,9 @@ def render_weight_from_logits(
     rays = rays.repeat_interleave(counts, output_size=len(logits))
     own_begin = begins.index_select(0, rays)
     first = torch.arange(len(logits), device=logits.device) == own_begin
-    gained = _optical_depths(logits, thicknesses, first, sharpness, opacity)
+    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
+    gained = gained.clamp_max(-math.log(1 - MAX_ALPHA))
     before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]
     passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
     weights = (1 - torch.exp(-gained)) * torch.exp(-passed)
     return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
-
-
-def _optical_depths(
-    logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
-    first: Bool[Tensor, "m"],
-    sharpness: float,
-    opacity: str,
-) -> Float[Tensor, "m"]:
-    """−ln(1 − α_i) of `torch_unisurf.alphas_from_logits`; `first` marks the first sample of a ray."""
-    if opacity == "occupancy":
-        gained = torch.nn.functional.softplus(sharpness * logits)
-    else:
-        depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
-        before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-        gained = torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
-    return gained.clamp_max(-math.log(1 - MAX_ALPHA))

@@ -213,13 +213,23 @@ def alphas_from_logits(
     opacity: str,
 ) -> Float[Tensor, "m"]:
     """α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
-    if opacity == "occupancy":
-        gained = torch.nn.functional.softplus(sharpness * logits)
-    else:
-        depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
-        begins, counts = packed_info.unbind(1)
-        first = torch.zeros(len(depth), dtype=torch.bool, device=depth.device)
-        first[begins[counts > 0]] = True
-        before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-        gained = torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
+    begins, counts = packed_info.unbind(1)
+    first = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    first[begins[counts > 0]] = True
+    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
     return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)
+
+
+def optical_depths(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    first: Bool[Tensor, "m"],
+    sharpness: float,
+    opacity: str,
+) -> Float[Tensor, "m"]:
+    """−ln(1 − α_i) before α is capped; `first` marks the first sample of a ray."""
+    if opacity == "occupancy":
+        return torch.nn.functional.softplus(sharpness * logits)
+    depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
+    before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
+    return torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
