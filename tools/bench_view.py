@@ -1,6 +1,6 @@
 """What the page costs a fit: steps a second of processor time with somebody at the page and without, in turns.
 
-    python tools/bench_view.py CAPTURE [--pairs 10] [--seconds 4]
+    python tools/bench_view.py CAPTURE [--pairs 100] [--seconds 0.6]
 
 One fit, of which every second block of --seconds of processor time is watched: figures once a second, curve, clicks
 asked for after every step, and the growing mesh as often as the pacer allows; its clock runs in watched blocks alone.
@@ -21,13 +21,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quicksurf import backends
-from quicksurf.budget import Budget, StopRequest
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.scene import Scene
 from quicksurf.errors import QuicksurfError
-from quicksurf.fitting import FitStatus
-from quicksurf.training import Trainer
+from quicksurf.session.budget import Budget, StopRequest
+from quicksurf.train.loop import FitStatus
+from quicksurf.train.trainer import Trainer
 from quicksurf.view.live import LiveView, live_view
 from quicksurf.view.pacing import WorkClock
 from quicksurf.view.server import Address
@@ -49,7 +49,7 @@ class Bench:
 
     def __init__(self, scene: Scene, view: LiveView) -> None:
         self._trainer, self._view = Trainer(scene, load_config(None, {}), backends.load("auto"), None), view
-        self._watched, self._since = 0.0, 0.0
+        self._watched, self._since, self._told = 0.0, 0.0, 0.0
         self.mesh_seconds: list[float] = []
         """Processor time of each mesh."""
 
@@ -79,16 +79,16 @@ class Bench:
 
     def block(self, seconds: float, watched: bool) -> tuple[int, float]:
         """Steps, and the processor seconds that they took."""
-        start, n_steps, told = time.process_time(), 0, float("-inf")
+        start, n_steps = time.process_time(), 0
         self._since = start
-        while (now := time.process_time() - start) < seconds:
+        while time.process_time() - start < seconds:
             self._trainer.step(_PROGRESS)
             n_steps += 1
             if watched:
                 self._view.step(self._trainer.result)
-                if now - told >= 1.0:
-                    told = now
-                    self._view.fit(self._status(seconds))
+                if self._watched_seconds() >= self._told + 1.0:
+                    self._told = self._watched_seconds()
+                    self._view.fit(self._status())
         if watched:
             self._view._server.flush()
             self._watched += time.process_time() - start
@@ -97,7 +97,7 @@ class Bench:
     def _watched_seconds(self) -> float:
         return self._watched + time.process_time() - self._since
 
-    def _status(self, seconds: float) -> FitStatus:
+    def _status(self) -> FitStatus:
         step, elapsed = self._trainer.result.step, self._watched_seconds()
         rest = (0.01, 25.0, 24.0, 0.5, 0.1, 20.0, 40.0, 15000.0, 50.0)
         return FitStatus(step, _PROGRESS, elapsed, _FIT_SECONDS - elapsed, *rest)
@@ -126,8 +126,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("capture", type=Path, help="what quicksurf fit would read; masks are left aside")
-    parser.add_argument("--pairs", type=int, default=10, help="blocks watched, and unwatched (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="processor time of a block (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=100, help="blocks watched, and unwatched (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="processor time of a block (%(default)s)")
     options = parser.parse_args()
     try:
         max_pixels = load_config(None, {}).train.max_pixels
@@ -151,10 +151,6 @@ def _compare(bench: Bench, scene: Scene, pairs: int, seconds: float) -> None:
             sums[watched] = [sums[watched][0] + n_steps, sums[watched][1] + took]
             rates[watched] = n_steps / took
         ratios.append(rates[True] / rates[False])
-        print(
-            f"pair {pair + 1}: {rates[True]:.2f} steps/s watched, {rates[False]:.2f} not: {ratios[-1]:.4f}",
-            flush=True,
-        )
     meshes = bench.mesh_seconds
     share = 100 * sum(meshes) / sums[True][1]
     print(

@@ -63,12 +63,12 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
     messages = _run_worker(photos, folder, plan, seconds, say)
     counts = messages["features"]["counts"]
     if not messages["mapping"]["found"]:
-        raise PosesError(_no_model(photos, messages))
+        raise _no_model(photos, messages)
     with np.load(folder / "poses.npz", allow_pickle=False) as arrays:
         registered = arrays["images"].tolist()
         cameras, points = _cameras(arrays), _points(arrays)
     if len(registered) < 3:
-        raise PosesError(_no_model(photos, messages))
+        raise _no_model(photos, messages)
     reasons = lost_reasons(counts, messages["matches"]["inliers"], registered)
     cameras, points = stand_upright(cameras, points)
     return Poses(registered, cameras, points, reasons, _stage_seconds(messages))
@@ -226,16 +226,27 @@ def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {name: end - begin for name, begin, end in zip(messages, ends[:-1], ends[1:], strict=True)}
 
 
-def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> str:
+def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError | BudgetError:
+    """What to tell: photos that nobody had the time to look at or to match are not blamed."""
     counts, inliers = messages["features"]["counts"], messages["matches"]["inliers"]
+    late = [name for name in ("features", "matches") if not messages[name]["complete"]]
+    if late:
+        return BudgetError(
+            f"time for poses ran out ({' and '.join(late)} of {len(counts)} photos were cut short): give more "
+            "--minutes or fewer photos"
+        )
     n_bare = sum(0 <= count < _MIN_FEATURES for count in counts)
     n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
     found = f"no poses for these {len(photos.names)} photos"
     if n_bare > len(counts) / 2:
-        return f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"
+        return PosesError(
+            f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"
+        )
     if n_good == 0:
-        return f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
-    return (
+        return PosesError(
+            f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
+        )
+    return PosesError(
         f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the "
         "spot shows no depth), 20 photos or more, neighbours sharing two thirds"
     )

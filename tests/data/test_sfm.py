@@ -240,3 +240,20 @@ def test_the_worker_gets_the_cpus_that_the_kernels_count(
     with pytest.raises(PosesError, match="stop here"):
         sfm.find_poses(sfm.Photos(["a", "b", "c"], []), tmp_path, plan, 1, lambda _: None)
     assert jobs[0]["n_threads"] == 3
+
+
+def test_photos_are_not_blamed_where_time_ran_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photos = sfm.Photos(["0.jpg", "1.jpg", "2.jpg"], [([0, 1, 2], None)])
+    plan = plan_poses(3, 1.0, 600.0, 2, False)
+    for complete, kind, said in (
+        (False, BudgetError, "matches of 3 photos"),
+        (True, PosesError, "no two overlap"),
+    ):
+        messages = {
+            "features": {"counts": [900, 900, 900], "complete": True},
+            "matches": {"inliers": [], "complete": complete},
+            "mapping": {"found": False},
+        }
+        monkeypatch.setattr(sfm, "_run_worker", lambda *_, told=messages: told)
+        with pytest.raises(kind, match=said):
+            sfm.find_poses(photos, tmp_path, plan, 600.0, lambda _: None)
