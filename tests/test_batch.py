@@ -63,6 +63,13 @@ def test_alike_names_get_folders_of_their_own_that_do_not_change(tmp_path: Path)
     assert {key: later[key] for key in names} == names
 
 
+def test_a_link_keeps_the_name_it_has_here(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", ".")
+    (folder / "cow").symlink_to(make(tmp_path, "elsewhere") / "elsewhere")
+    (capture,) = find_captures(folder, tmp_path / "out")
+    assert (capture.name, capture.source) == ("cow", folder / "cow")
+
+
 def test_a_folder_without_captures_is_refused(tmp_path: Path) -> None:
     photos = make(tmp_path / "photos", "masks")
     (photos / "0.jpg").write_bytes(b"")

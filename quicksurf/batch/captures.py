@@ -16,7 +16,7 @@ class Capture(NamedTuple):
     """One capture of a batch."""
 
     source: Path
-    """Absolute."""
+    """Absolute; links are kept, whose names the user chose."""
     name: str
     """Of its run folder: what a file system may dislike is taken out."""
 
@@ -65,4 +65,4 @@ def _named(sources: list[Path]) -> list[Capture]:
         else f"{name}-{zlib.crc32(source.name.encode('utf-8', 'replace')):08x}"
         for name, source in zip(plain, sources, strict=True)
     ]
-    return [Capture(source.resolve(), name) for source, name in zip(sources, names, strict=True)]
+    return [Capture(source.absolute(), name) for source, name in zip(sources, names, strict=True)]
