@@ -73,7 +73,7 @@ class RenderConfig:
     opacity: Literal["transmittance", "occupancy"] = "transmittance"
     """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
     sharpness_start: Annotated[float, Between(1.0, 1e4)] = 20.0
-    sharpness_end: Annotated[float, Between(1.0, 1e5)] = 1000.0
+    sharpness_end: Annotated[float, Between(1.0, 1e5)] = 400.0
     grid_resolution: Annotated[int, Between(8, 512)] = 96
     grid_threshold: Annotated[float, Between(1e-6, 0.5)] = 0.01
 
@@ -99,7 +99,7 @@ class TrainConfig:
     n_surface_points: Annotated[int, Between(0, 1 << 16)] = 256
     """Surface points of a step that the losses on the logit's gradient look at."""
     smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
-    eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
+    steepness_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
     silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
     consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2

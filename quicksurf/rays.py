@@ -61,6 +61,8 @@ class Interval(NamedTuple):
     """What the logit shall reach at the ends of the interval, where that needs a wider one."""
     n_interval: int
     n_front: int
+    level: float = 0.0
+    """What the logit of matter must reach for the search to end there; light passes through what stays below."""
 
 
 class Surface(NamedTuple):

@@ -3,14 +3,17 @@
 import math
 
 _STEADY_SHARPNESS = 60.0  # at a rate of 1e-2: dtu_scan24 holds at 40 to 90, falls by 2 dB at 180
+_SHARPENING = 0.4, 0.85  # of the progress
 
 
 def sharpness(progress: float, start: float, end: float) -> float:
-    """κ in o = sigmoid(κ l): exponential from `start` to `end` at p = 0.8, then constant.
+    """κ in o = sigmoid(κ l): `start` until p = 0.4, exponential to `end` at p = 0.85, then constant.
 
-    The width of the soft surface is about 4/κ; it has to shrink with the interval or the level set stays biased.
+    The soft surface is about 4/(κ |∇l|) wide. |∇l| is small where the photos do not agree yet and grows where they do:
+    with κ low for long, each place sharpens when it is ready, and what is not settled stays soft and is carved.
     """
-    return start * (end / start) ** min(1.0, progress / 0.8)
+    begin, finish = _SHARPENING
+    return start * (end / start) ** min(1.0, max(0.0, (progress - begin) / (finish - begin)))
 
 
 def interval_half_width(progress: float, start: float, least: float) -> float:

@@ -10,8 +10,10 @@ def test_interval_shrinks_to_its_least():
     assert values[0] == 0.5 and values[-1] == 0.015 and values == sorted(values, reverse=True)
 
 
-@pytest.mark.parametrize(("progress", "expected"), [(0, 20), (0.4, 200), (0.8, 2000), (1, 2000)])
-def test_sharpness_is_exponential_and_then_rests(progress, expected):
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0, 20), (0.4, 20), (0.625, 200), (0.85, 2000), (1, 2000)]
+)
+def test_sharpness_waits_is_exponential_and_then_rests(progress, expected):
     assert schedules.sharpness(progress, 20, 2000) == pytest.approx(expected)
 
 

@@ -13,9 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.backends.batched_rays import LatticeSteps, traverse_lattice
-from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.modules import MAX_SLOPE, LogitNetwork
 from quicksurf.backends.torch_unisurf import (
-    DISTANCE_SHARE,
     MAX_ALPHA,
     MIN_SLOPE,
     N_SECANT,
@@ -39,17 +38,17 @@ def sample_surface(
 ) -> tuple[Surface, Samples]:
     """See `torch_unisurf.sample_surface`; the rays are marched once."""
     steps = traverse_lattice(rays, binaries, aabbs, step_size)
-    found, slopes = find_surface(surface, rays, steps)
+    found, slopes = find_surface(surface, rays, steps, interval.level)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
     return found, interval_samples(steps, found, half_widths, slopes, interval, jitter)
 
 
 def find_surface(
-    surface: LogitNetwork, rays: Rays, steps: LatticeSteps
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """First change from outside to inside along each ray, and dl/dt there; 1 where there is none."""
-    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps)
-    hits, bracket = first_crossing(steps, logits, evaluated)
+    """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none."""
+    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level)
+    hits, bracket = first_crossing(steps, logits, evaluated, level)
     every = torch.arange(len(hits), device=hits.device)
     roots = secant(surface, rays, every, *bracket.unbind(0))
     widths = bracket[1] - bracket[0]
@@ -59,15 +58,18 @@ def find_surface(
 
 
 def first_crossing(
-    steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"]
+    steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"], level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
     """Whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
-    inside = evaluated & (logits > 0)
-    hits, here = inside.any(1), inside.int().argmax(1, keepdim=True)
+    opaque = evaluated & (logits > level)
+    hits, goal = opaque.any(1), opaque.int().argmax(1, keepdim=True)
     index = torch.arange(logits.shape[1], device=logits.device)
-    before = torch.where(evaluated & (index < here), index, -1).amax(1, keepdim=True)
-    low = before.clamp_min(0)
     n_gaps = (~steps.occupied).int().cumsum(1)
+    outside = evaluated & ~(logits > 0) & (index < goal)
+    before = torch.where(outside, index, -1).amax(1, keepdim=True)
+    low = before.clamp_min(0)
+    same = n_gaps == n_gaps.gather(1, goal)
+    here = (evaluated & same & (index > before)).int().argmax(1, keepdim=True)
     joined = (before >= 0) & (n_gaps.gather(1, low) == n_gaps.gather(1, here))
     start, logit = steps.t_starts.gather(1, here), logits.gather(1, here)
     bracket = torch.stack(
@@ -78,7 +80,7 @@ def first_crossing(
 
 
 def _evaluate(
-    surface: LogitNetwork, rays: Rays, steps: LatticeSteps
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float
 ) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], int]:
     """Logits of the steps that decide where the first crossing is, which those are, and how many."""
     n_steps = steps.t_mids.shape[1]
@@ -86,9 +88,9 @@ def _evaluate(
     logits = torch.zeros_like(steps.t_mids)
     coarse = steps.occupied & (index % _STRIDE == 0)
     n_coarse = _fill(logits, surface, rays, steps, coarse)
-    inside = coarse & (logits > 0)
-    first = torch.where(inside, index, n_steps).amin(1, keepdim=True)
-    clear = torch.where(coarse, DISTANCE_SHARE * logits.neg(), 0.0)
+    opaque = coarse & (logits > level)
+    first = torch.where(opaque, index, n_steps).amin(1, keepdim=True)
+    clear = torch.where(coarse, logits.neg() / MAX_SLOPE, 0.0)
     fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
     n_fine = _fill(logits, surface, rays, steps, fine)
     return logits, coarse | fine, n_coarse + n_fine

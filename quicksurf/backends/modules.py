@@ -46,6 +46,10 @@ class EncodedNetwork(nn.Module):
         return self._run(self.layout, self.params, x, self.n_active_levels)
 
 
+MAX_SLOPE = 4.0
+"""Of the logit: a search may take |l| / MAX_SLOPE for clear of the surface, and training sees to it."""
+
+
 class LogitNetwork(NamedTuple):
     """A surface given by the first output of a network: l(x) = radius − |x| − scale · net([x, (x + 1) / 2])_0.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.modules import MAX_SLOPE, LogitNetwork
 from quicksurf.backends.torch_rays import accumulate_along_rays, render_weight_from_alpha, traverse_grids
 from quicksurf.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
 
@@ -18,7 +18,6 @@ ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see render/unisurf.p
 SHIFT = (
     1.1  # of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
 )
-DISTANCE_SHARE = 0.5  # of |l| is clear of the surface: the logit may be twice as steep as a distance
 
 
 @torch.no_grad()
@@ -32,7 +31,7 @@ def sample_surface(
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Surface, Samples]:
     """Search the surface in occupied cells, and lay UNISURF's samples around it."""
-    found, slopes = find_surface(surface, rays, binaries, aabbs, step_size)
+    found, slopes = find_surface(surface, rays, binaries, aabbs, step_size, interval.level)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
     # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
     behind_interval = found.ts + half_widths + step_size
@@ -47,17 +46,18 @@ def find_surface(
     binaries: Bool[Tensor, "m x y z"],
     aabbs: Float[Tensor, "m 6"],
     step_size: float,
+    level: float,
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """First change from outside to inside at the middles of a ray's occupied steps, refined by the secant method.
+    """Where a ray enters the first matter above `level`, at the middles of its occupied steps, by the secant method.
 
-    Leaves a ray at its crossing. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
+    Leaves a ray there. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
     is part of the result.
 
     Returns:
         The surface, and dl/dt over the bracket of each crossing, 1 where there is none.
     """
     steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, rays.far, step_size)
-    hits, brackets, n_evaluations = first_crossing(surface, rays, steps)
+    hits, brackets, n_evaluations = first_crossing(surface, rays, steps, level)
     refined = hits & (brackets[1] > brackets[0])
     ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
     index = torch.nonzero(refined)[:, 0]
@@ -67,12 +67,12 @@ def find_surface(
 
 
 def first_crossing(
-    surface: LogitNetwork, rays: Rays, steps: Steps
+    surface: LogitNetwork, rays: Rays, steps: Steps, level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
-    """First outside-to-inside change of sign at the steps' middles.
+    """Last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
 
-    After a logit l < 0, steps nearer than |l| · DISTANCE_SHARE are passed over: l is close to a distance (sphere
-    tracing, as in IDR).
+    Matter that stays below lets light pass: a search that ended there would hide what lies behind it. After a logit
+    l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
 
     Returns:
         Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of
@@ -84,23 +84,28 @@ def first_crossing(
     at, ends, last = at.clone(), at + counts, torch.full((n_rays,), -1)
     stretch = _stretch_indices(steps)
     hits, brackets, last_logits = torch.zeros(n_rays).bool(), torch.zeros(4, n_rays), torch.zeros(n_rays)
+    entry, entry_logits = torch.full((n_rays,), -1), torch.zeros(n_rays)
     active = torch.nonzero(counts)[:, 0]
     while len(active):
         i = at[active]
         logits = surface.query(rays.at(active, mids[i]))[0]
         n_evaluations += len(active)
-        inside = logits > 0
-        ray, here, before = active[inside], i[inside], last[active[inside]]
+        outside = ~(logits > 0)
+        last[active[outside]], last_logits[active[outside]] = i[outside], logits[outside]
+        apart = stretch[entry[active].clamp_min(0)] != stretch[i]
+        enters = ~outside & ((entry[active] <= last[active]) | apart)
+        entry[active[enters]], entry_logits[active[enters]] = i[enters], logits[enters]
+        opaque = logits > level
+        ray, here, before = active[opaque], entry[active[opaque]], last[active[opaque]]
         joined = (before >= 0) & (stretch[before.clamp_min(0)] == stretch[here])
         begin, zero = steps.t_starts[here], torch.zeros(len(ray))
         joined_bracket = torch.stack(
-            [mids[before.clamp_min(0)], mids[here], last_logits[ray], logits[inside]]
+            [mids[before.clamp_min(0)], mids[here], last_logits[ray], entry_logits[ray]]
         )
         hits[ray] = True
-        brackets[:, ray] = joined_bracket.where(joined, torch.stack([begin, begin, zero, logits[inside]]))
-        active, i, logits = active[~inside], i[~inside], logits[~inside]
-        last[active], last_logits[active] = i, logits
-        clear = mids[i] - DISTANCE_SHARE * logits
+        brackets[:, ray] = joined_bracket.where(joined, torch.stack([begin, begin, zero, entry_logits[ray]]))
+        active, i, logits = active[~opaque], i[~opaque], logits[~opaque]
+        clear = mids[i] - logits / MAX_SLOPE
         at[active] += 1
         while bool(
             (near := (at[active] < ends[active]) & (mids[at[active].clamp_max(len(mids) - 1)] < clear)).any()

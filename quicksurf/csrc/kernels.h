@@ -28,6 +28,7 @@ struct AdamStep {
 struct IntervalSpec {
     float half_width, reach;
     int n_interval, n_front;
+    float level;  // the logit at which a search ends
     int n_samples() const { return n_interval + n_front; }  // of a ray, at most
 };
 

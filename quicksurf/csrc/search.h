@@ -4,10 +4,11 @@
 // network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not depend on its
 // neighbours, so the bits do not depend on the number of threads.
 //
-//   march    the middles of the occupied steps, until the logit is above 0; after a logit l below, steps nearer than |l| / 2
-//            are passed over: l is close to a distance (IDR's sphere tracing, with twice its slope allowed)
-//   bracket  between that step's middle and the one evaluated before; if a gap lies between them (an empty cell, or the ray
-//            enters the box in matter), the surface is the step's start
+//   march    the middles of the occupied steps, until the logit is above `level`: matter that stays below lets light pass,
+//            and a search that ended there would hide what lies behind. After a logit l <= 0, steps nearer than |l| / 4 are
+//            passed over: l is at most four times as steep as a distance (IDR's sphere tracing)
+//   bracket  where the logit last rose above 0, between the middles of two steps; if a gap lies between them (an empty
+//            cell, or the ray enters the box in matter), the surface is the later step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
 //            stays twice running has its logit halved, so that it moves too
 //   sample   the march goes on to the end of the interval, then the occupied stretches it met are sampled (interval.h)
@@ -29,7 +30,7 @@ namespace QS_ISA {
 // Two tiles of points a turn: between 64 and 256 no difference was measured.
 constexpr int SEARCH_LANES = 128;
 
-constexpr float DISTANCE_SHARE = 0.5f;  // of |l| is clear of the surface: the logit may be twice as steep as a distance
+constexpr float MAX_SLOPE = 4.0f;  // of the logit: |l| / MAX_SLOPE is clear of the surface
 
 // One ray under way.
 struct SearchLane {
@@ -38,7 +39,9 @@ struct SearchLane {
     Stretches stretches;
     float start = 0, end = 0;           // the step being evaluated
     float last_mid = 0, last_logit = 0;
-    bool joined = false;                // no gap since last_mid
+    bool joined = false;                // no gap since last_mid, where l <= 0
+    bool inside = false;                // no gap since `entry`, where the logit rose above 0
+    float entry = 0, entry_start = 0, entry_logit = 0;  // middle and start of that step
     int secants_left = -1;              // -1: marching
     float low = 0, high = 0, logit_low = 0, logit_high = 0;
     float slope = 1;                    // of the logit along the ray, over the bracket; 1 without a bracket
@@ -95,7 +98,7 @@ class SearchTask {
     bool refill(SearchLane& lane) {
         for (size_t ray; (ray = next_ray_++) < search_.rays.n;) {
             lane.ray = ray;
-            lane.joined = false;
+            lane.joined = lane.inside = false;
             lane.secants_left = -1;
             lane.side = 0;
             lane.slope = 1;
@@ -139,7 +142,9 @@ class SearchTask {
             if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a larger step_size");
             return false;
         }
-        lane.joined &= lane.stretches.add(lane.start, lane.end);
+        const bool touches = lane.stretches.add(lane.start, lane.end);
+        lane.joined &= touches;
+        lane.inside &= touches;
         return true;
     }
 
@@ -153,18 +158,29 @@ class SearchTask {
             lane.last_mid = t;
             lane.last_logit = logit;
             lane.joined = true;
-            const float clear = t - DISTANCE_SHARE * logit;
-            while (step(lane))
-                if (!(lane.t() < clear)) return false;  // also after a logit that is no number
-            finish(lane, false, 0, 0);
-            return true;
+            lane.inside = false;
+        } else if (!lane.inside) {
+            lane.entry = t;
+            lane.entry_start = lane.start;
+            lane.entry_logit = logit;
+            lane.inside = true;
         }
-        if (!lane.joined) return hit(lane, lane.start);
+        if (logit > search_.interval.level) return enter(lane);
+        const float clear = t - logit / MAX_SLOPE;
+        while (step(lane))
+            if (!(lane.t() < clear)) return false;  // also after a logit that is no number
+        finish(lane, false, 0, 0);
+        return true;
+    }
+
+    // Begins to refine where the lane entered the matter it is in; true if nothing is to be refined.
+    bool enter(SearchLane& lane) {
+        if (!lane.joined) return hit(lane, lane.entry_start);
         lane.low = lane.last_mid;
         lane.logit_low = lane.last_logit;
-        lane.high = t;
-        lane.logit_high = logit;
-        lane.slope = (logit - lane.last_logit) / (t - lane.last_mid);
+        lane.high = lane.entry;
+        lane.logit_high = lane.entry_logit;
+        lane.slope = (lane.entry_logit - lane.last_logit) / (lane.entry - lane.last_mid);
         lane.secants_left = search_.n_secant;
         return false;
     }

@@ -1,7 +1,8 @@
 """Which parts of the region of interest can hold the surface: nerfacc's occupancy grid around the unit ball.
 
-The value of a cell is the largest occupancy that the field can have in it, o = sigmoid(κ (l + m)) with m half a cell's
-diagonal: l is close to a distance, so a surface anywhere in a cell is not missed by a random probe of it.
+The value of a cell is the largest occupancy that the field can have in it, o = sigmoid(κ (l + m)) with m a cell's
+diagonal: half of it is the way to the cell's farthest point from its middle, and l is up to twice a distance away from
+the surface. Steeper rises are near the surface, where one probe or another meets them.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch import Tensor
 
 Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
+_SLOPE = 2.0  # of the logit across a cell
 _UPDATE_EVERY = 32  # steps; an update costs as much as three of them
 _DECAY = 0.8  # a cell that a surface left is forgotten after a score of updates
 _EVERY_CELL_STEPS = 96  # in the first steps all cells are probed, later a quarter and the occupied ones
@@ -49,14 +51,14 @@ class OccupancyGrid:
         """Probe the field now and then, at places that `seed` and `step` decide; every cell at step 0."""
         if step % _UPDATE_EVERY:
             return
-        margin = math.sqrt(3) / 2 * self.cell
+        reach = math.sqrt(3) / 2 * self.cell
 
         def occupancy(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 1"]:
-            inside = points.square().sum(-1) < (1 + margin) ** 2
+            inside = points.square().sum(-1) < (1 + reach) ** 2
             if self._room is not None:
                 cells = ((points + 1) / self.cell).long().clamp(0, len(self._room) - 1)
                 inside &= self._room[cells.unbind(-1)]
-            return (torch.sigmoid(sharpness * (logits(points) + margin)) * inside.float())[:, None]
+            return (torch.sigmoid(sharpness * (logits(points) + _SLOPE * reach)) * inside.float())[:, None]
 
         with torch.random.fork_rng(devices=[]):  # the estimator draws from torch's global generator
             torch.manual_seed(seed + step)

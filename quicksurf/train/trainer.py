@@ -7,6 +7,7 @@ from torch import Tensor
 
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
+from quicksurf.backends.modules import MAX_SLOPE
 from quicksurf.config import Config
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
@@ -161,12 +162,13 @@ class Trainer:
         return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
 
     def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
-        """UNISURF's normal pairs and a light pull of |∇l| to 1."""
+        """UNISURF's normal pairs, and what keeps |∇l| below the slope that the search relies on."""
         train = self._config.train
         gradients = gradients_from_taps(probed, self._tap_step())
         at_surface, neighbours, _ = gradients.chunk(3)
         smoothness = losses.normal_smoothness(at_surface, neighbours)
-        return train.smoothness_weight * smoothness + train.eikonal_weight * losses.eikonal(gradients)
+        steepness = losses.steepness(gradients, MAX_SLOPE)
+        return train.smoothness_weight * smoothness + train.steepness_weight * steepness
 
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""

@@ -88,13 +88,13 @@ def staircase(thresholds, values):
     return Staircase(None, 0.0, 0.0)
 
 
-def crossing(surface, n_rays=2):
+def crossing(surface, level=0.0, n_rays=2):
     """Of rays along x through steps at 1.0, 1.1, 1.2 (ray 0) and 1.0, 1.1, 2.0 (ray 1)."""
     starts = torch.tensor([1.0, 1.1, 1.2, 1.0, 1.1, 2.0])
     steps = Steps(starts, starts + 0.1, torch.tensor([0, 0, 0, 1, 1, 1]), pack_counts(torch.tensor([3, 3])))
     x = torch.tensor([[1.0, 0, 0]] * n_rays)
     rays = Rays(torch.zeros(n_rays, 3), x, torch.zeros(n_rays), torch.full((n_rays,), 9.0))
-    return torch_unisurf.first_crossing(surface, rays, steps)
+    return torch_unisurf.first_crossing(surface, rays, steps, level)
 
 
 def test_first_crossing_finds_the_first_change_of_sign():
@@ -105,9 +105,22 @@ def test_first_crossing_finds_the_first_change_of_sign():
 
 
 def test_steps_that_the_distance_clears_are_passed_over():
-    hits, bracket, n_evaluations = crossing(staircase([1.0, 1.1, 1.2], [-0.39, -0.1, 0.3]))
+    hits, bracket, n_evaluations = crossing(staircase([1.0, 1.1, 1.2], [-0.79, -0.1, 0.3]))
     assert hits.tolist() == [True, True] and n_evaluations == 4
-    assert torch.allclose(bracket[:, 0], torch.tensor([1.05, 1.25, -0.39, 0.3]))
+    assert torch.allclose(bracket[:, 0], torch.tensor([1.05, 1.25, -0.79, 0.3]))
+
+
+def test_matter_that_lets_light_pass_does_not_end_the_search():
+    """Logits 0.1, -0.1, 0.3 by depth; the gap of ray 1 is outside, too."""
+    hits, bracket, _ = crossing(staircase([1.0, 1.1, 1.2], [0.1, -0.1, 0.3]), level=0.2)
+    assert hits.tolist() == [True, True]
+    assert torch.allclose(bracket[:, 0], torch.tensor([1.15, 1.25, -0.1, 0.3]))
+    hits, bracket, _ = crossing(staircase([1.0, 1.1, 1.2], [0.1, 0.1, 0.3]), level=0.2)
+    assert torch.allclose(
+        bracket[:, 0], torch.tensor([1.0, 1.0, 0.0, 0.1])
+    )  # where it was entered, not where opaque
+    assert torch.allclose(bracket[:2, 1], torch.tensor([2.0, 2.0]))
+    assert not crossing(staircase([1.0, 1.1, 1.2], [0.1, -0.1, 0.3]), level=0.4)[0].any()
 
 
 def test_samples_are_sorted_inside_steps_and_inside_the_interval():

@@ -62,8 +62,8 @@ def sample(backend, surface, grid, rays, step, interval=INTERVAL):
     )
 
 
-def find(backend, surface, grid, rays, step):
-    return sample(backend, surface, grid, rays, step)[0]
+def find(backend, surface, grid, rays, step, level=0.0):
+    return sample(backend, surface, grid, rays, step, INTERVAL._replace(level=level))[0]
 
 
 def camera_rays(n):
@@ -103,14 +103,15 @@ def test_the_search_leaves_a_ray_at_its_surface_and_skips_empty_cells(backend):
     assert found.n_evaluations < 0.3 * everywhere
 
 
+@pytest.mark.parametrize("level", [0.0, 0.05])
 @pytest.mark.parametrize("name", _native.instruction_sets())
-def test_native_search_equals_its_twin(name):
+def test_native_search_equals_its_twin(name, level):
     before = _native.instruction_set()
     _native.set_instruction_set(name)
     rays, results = camera_rays(900), []
     for backend in (backends.load("cpu"), backends.load("torch")):
         surface = bumpy(backend)
-        results.append(find(backend, surface, grid_of(surface), rays, 0.05))
+        results.append(find(backend, surface, grid_of(surface), rays, 0.05, level))
     _native.set_instruction_set(before)
     native, twin = results
     assert 0.2 < float(twin.hits.float().mean()) < 0.9
@@ -131,6 +132,16 @@ def test_the_first_of_two_crossings_is_found(backend):
     found = find(backend, surface, grid_of(surface), rays, 0.02)
     assert abs(float(found.ts[0]) - (3 - RADIUS)) < 1e-4 and bool(found.hits.all())
     assert float(found.ts[1]) < 0.02
+
+
+def test_rays_pass_matter_thinner_than_the_level_and_enter_the_rest_where_its_logit_is_0(backend):
+    """At distance b from the centre the logit of the ball rises to R - b, and is 0 where the ball begins."""
+    surface, offsets = ball(backend), torch.tensor([0.0, 0.2, 0.32, 0.36])
+    origins = torch.stack([torch.full((4,), -3.0), offsets, torch.zeros(4)], 1)
+    rays = Rays(origins, torch.tensor([[1.0, 0, 0]] * 4), torch.full((4,), 2.0), torch.full((4,), 4.0))
+    found = find(backend, surface, grid_of(surface), rays, 0.02, level=RADIUS - 0.3)
+    assert found.hits.tolist() == [True, True, False, False]
+    assert torch.allclose(found.ts[:2], 3 - (RADIUS**2 - offsets[:2] ** 2).sqrt(), atol=1e-3)
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
