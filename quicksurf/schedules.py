@@ -2,7 +2,7 @@
 
 import math
 
-_STEADY_SHARPNESS = 60.0  # at a rate of 1e-2: dtu_scan24 holds at 40 to 90, falls by 2 dB at 180
+_STEADY_SHARPNESS = 120.0  # at a rate of 1e-2: dtu_scan24 falls by 2 dB where κ |∇l| is more than that
 _SHARPENING = 0.4, 0.85  # of the progress
 
 
@@ -44,7 +44,7 @@ def learning_rate_factor(progress: float) -> float:
 
 
 def surface_rate_factor(progress: float, sharpness: float) -> float:
-    """Learning rate of what moves the surface: 1 until κ = 60, then as 1/κ, to a half over the last fifth.
+    """Learning rate of what moves the surface: 1 until κ = 120, then as 1/κ, to a half over the last fifth.
 
     A step of Adam moves the logit by about the rate, however small the gradient is. Where that is more than the soft
     surface is wide, matter grows opaque by chance; what has grown opaque has no gradient to shrink, so surfaces swell.
