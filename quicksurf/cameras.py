@@ -14,16 +14,20 @@ OPENCV_FISHEYE are all special cases. This module does not read files and knows 
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 N_DISTORTION = 6  # k1, k2, k3, k4, p1, p2
 _NEWTON_STEPS = 20  # quadratic convergence: 3 suffice for a phone, the rest is for fisheye rims
 _CONVERGED = {torch.float64: 1e-13, torch.float32: 1e-6}  # a Newton step this small squares to rounding
 _WIDEST = math.pi / 2 - 1e-3  # radians off the axis; tan stays below 1000
+_PROBES = 9  # pixels across a frame that say how many steps its lens takes
+_lenses = WeakTensorKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,51 @@ class Cameras:
         return replace(self, **real)
 
 
+class Lenses(NamedTuple):
+    """What is common to some lenses, so that code that meets them need not look into tensors."""
+
+    distorted: bool
+    """Whether any has a distortion that is not 0."""
+    any_fisheye: bool
+    all_fisheye: bool
+    n_newton_steps: int | None = None
+    """That bring all pixels to rounding; None: until they are there."""
+
+    @property
+    def ideal(self) -> bool:
+        """Whether all are pinholes."""
+        return not (self.distorted or self.any_fisheye)
+
+
+def lenses_of(cameras: Cameras) -> Lenses:
+    """What is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras share."""
+    if cameras.distortion not in _lenses:
+        _lenses[cameras.distortion] = _look_at_lenses(cameras)
+    return _lenses[cameras.distortion]
+
+
+@torch.no_grad()
+def _look_at_lenses(cameras: Cameras) -> Lenses:
+    found = _common(cameras.distortion, cameras.fisheye)
+    if found.ideal:
+        return found._replace(n_newton_steps=0)
+    axis = torch.linspace(0, 1, _PROBES, device=cameras.sizes.device, dtype=cameras.intrinsics.dtype)
+    pixels = torch.cartesian_prod(axis, axis) * cameras.sizes[:, None]
+    plane = (pixels - cameras.intrinsics[:, None, 2:]) / cameras.intrinsics[:, None, :2]
+    shape = plane.shape[:2]
+    distortion, fisheye = cameras.distortion[:, None].expand(*shape, -1), cameras.fisheye[:, None]
+    counts = []
+    if not found.all_fisheye:
+        counts.append(_undistort_perspective(plane, distortion)[1])
+    if found.any_fisheye:
+        counts.append(_undistort_fisheye(torch.where(fisheye[..., None], plane, 0.0), distortion)[1])
+    return found._replace(n_newton_steps=max(counts))
+
+
+def _common(distortion: Float[Tensor, "*n 6"], fisheye: Bool[Tensor, "*n"]) -> Lenses:
+    return Lenses(bool(distortion.any()), bool(fisheye.any()), bool(fisheye.all()))
+
+
 def distort(
     points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"], fisheye: Bool[Tensor, "*n"]
 ) -> Float[Tensor, "*n 2"]:
@@ -79,30 +128,41 @@ def distort(
 
 
 def undistort(
-    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"], fisheye: Bool[Tensor, "*n"]
+    points: Float[Tensor, "*n 2"],
+    distortion: Float[Tensor, "*n 6"],
+    fisheye: Bool[Tensor, "*n"],
+    lenses: Lenses | None = None,
 ) -> Float[Tensor, "*n 2"]:
     """Invert `distort` by Newton's method: in the plane for a perspective lens, in θ for a fisheye.
 
     Fisheye directions at 90° or more from the axis have no point (x/z, y/z): they are bent to just under 90°.
     Degenerate input (a lens model folded beyond its valid radius) gives the last finite iterate.
+
+    Args:
+        lenses: what is known of them; else it is read from the tensors, for which a device would be waited for.
     """
-    if points.numel() == 0 or not (bool(distortion.any()) or bool(fisheye.any())):
+    if points.numel() == 0:
         return points
-    if not bool(fisheye.any()):
-        return _undistort_perspective(points, distortion)
-    bent = _undistort_fisheye(points, distortion)
-    if bool(fisheye.all()):
+    lenses = lenses or _common(distortion, fisheye)
+    if lenses.ideal:
+        return points
+    if not lenses.any_fisheye:
+        return _undistort_perspective(points, distortion, lenses.n_newton_steps)[0]
+    bent, _ = _undistort_fisheye(points, distortion, lenses.n_newton_steps)
+    if lenses.all_fisheye:
         return bent
-    return torch.where(fisheye[..., None], bent, _undistort_perspective(points, distortion))
+    straight, _ = _undistort_perspective(points, distortion, lenses.n_newton_steps)
+    return torch.where(fisheye[..., None], bent, straight)
 
 
 def _undistort_perspective(
-    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"]
-) -> Float[Tensor, "*n 2"]:
+    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"], n_steps: int | None = None
+) -> tuple[Float[Tensor, "*n 2"], int]:
+    """Ideal points, and the steps that it took."""
     k1, k2, k3, k4, p1, p2 = distortion.unbind(-1)
     perspective = torch.zeros_like(k1, dtype=torch.bool)
-    ideal = points
-    for _ in range(_NEWTON_STEPS):
+    ideal, taken = points, 0
+    for taken in range(1, 1 + (_NEWTON_STEPS if n_steps is None else n_steps)):
         error_a, error_b = (distort(ideal, distortion, perspective) - points).unbind(-1)
         a, b = ideal.unbind(-1)
         r2 = a * a + b * b
@@ -116,27 +176,28 @@ def _undistort_perspective(
         safe = torch.where(determinant.abs() > 1e-6, determinant, torch.ones_like(determinant))
         update = torch.stack([bb * error_a - ab * error_b, aa * error_b - ab * error_a], -1) / safe[..., None]
         ideal = ideal - update.clamp(-0.5, 0.5)  # a step that large comes from a fold, not from a lens
-        if float(update.abs().amax()) < _CONVERGED[points.dtype]:
+        if n_steps is None and float(update.abs().amax()) < _CONVERGED[points.dtype]:
             break
-    return ideal
+    return ideal, taken
 
 
 def _undistort_fisheye(
-    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"]
-) -> Float[Tensor, "*n 2"]:
+    points: Float[Tensor, "*n 2"], distortion: Float[Tensor, "*n 6"], n_steps: int | None = None
+) -> tuple[Float[Tensor, "*n 2"], int]:
+    """Ideal points, and the steps that it took."""
     k1, k2, k3, k4, _, _ = distortion.unbind(-1)
     bent = points.norm(dim=-1)
-    theta = bent.clamp_max(_WIDEST)
-    for _ in range(_NEWTON_STEPS):
+    theta, taken = bent.clamp_max(_WIDEST), 0
+    for taken in range(1, 1 + (_NEWTON_STEPS if n_steps is None else n_steps)):
         t2 = theta * theta
         error = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) - bent
         slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
         update = error / torch.where(slope.abs() > 1e-3, slope, torch.ones_like(slope))
         theta = (theta - update).clamp(0, _WIDEST)
-        if float(update.abs().amax()) < _CONVERGED[points.dtype]:
+        if n_steps is None and float(update.abs().amax()) < _CONVERGED[points.dtype]:
             break
     ratio = torch.where(bent > 1e-12, torch.tan(theta) / bent.clamp_min(1e-12), torch.ones_like(bent))
-    return points * ratio[..., None]
+    return points * ratio[..., None], taken
 
 
 def pixel_rays(
@@ -145,7 +206,9 @@ def pixel_rays(
     """Origins and unit directions in the world of the rays through `pixels`."""
     intrinsics = cameras.intrinsics[image_indices]
     plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
-    plane = undistort(plane, cameras.distortion[image_indices], cameras.fisheye[image_indices])
+    lenses = lenses_of(cameras)
+    if not lenses.ideal:
+        plane = undistort(plane, cameras.distortion[image_indices], cameras.fisheye[image_indices], lenses)
     local = torch.nn.functional.normalize(torch.cat([plane, torch.ones_like(plane[:, :1])], -1), dim=-1)
     c2w = cameras.c2w[image_indices]
     directions = (c2w[:, :, :3] @ local[:, :, None]).squeeze(-1)

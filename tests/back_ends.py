@@ -15,7 +15,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from quicksurf import backends
-from quicksurf.backends import torch_networks
+from quicksurf.backends import exact_rows, torch_networks
 from quicksurf.backends.modules import Modules
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def hosted(backend: Any) -> Any:
         accumulate_along_rays=_moved(backend.rays.accumulate_along_rays, device),
         adam_step=_moved_in_place(backend.rays.adam_step, device),
     )
-    return backends.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf)  # type: ignore[arg-type]
+    return backends.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf, exact_rows)  # type: ignore[arg-type]
 
 
 def _moved(function: Any, device: torch.device) -> Any:
@@ -81,7 +81,8 @@ def _moved(function: Any, device: torch.device) -> Any:
 def _moved_in_place(function: Any, device: torch.device) -> Any:
     def call(*args: torch.Tensor, **kwargs: Any) -> None:
         there = [arg.to(device) for arg in args]
-        function(*there, **kwargs)
+        sound = kwargs.pop("sound", None)
+        function(*there, **kwargs, sound=None if sound is None else sound.to(device))
         for arg, result in zip(args, there, strict=True):
             arg.copy_(result)
 

@@ -14,7 +14,15 @@ from types import ModuleType
 
 import torch
 
-from quicksurf.backends import batched_rays, batched_unisurf, torch_networks, torch_rays, torch_unisurf
+from quicksurf.backends import (
+    batched_rays,
+    batched_unisurf,
+    exact_rows,
+    steady_rows,
+    torch_networks,
+    torch_rays,
+    torch_unisurf,
+)
 from quicksurf.backends.layout import network_layout
 from quicksurf.backends.modules import Modules, Run
 from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
@@ -33,6 +41,8 @@ class Backend:
     """accumulate_along_rays and adam_step; what else is done along rays is nerfacc's, on every device."""
     unisurf: ModuleType
     """sample_surface, render_weight_from_logits."""
+    rows: ModuleType
+    """first_where, most_where, all_below, packed_where: which rays and samples a step goes on with."""
     fill: int = 1
     """Times the settings' samples a step that it takes to keep the device busy."""
 
@@ -59,7 +69,7 @@ def load(name: str = "auto") -> Backend:
 
 def on_device(name: str, device: torch.device, reason: str, run: Run, fill: int = 1) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
-    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf, fill)
+    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf, steady_rows, fill)
 
 
 def set_num_threads(n: int) -> None:
@@ -153,10 +163,16 @@ def _cpu(reason: str) -> Backend:
     torch.set_num_threads(1)
     nerfacc_cpu.serve_nerfacc()
     return Backend(
-        "cpu", torch.device("cpu"), reason, Modules(cpu_networks.run_network), cpu_rays, cpu_unisurf
+        "cpu",
+        torch.device("cpu"),
+        reason,
+        Modules(cpu_networks.run_network),
+        cpu_rays,
+        cpu_unisurf,
+        exact_rows,
     )
 
 
 def _torch(reason: str) -> Backend:
     modules = Modules(torch_networks.run_network)
-    return Backend("torch", torch.device("cpu"), reason, modules, torch_rays, torch_unisurf)
+    return Backend("torch", torch.device("cpu"), reason, modules, torch_rays, torch_unisurf, exact_rows)

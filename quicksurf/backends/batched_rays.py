@@ -70,19 +70,17 @@ def adam_step(
     epsilon: float,
     step: int,
     skip_zero: bool,
+    sound: Bool[Tensor, ""] | None = None,
 ) -> None:
-    """See `torch_rays.adam_step`."""
+    """See `torch_rays.adam_step`; the truth of `sound` is not read, but weighs the step."""
     rate = learning_rate / (1 - betas[0] ** step)
     root = (1 - betas[1] ** step) ** 0.5
-    if skip_zero:
-        moved = (grad != 0).to(grad.dtype)
-        first.lerp_(grad, moved * (1 - betas[0]))
-        second.lerp_(grad * grad, moved * (1 - betas[1]))
-        change = first * moved
-    else:
-        first.lerp_(grad, 1 - betas[0])
-        second.lerp_(grad * grad, 1 - betas[1])
-        change = first
+    sound = torch.ones_like(grad[:1], dtype=torch.bool) if sound is None else sound
+    grad = grad.where(sound, 0.0)
+    moved = (((grad != 0) & sound) if skip_zero else sound).to(grad.dtype)
+    first.lerp_(grad, moved * (1 - betas[0]))
+    second.lerp_(grad * grad, moved * (1 - betas[1]))
+    change = first * moved
     param.addcdiv_(change, second.sqrt().div_(root).add_(epsilon), value=-rate)
 
 

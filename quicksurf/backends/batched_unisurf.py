@@ -1,8 +1,10 @@
 """UNISURF's search, samples and weights as operations on whole tensors; see `torch_unisurf` for what each computes.
 
 The search evaluates every fourth occupied step of all rays at once, then those between that the distance does not
-clear: two batches instead of one after another step of each ray, at two to three times the evaluations. Three shapes
-depend on data: the two batches, and the number of samples.
+clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
+for the device once, when the rays are marched, and learns how many of them cross matter and in how many steps. All
+shapes follow from these two numbers: a ray that crosses matter has room for all samples of an interval, and those that
+stand for nothing have a negative thickness; the second batch has room for `_FINE_SHARE` of the first.
 """
 
 import math
@@ -12,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from quicksurf.backends import steady_rows
 from quicksurf.backends.batched_rays import LatticeSteps, traverse_lattice
 from quicksurf.backends.modules import MAX_SLOPE, LogitNetwork
 from quicksurf.backends.torch_unisurf import (
@@ -24,6 +27,7 @@ from quicksurf.backends.torch_unisurf import (
 from quicksurf.rays import Interval, Rays, Samples, Surface, pack_counts
 
 _STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
+_FINE_SHARE = 1.5  # FIXME
 
 
 @torch.no_grad()
@@ -36,18 +40,40 @@ def sample_surface(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Surface, Samples]:
-    """See `torch_unisurf.sample_surface`; the rays are marched once."""
+    """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross matter searched.
+
+    Samples of negative thickness weigh nothing: they stand for no stretch of the ray.
+    """
     steps = traverse_lattice(rays, binaries, aabbs, step_size)
-    found, slopes = find_surface(surface, rays, steps, interval.level)
+    crosses = steps.occupied.any(1)
+    n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
+    index = steady_rows.first_where(crosses, n_crossing)
+    rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
+    found, slopes = find_surface(surface, rays, steps, interval.level, n_coarse)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
-    return found, interval_samples(steps, found, half_widths, slopes, interval, jitter)
+    ts, thicknesses = interval_samples(steps, found, half_widths, slopes, interval, jitter[index])
+    hits = torch.zeros_like(crosses).index_copy(0, index, found.hits)
+    depths = torch.zeros_like(jitter[:, 0]).index_copy(0, index, found.ts)
+    of_rays = index[:, None].expand(ts.shape).reshape(-1)
+    packed_info = pack_counts(crosses.long() * ts.shape[1])
+    samples = Samples(ts.view(-1), thicknesses.view(-1), of_rays, packed_info)
+    return Surface(hits, depths, found.n_evaluations), samples
+
+
+def _read(counts: Int[Tensor, "k"]) -> list[int]:
+    """Numbers that shapes depend on: the one place of a step where the host waits for the device."""
+    return counts.tolist()
 
 
 def find_surface(
-    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none."""
-    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level)
+    """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
+
+    Args:
+        n_coarse: occupied steps among every `_STRIDE`th.
+    """
+    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level, n_coarse)
     hits, bracket = first_crossing(steps, logits, evaluated, level)
     every = torch.arange(len(hits), device=hits.device)
     roots = secant(surface, rays, every, *bracket.unbind(0))
@@ -80,19 +106,24 @@ def first_crossing(
 
 
 def _evaluate(
-    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], int]:
-    """Logits of the steps that decide where the first crossing is, which those are, and how many."""
+    """Logits of the steps that decide where the first crossing is, which those are, and how many.
+
+    Where the second batch is full, a crossing is looked for between the steps of the first alone.
+    """
     n_steps = steps.t_mids.shape[1]
     index = torch.arange(n_steps, device=rays.near.device)
     logits = torch.zeros_like(steps.t_mids)
     coarse = steps.occupied & (index % _STRIDE == 0)
-    n_coarse = _fill(logits, surface, rays, steps, coarse)
+    _fill(logits, surface, rays, steps, coarse, n_coarse)
     opaque = coarse & (logits > level)
     first = torch.where(opaque, index, n_steps).amin(1, keepdim=True)
     clear = torch.where(coarse, logits.neg() / MAX_SLOPE, 0.0)
     fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
-    n_fine = _fill(logits, surface, rays, steps, fine)
+    n_fine = math.ceil(_FINE_SHARE * n_coarse)
+    fine = fine & (fine.view(-1).cumsum(0) <= n_fine).view_as(fine)
+    _fill(logits, surface, rays, steps, fine, n_fine)
     return logits, coarse | fine, n_coarse + n_fine
 
 
@@ -102,12 +133,12 @@ def _fill(
     rays: Rays,
     steps: LatticeSteps,
     chosen: Bool[Tensor, "n s"],
-) -> int:
-    """Write the logits of the chosen steps; return their number."""
-    index = torch.nonzero(chosen.view(-1))[:, 0]
+    n_chosen: int,
+) -> None:
+    """Write the logits of the chosen steps, of which there are `n_chosen` at most."""
+    index = steady_rows.first_where(chosen.reshape(-1), n_chosen)
     points = rays.at(index // chosen.shape[1], steps.t_mids.view(-1)[index])
     logits.view(-1)[index] = surface.query(points)[0]
-    return len(index)
 
 
 def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
@@ -131,8 +162,8 @@ def interval_samples(
     slopes: Float[Tensor, "n"],
     interval: Interval,
     jitter: Float[Tensor, "n k"],
-) -> Samples:
-    """See `torch_unisurf.interval_samples`.
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Depths and thicknesses of `torch_unisurf.interval_samples`; negative thicknesses where a window is empty.
 
     Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
     [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
@@ -154,7 +185,7 @@ def interval_samples(
     at = torch.searchsorted(edges, wanted.contiguous(), right=True).clamp_max(edges.shape[1] - 1)
     ts = steps.t_starts.gather(1, at) + wanted - (edges - spans).gather(1, at)
     across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
-    return _packed(ts, lengths * across[:, None])
+    return ts, torch.where(lengths > 0, lengths * across[:, None], -1.0)
 
 
 def _measure_before(
@@ -162,14 +193,6 @@ def _measure_before(
 ) -> Float[Tensor, "n"]:
     """Length of the occupied steps before depth t of each ray."""
     return torch.minimum((t[:, None] - steps.t_starts).clamp_min(0), spans).sum(1)
-
-
-def _packed(ts: Float[Tensor, "n k"], thicknesses: Float[Tensor, "n k"]) -> Samples:
-    """The samples that stand for something, one ray after another."""
-    kept = thicknesses > 0
-    index = torch.nonzero(kept.view(-1))[:, 0]
-    rays = index // ts.shape[1]
-    return Samples(ts.view(-1)[index], thicknesses.view(-1)[index], rays, pack_counts(kept.sum(1)))
 
 
 def render_weight_from_logits(
@@ -181,6 +204,8 @@ def render_weight_from_logits(
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
 
+    Samples of negative thickness weigh nothing, and the one behind them counts as the first of its ray.
+
     In optical depth: with δ_i what sample i gains, at most −ln(1 − MAX_ALPHA), the transmittance is e^(−Σ_{j<i} δ_j).
     The sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
     """
@@ -189,6 +214,7 @@ def render_weight_from_logits(
     rays = rays.repeat_interleave(counts, output_size=len(logits))
     own_begin = begins.index_select(0, rays)
     first = torch.arange(len(logits), device=logits.device) == own_begin
+    logits = logits.masked_fill(thicknesses < 0, -torch.inf)
     gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
     gained = gained.clamp_max(-math.log(1 - MAX_ALPHA))
     before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]

@@ -33,8 +33,11 @@ def adam_step(
     epsilon: float,
     step: int,
     skip_zero: bool,
+    sound: Tensor | None = None,
 ) -> None:
     """See `torch_rays.adam_step`."""
+    if sound is not None and not bool(sound):
+        return
     _native.adam(param, grad, first, second, learning_rate, betas[0], betas[1], epsilon, step, skip_zero)
 
 

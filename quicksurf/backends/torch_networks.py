@@ -71,7 +71,7 @@ def grid_level(
     frac, cell = position - cell, cell.long()
     out = x.new_zeros(x.shape[0], entries.shape[1])
     for corner in range(8):
-        bits = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=x.device)
+        bits = corner >> torch.arange(3, device=x.device) & 1
         weight = torch.where(bits.bool(), frac, 1 - frac).prod(-1)
         out = out + weight[:, None] * entries[entry_index(level, cell + bits)]
     return out

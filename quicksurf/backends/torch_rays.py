@@ -89,11 +89,15 @@ def adam_step(
     epsilon: float,
     step: int,
     skip_zero: bool,
+    sound: Bool[Tensor, ""] | None = None,
 ) -> None:
     """One step of Adam in place (Kingma and Ba 2015, algorithm 1).
 
-    `skip_zero` leaves value and moments of entries without gradient alone.
+    `skip_zero` leaves value and moments of entries without gradient alone; so is everything where `sound`, a truth
+    value on the same device, is false: the gradient may then hold anything.
     """
+    if sound is not None and not bool(sound):
+        return
     moved = grad != 0 if skip_zero else torch.ones_like(grad, dtype=torch.bool)
     m = betas[0] * first + (1 - betas[0]) * grad
     v = betas[1] * second + (1 - betas[1]) * grad * grad

@@ -8,6 +8,7 @@ the region, and l stays near a distance, so that sharpness and steps have a leng
 given by the schedule. The colour does not see the normal: normals would need a second derivative to train.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,9 +44,15 @@ def geometry_encoding(model: ModelConfig) -> dict[str, Any]:
     return {"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 3}, grid]}
 
 
+@lru_cache(maxsize=8)
+def _taps(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "4 3"]:
+    """Where they are needed: to copy them there each time would make the host wait for the device."""
+    return _TAPS.to(device, dtype)
+
+
 def taps_around(points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n*4 3"]:
     """Four points at ±step around each, on a tetrahedron."""
-    return (points[:, None] + step * _TAPS.to(points)).reshape(-1, 3)
+    return (points[:, None] + step * _taps(points.device, points.dtype)).reshape(-1, 3)
 
 
 def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Tensor, "_ 3"]:
@@ -54,7 +61,7 @@ def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Ten
     Finite differences, because nothing in training may differentiate a gradient; the step decides which detail a
     loss on it can see.
     """
-    return logits.reshape(-1, 4) @ _TAPS.to(logits) / (4 * step)
+    return logits.reshape(-1, 4) @ _taps(logits.device, logits.dtype) / (4 * step)
 
 
 class SurfaceField(nn.Module):

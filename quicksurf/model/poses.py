@@ -33,13 +33,14 @@ class Poses:
         """
         self.given = given
         self.twists = torch.zeros_like(given.c2w[:, 0, :1]).repeat(1, 6)
+        self._cameras = given
         self._together = together
         self._matrices = torch.zeros(len(given), 6, 6, device=self.twists.device)
         self._vectors = torch.zeros(len(given), 6, device=self.twists.device)
 
     def cameras(self) -> Cameras:
         """The corrected cameras."""
-        return moved(self.given, self.twists)
+        return self._cameras
 
     def note(
         self,
@@ -54,7 +55,7 @@ class Poses:
             slopes: ∇I, the photo's colours by column and row.
             residuals: C − I, rendered minus photographed.
         """
-        rows = slopes @ pixel_flows(self.cameras(), image_indices, points)
+        rows = slopes @ pixel_flows(self._cameras, image_indices, points)
         weights = _NOISE**-2 / (residuals.abs() / _ROBUST).clamp_min(1)
         weighted = weights[..., None] * rows
         self._matrices.index_add_(0, image_indices, weighted.transpose(1, 2) @ rows)
@@ -73,6 +74,7 @@ class Poses:
         self.twists = without_gauge(
             self.twists + steps[..., 0].to(self.twists), self.given.centers(), self._together
         )
+        self._cameras = moved(self.given, self.twists)
         self._matrices.zero_()
         self._vectors.zero_()
 
@@ -121,7 +123,7 @@ def pixel_flows(
     projection = torch.stack([one, zero, -x / z, zero, one, -y / z], -1).view(-1, 2, 3)
     focal = cameras.intrinsics[image_indices][:, :2].to(points)
     projection = projection * (focal / z[:, None])[..., None]
-    shifts = -torch.eye(3).to(points).expand(len(points), 3, 3)
+    shifts = -torch.eye(3, device=points.device, dtype=points.dtype).expand(len(points), 3, 3)
     return projection @ c2w[:, :, :3].transpose(1, 2) @ torch.cat([cross_matrices(points), shifts], 2)
 
 

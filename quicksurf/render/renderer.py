@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf.backends import Backend
+from quicksurf.backends.late import LateValue
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
 from quicksurf.rays import Interval, Rays, Samples, Surface
@@ -72,6 +73,7 @@ class Renderer:
         generator: torch.Generator | None = None,
         behind: Float[Tensor, "n 3"] | None = None,
         probe: Probe | None = None,
+        clear: LateValue | None = None,
     ) -> Rendering:
         """Render rays; jittered with a generator (training), in the middle of the strata without.
 
@@ -79,6 +81,8 @@ class Renderer:
             behind: colours behind the surface that replace the background (masked captures).
             probe: evaluated together with the samples, because each evaluation of the geometry that is differentiated
                 costs a gradient of all its tables.
+            clear: what is remembered from step to step of the share of rays that see the background; without it that
+                is read from the device, which waits.
         """
         surface, samples = unisurf.sample(
             self.backend,
@@ -98,7 +102,7 @@ class Renderer:
         logits, probed = all_logits.split([len(points), len(extra)])
         colors, opacities = self._composite(rays, samples, points, logits, features, settings)
         if behind is None:
-            behind = self._behind(rays, opacities.detach(), settings, generator)
+            behind = self._behind(rays, opacities.detach(), settings, generator, clear)
         colors = colors + (1 - opacities)[:, None] * behind
         n_evaluations = len(all_logits) + surface.n_evaluations
         return Rendering(colors, opacities, surface, len(points), n_evaluations, probed)
@@ -122,15 +126,13 @@ class Renderer:
             logits, samples.thicknesses, samples.packed_info, settings.sharpness, settings.opacity
         )
         visible = weights.detach() > _VISIBLE_WEIGHT
-        index = torch.nonzero(visible)[:, 0]
-        seen = samples.ray_indices.index_select(0, index)
-        shades = self.field.colors_of(
-            points.index_select(0, index),
-            features.T.index_select(1, index).T,
-            rays.directions.index_select(0, seen),
-        )
-        packed = _packed_where(visible, samples)
-        return accumulate(weights.index_select(0, index), shades, packed), opacities
+        index, packed = self.backend.rows.packed_where(visible, samples.packed_info)
+        features, seen = features[: len(points)], samples.ray_indices
+        if index is not None:
+            features = features.T.index_select(1, index).T
+            points, weights, seen = (x.index_select(0, index) for x in (points, weights, seen))
+        shades = self.field.colors_of(points, features, rays.directions.index_select(0, seen))
+        return accumulate(weights, shades, packed), opacities
 
     def _behind(
         self,
@@ -138,11 +140,12 @@ class Renderer:
         opacities: Float[Tensor, "n"],
         settings: RenderSettings,
         generator: torch.Generator | None,
+        clear: LateValue | None,
     ) -> Float[Tensor, "n 3"]:
         """Colours behind the region; black where the surface hides them."""
         if isinstance(self.background, Tensor):
             return self.background.expand(len(rays.near), 3)
-        index = torch.nonzero(opacities < 1 - _VISIBLE_BACKGROUND)[:, 0]
+        index = self.backend.rows.all_below(opacities, 1 - _VISIBLE_BACKGROUND, clear)
         shape = len(index), settings.n_background
         jitter = torch.full(shape, 0.5, device=index.device)
         if generator is not None:
@@ -150,10 +153,3 @@ class Renderer:
         colors = self.background.render(Rays(*(part[index] for part in rays)), jitter)
         return torch.zeros_like(rays.origins).index_put((index,), colors)
 
-
-def _packed_where(kept: Bool[Tensor, "m"], samples: Samples) -> Tensor:
-    """`packed_info` of the samples that are kept."""
-    begins, counts = samples.packed_info.unbind(1)
-    before = torch.nn.functional.pad(kept.long().cumsum(0), (1, 0))
-    firsts = before[begins]
-    return torch.stack([firsts, before[begins + counts] - firsts], -1)

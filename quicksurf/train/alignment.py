@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from quicksurf.backends.late import LateValue
 from quicksurf.cameras import Cameras
 from quicksurf.data.pixels import PixelBank, PixelBatch
 from quicksurf.model.poses import Poses, moved
@@ -55,6 +56,7 @@ class CameraAlignment:
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
         self._next_update = 0.0
+        self._share_telling = LateValue()
 
     def note(
         self,
@@ -71,7 +73,7 @@ class CameraAlignment:
         """
         if not self.refined or not self._tests:
             return
-        index = _telling(batch, surface)
+        index = self._telling(batch, surface, self._share_telling)
         points = rays.at(index, surface.ts[index])
         slopes = self._bank.slopes(batch.select(index), _reach(progress))
         self._poses.note(batch.image_indices[index], points, slopes, residuals[index])
@@ -116,19 +118,26 @@ class CameraAlignment:
         generator = torch.Generator(self._result.device).manual_seed(1)
         batch = bank.draw_each(max(_TEST_PIXELS // len(bank.sizes), 64), generator)
         colors, surface = self._render(roi_rays(self._given, batch.image_indices, batch.pixels))
-        telling = _telling(batch, surface)
+        telling = self._telling(batch, surface)
         batch, as_given = batch.select(telling), colors[telling]
         rows = batch.image_indices + len(self._given) * ~bank.in_left_half(batch)
         for reach in _TEST_REACHES:
             rays = roi_rays(self._halves.cameras(), rows, batch.pixels)
             colors, surface = self._render(rays)
-            index = _telling(batch, surface)
+            index = self._telling(batch, surface)
             points, slopes = rays.at(index, surface.ts[index]), bank.slopes(batch.select(index), reach)
             self._halves.note(rows[index], points, slopes, (colors - batch.colors)[index])
             self._halves.update()
         refined, _ = self._render(self._crossed_rays(batch))
         of_refined, of_given = ((shown - batch.colors).abs().mean(1) for shown in (refined, as_given))
         return compare_views(of_refined, of_given, batch.image_indices)
+
+    def _telling(
+        self, batch: PixelBatch, surface: Surface, share: LateValue | None = None
+    ) -> Int[Tensor, "k"]:
+        """Rays that meet the surface where the masks, if any, see the object; all of them without `share`."""
+        hits = surface.hits if batch.masks is None else surface.hits & (batch.masks > 0)
+        return self._result.renderer.backend.rows.most_where(hits, share or LateValue())
 
     def _crossed_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels by the poses of the other halves."""
@@ -161,12 +170,6 @@ def compare_views(
 def _reach(progress: float) -> int:
     """Pixels on both sides that a photo's slope is taken over: as far as poses may be off, then for the last digit."""
     return 4 if progress < 0.5 else 2
-
-
-def _telling(batch: PixelBatch, surface: Surface) -> Int[Tensor, "k"]:
-    """Rays that meet the surface where the masks, if any, see the object."""
-    hits = surface.hits if batch.masks is None else surface.hits & (batch.masks > 0)
-    return torch.nonzero(hits)[:, 0]
 
 
 def _present(bank: PixelBank | None) -> PixelBank:

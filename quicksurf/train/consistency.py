@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from quicksurf.cameras import Cameras, distort, pixel_rays
+from quicksurf.backends.late import LateValue
+from quicksurf.cameras import Cameras, distort, lenses_of, pixel_rays
 
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, of sRGB values
 _LEAST_COSINE = 0.2  # between a plane's normal and a line of sight: beyond 78° a patch is a streak
@@ -139,7 +140,8 @@ def _cones(cameras: Cameras) -> Float[Tensor, "n"]:
     """Cosine of the angle between each camera's axis and the corner of its frame farthest from it."""
     n = len(cameras)
     device = cameras.sizes.device
-    corners = cameras.sizes[:, None] * torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=device)
+    number = torch.arange(4, device=device)
+    corners = cameras.sizes[:, None] * torch.stack([number // 2, number % 2], -1)
     index = torch.arange(n, device=device).repeat_interleave(4)
     _, directions = pixel_rays(cameras, index, corners.reshape(-1, 2).to(cameras.c2w))
     return (directions * cameras.c2w[index, :, 2]).sum(-1).view(n, 4).amin(1).clamp_min(0)
@@ -153,7 +155,7 @@ def project_each(
     local = ((points - c2w[..., 3])[..., None] * c2w[..., :3]).sum(-2)
     depths = local[..., 2]
     plane = local[..., :2] / torch.where(depths.abs() > 1e-9, depths, 1e-9)[..., None]
-    if bool(cameras.distortion.any()) or bool(cameras.fisheye.any()):
+    if not lenses_of(cameras).ideal:
         plane = distort(plane, cameras.distortion[image_indices], cameras.fisheye[image_indices])
     intrinsics = cameras.intrinsics[image_indices]
     return plane * intrinsics[..., :2] + intrinsics[..., 2:], depths
@@ -170,10 +172,12 @@ class Warps(NamedTuple):
     """d (column, row) / d depth along the patch's ray."""
 
 
-def plane_warps(cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], reach: float) -> Warps:
+def plane_warps(
+    cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], reach: float | Float[Tensor, ""]
+) -> Warps:
     """Maps through the patches' planes, by central differences over ± `reach` pixels, lenses included."""
-    device = views.device
-    cross = reach * torch.tensor([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], device=device)
+    right, down = torch.eye(2, device=views.device)
+    cross = reach * torch.stack([torch.zeros_like(right), right, -right, down, -down])
     n, m = views.shape
     pixels = (patches.pixels[:, None] + cross).reshape(-1, 2)
     origins, directions = pixel_rays(cameras, patches.image_indices.repeat_interleave(5), pixels)
@@ -183,8 +187,8 @@ def plane_warps(cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], r
     depths = above / slopes.clamp_max(-0.5 * _LEAST_COSINE)
     step = 1e-3 * depths[:, :1]
     depths = torch.cat([depths[:, 1:], depths[:, :1] + step, depths[:, :1] - step], 1)
-    rays = torch.tensor([1, 2, 3, 4, 0, 0], device=device)
-    points = origins[:, rays] + directions[:, rays] * depths[..., None]
+    origins, directions = (torch.cat([x[:, 1:], x[:, :1], x[:, :1]], 1) for x in (origins, directions))
+    points = origins + directions * depths[..., None]
     seen, _ = project_each(cameras, views[..., None].expand(n, m, 6), points[:, None].expand(n, m, 6, 3))
     right, left, below, top, behind, before = seen.unbind(2)
     jacobians = torch.stack([right - left, below - top], -1) / (2 * reach)
@@ -219,7 +223,7 @@ def match_patches(
     own, _, _ = images.sample(patches.image_indices, at_own)
     there = views >= 0
     views = views.clamp_min(0)
-    warps = plane_warps(cameras, patches, views, float(offsets.max()))
+    warps = plane_warps(cameras, patches, views, offsets.max())
     at = warps.middles[..., None, :] + offsets @ warps.jacobians.transpose(-1, -2)
     other, du, dv = images.sample(views.reshape(-1), at.flatten(0, 1))
     parallaxes = warps.parallaxes.flatten(0, 1)[:, None]
@@ -282,16 +286,16 @@ class ViewConsistency:
         self._images = GreyImages.of(images, device)
         self._views = torch.tensor(views, device=device)
         self._offsets = offsets_of(_PATCH, 1.0).to(device)
-        self._trusted = True
+        self._trust = LateValue()
 
     def due(self, step: int) -> bool:
         """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
-        return self._trusted or step % _PAUSE == 0
+        return self._trust.get() != 0 or step % _PAUSE == 0
 
     @torch.no_grad()
     def compare(self, cameras: Cameras, patches: Patches) -> Matches:
         """Each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
         matches = match_patches(self._images, cameras, patches, views, self._offsets)
-        self._trusted = bool(trust(matches) > 0)
+        self._trust.put(trust(matches))
         return matches

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from quicksurf.backends import Backend
@@ -48,12 +49,18 @@ class Adam:
         self.first = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
         self.second = {group.name: torch.zeros_like(group.param.data).reshape(-1) for group in groups}
 
-    def step(self, factor: float, special: Mapping[str, float] = MappingProxyType({})) -> None:
+    def step(
+        self,
+        factor: float,
+        special: Mapping[str, float] = MappingProxyType({}),
+        sound: Bool[Tensor, ""] | None = None,
+    ) -> None:
         """Update all parameters that have a gradient and drop the gradients.
 
         Args:
             factor: of the learning rates.
             special: the factors of groups, by name, that go by another one.
+            sound: where it is false on the device, nothing moves; such a step is counted all the same.
         """
         self.step_count += 1
         for group in self._groups:
@@ -69,6 +76,7 @@ class Adam:
                 epsilon=EPSILON,
                 step=self.step_count,
                 skip_zero=group.skip_zero,
+                sound=sound,
             )
         for group in self._groups:
             group.param.grad = None

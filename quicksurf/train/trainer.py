@@ -1,12 +1,15 @@
 """One fit at work: the fields it changes, the pixels it draws, the losses, and a step of the optimiser."""
 
+from functools import partial
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf import losses, schedules
 from quicksurf.backends import Backend
+from quicksurf.backends.late import LateValue
 from quicksurf.backends.modules import MAX_SLOPE
 from quicksurf.config import Config
 from quicksurf.data.hull import room_for_object
@@ -58,10 +61,14 @@ class Trainer:
         self._fill = backend.fill
         self._n_rays = config.train.n_samples * self._fill // 32
         self._consistency = ViewConsistency(scene.images, self._train, self._device)
-        self._n_lost_steps = 0
+        self._rows = backend.rows
+        self._share_useful, self._share_clear = LateValue(), LateValue()
+        self._lost_running = torch.zeros((), dtype=torch.long, device=self._device)
+        self._n_lost_steps = LateValue()
 
     def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
         """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
+        self._check_losses()
         result, settings = self.result, self._settings(progress)
         result.advance(progress)
         seed = self._config.train.seed
@@ -71,7 +78,10 @@ class Trainer:
         outline, outline_rays = self._draw_outline()
         all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
         behind = None if batch.masks is None else self._random(all_rays.origins.shape)
-        rendering = result.renderer.render(all_rays, settings, self._generator, behind, self._probe)
+        probe = partial(self._probe, n)
+        rendering = result.renderer.render(
+            all_rays, settings, self._generator, behind, probe, self._share_clear
+        )
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         targets = batch.over(None if behind is None else behind[:n])
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
@@ -80,10 +90,11 @@ class Trainer:
         weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
         if weight > 0 and self._consistency.due(result.step):
             loss = loss + weight * self._compare(batch, rays, rendering)
-        if self._is_number(loss):
-            loss.backward()
-            surface = schedules.surface_rate_factor(progress, settings.sharpness)
-            self._optimizer.step(schedules.learning_rate_factor(progress), {"geometry": surface})
+        loss.backward()
+        surface_rate = schedules.surface_rate_factor(progress, settings.sharpness)
+        self._optimizer.step(
+            schedules.learning_rate_factor(progress), {"geometry": surface_rate}, self._is_number(loss)
+        )
         self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
         self._n_rays = _balance(
@@ -115,15 +126,19 @@ class Trainer:
         self.result.optimizer_state = self._optimizer.state()
         return self.result
 
-    def _is_number(self, loss: Tensor) -> bool:
+    def _is_number(self, loss: Float[Tensor, ""]) -> Bool[Tensor, ""]:
         """Whether to step; a step without rays, or with a loss that overflowed, is left out and counted."""
-        self._n_lost_steps = 0 if torch.isfinite(loss) else self._n_lost_steps + 1
-        if self._n_lost_steps >= _MAX_LOST_STEPS:
+        sound = torch.isfinite(loss.detach())
+        self._lost_running = torch.where(sound, 0, self._lost_running + 1)
+        self._n_lost_steps.put(self._lost_running)
+        return sound
+
+    def _check_losses(self) -> None:
+        if (self._n_lost_steps.get() or 0) >= _MAX_LOST_STEPS:
             raise SurfaceError(
                 f"the loss was not a number in {_MAX_LOST_STEPS} steps: no pixel sees the ROI, or the fit diverged; "
                 "set --roi cx,cy,cz,r around the object, or lower train.learning_rate_tables in a preset"
             )
-        return self._n_lost_steps == 0
 
     def _settings(self, progress: float) -> RenderSettings:
         settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
@@ -149,17 +164,24 @@ class Trainer:
         kept = meets | lenient if useful else meets
         if batch.masks is not None:  # a pixel on an outline has the colour of both sides
             kept &= (batch.masks - 0.5).abs() >= 0.5 - CERTAIN
-        index = torch.nonzero(kept)[:, 0]
+        index = self._rows.most_where(kept, self._share_useful)
         return batch.select(index), Rays(*(part[index] for part in rays))
 
-    def _probe(self, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
-        """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each."""
-        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
+    def _probe(self, n_rays: int, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
+        """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each.
+
+        Args:
+            n_rays: that are of pixels, and may be probed: the first ones.
+        """
+        index = self._probed_rays(surface.first(n_rays))
         points = rays.at(index, surface.ts[index])
         reach = max(0.01, self.result.field.finest_cell())
         beside = points + reach * (2 * self._random(points.shape) - 1)
         anywhere = 2 * self._random(points.shape) - 1
         return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
+
+    def _probed_rays(self, surface: Surface) -> Int[Tensor, "k"]:
+        return self._rows.first_where(surface.hits, self._config.train.n_surface_points * self._fill)
 
     def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
         """UNISURF's normal pairs, and what keeps |∇l| below the slope that the search relies on."""
@@ -173,7 +195,7 @@ class Trainer:
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""
         surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
-        index = torch.nonzero(surface.hits)[: self._config.train.n_surface_points * self._fill, 0]
+        index = self._probed_rays(surface)
         probed = rendering.probed[: 4 * len(index)]
         gradients = gradients_from_taps(probed.detach(), self._tap_step())
         normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
