@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from quicksurf.train.trainer import Trainer
 MET, MISSED, NO_GPU = 0, 1, 3
 HALF = {"logits": 5e-3, "colors": 1e-2, "gradients": 5e-2}  # relative L2: half precision through three layers
 SAMPLES_PER_SECOND, KERNEL_SHARE = 60e6, 0.9
+HOST_WAITS = 1.2  # a step: one, and three more each 32nd step (tests/test_device.py)
 CHAMFER = {60: 0.20, 150: 0.12}  # percent of the diagonal, by seconds
 _MIDDLE = 0.5  # of a fit: all levels are active, the query noise is gone
 _DATA = Path(os.environ.get("QUICKSURF_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -193,6 +195,7 @@ def step_speed(backend: Backend, config: Config, size: Size) -> dict[str, float]
         "samples_per_second": n_samples / seconds,
         "rays_per_second": sum(len(rendering.colors) for rendering in renderings) / seconds,
         "milliseconds": 1e3 * seconds / size.n_steps,
+        "host_waits": host_waits(backend.device, lambda: trainer.step(_MIDDLE), size.n_steps),
         "kernel_share": kernel_share(backend.device, lambda: trainer.step(_MIDDLE), size.n_steps // 4),
     }
 
@@ -208,6 +211,22 @@ def kernel_share(device: torch.device, call: Callable[[], object], n: int) -> fl
         synchronize(device)
         seconds = time.perf_counter() - began
     return sum(event.self_device_time_total for event in profile.key_averages()) * 1e-6 / seconds
+
+
+def host_waits(device: torch.device, call: Callable[[], object], n: int) -> float:
+    """Operations of a call, on the mean of `n`, that make the host wait, by torch's own count; unknown without CUDA."""
+    if device.type != "cuda":
+        return float("inf")
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(n):
+                call()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught) / n
 
 
 def fits(source: Path, device: str, seconds: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -236,6 +255,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     parity_, step = result["parity"], result["step"]
     rows = [_at_most(f"parity of {name}", parity_[name], bound) for name, bound in HALF.items()]
     rows.append(_at_least("samples a second", step["samples_per_second"], SAMPLES_PER_SECOND))
+    rows.append(_at_most("waits for the device a step", step["host_waits"], HOST_WAITS))
     rows.append(_at_least("share of kernels", step["kernel_share"], KERNEL_SHARE))
     chamfers = {fit["seconds"]: fit.get("chamfer", float("inf")) for fit in result["fits"]}
     return rows + [

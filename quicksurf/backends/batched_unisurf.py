@@ -4,7 +4,7 @@ The search evaluates every fourth occupied step of all rays at once, then those 
 clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
 for the device once, when the rays are marched, and learns how many of them cross matter and in how many steps. All
 shapes follow from these two numbers: a ray that crosses matter has room for all samples of an interval, and those that
-stand for nothing have a negative thickness; the second batch has room for `_FINE_SHARE` of the first.
+stand for nothing have a negative thickness; the second batch has room for `_FINE_STEPS` a ray.
 """
 
 import math
@@ -27,7 +27,7 @@ from quicksurf.backends.torch_unisurf import (
 from quicksurf.rays import Interval, Rays, Samples, Surface, pack_counts
 
 _STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
-_FINE_SHARE = 1.5  # FIXME
+_FINE_STEPS = 6  # of the second batch for each ray that crosses matter: 3 to 5 are asked for (dev-b)
 
 
 @torch.no_grad()
@@ -121,7 +121,7 @@ def _evaluate(
     first = torch.where(opaque, index, n_steps).amin(1, keepdim=True)
     clear = torch.where(coarse, logits.neg() / MAX_SLOPE, 0.0)
     fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
-    n_fine = math.ceil(_FINE_SHARE * n_coarse)
+    n_fine = _FINE_STEPS * len(logits)
     fine = fine & (fine.view(-1).cumsum(0) <= n_fine).view_as(fine)
     _fill(logits, surface, rays, steps, fine, n_fine)
     return logits, coarse | fine, n_coarse + n_fine
