@@ -99,7 +99,7 @@ def _look_at_lenses(cameras: Cameras) -> Lenses:
     distortion, fisheye = cameras.distortion[:, None].expand(*shape, -1), cameras.fisheye[:, None]
     counts = []
     if not found.all_fisheye:
-        counts.append(_undistort_perspective(plane, distortion)[1])
+        counts.append(_undistort_perspective(torch.where(fisheye[..., None], 0.0, plane), distortion)[1])
     if found.any_fisheye:
         counts.append(_undistort_fisheye(torch.where(fisheye[..., None], plane, 0.0), distortion)[1])
     return found._replace(n_newton_steps=max(counts))
@@ -162,7 +162,8 @@ def _undistort_perspective(
     k1, k2, k3, k4, p1, p2 = distortion.unbind(-1)
     perspective = torch.zeros_like(k1, dtype=torch.bool)
     ideal, taken = points, 0
-    for taken in range(1, 1 + (_NEWTON_STEPS if n_steps is None else n_steps)):
+    while taken < (_NEWTON_STEPS if n_steps is None else n_steps):
+        taken += 1
         error_a, error_b = (distort(ideal, distortion, perspective) - points).unbind(-1)
         a, b = ideal.unbind(-1)
         r2 = a * a + b * b
@@ -188,7 +189,8 @@ def _undistort_fisheye(
     k1, k2, k3, k4, _, _ = distortion.unbind(-1)
     bent = points.norm(dim=-1)
     theta, taken = bent.clamp_max(_WIDEST), 0
-    for taken in range(1, 1 + (_NEWTON_STEPS if n_steps is None else n_steps)):
+    while taken < (_NEWTON_STEPS if n_steps is None else n_steps):
+        taken += 1
         t2 = theta * theta
         error = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) - bent
         slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))

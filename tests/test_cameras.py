@@ -99,6 +99,20 @@ def test_undistort_in_float32(name):
     assert ((back - points) / scale).abs().max() < ROUND_TRIP32
 
 
+@pytest.mark.parametrize("name", LENSES)
+def test_cameras_know_how_many_steps_their_lenses_take(name):
+    _, distortion, fisheye = ideal_points(name)
+    eye, intrinsics = torch.eye(3, 4, dtype=torch.float64)[None], f64([[900.0, 900.0, 320.0, 240.0]])
+    cameras = lens.Cameras(eye, intrinsics, distortion[:1], fisheye[:1], torch.tensor([[640, 480]]))
+    pixels = torch.rand(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plane = (pixels * cameras.sizes - intrinsics[:, 2:]) / intrinsics[:, :2]
+    rows = distortion[:1].expand(500, -1), fisheye[:1].expand(500)
+    lenses = lens.lenses_of(cameras)
+    assert lenses.n_newton_steps < 20
+    found = lens.undistort(plane, *rows, lenses)
+    assert (found - lens.undistort(plane, *rows)).abs().max() < ROUND_TRIP64
+
+
 def test_mixed_lenses_in_one_batch_are_each_their_own():
     fox, fisheye = ideal_points("fox"), ideal_points("phone fisheye")
     batch = [torch.stack(pair, 1) for pair in zip(fox, fisheye, strict=True)]

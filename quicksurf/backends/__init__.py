@@ -69,7 +69,9 @@ def load(name: str = "auto") -> Backend:
 
 def on_device(name: str, device: torch.device, reason: str, run: Run, fill: int = 1) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
-    return Backend(name, device, reason, Modules(run, device), batched_rays, batched_unisurf, steady_rows, fill)
+    return Backend(
+        name, device, reason, Modules(run, device), batched_rays, batched_unisurf, steady_rows, fill
+    )
 
 
 def set_num_threads(n: int) -> None:

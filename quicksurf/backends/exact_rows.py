@@ -24,9 +24,7 @@ def most_where(mask: Bool[Tensor, "n"], share: LateValue) -> Int[Tensor, "k"]:
     return torch.nonzero(mask)[:, 0]
 
 
-def all_below(
-    values: Float[Tensor, "n"], limit: float, share: LateValue | None = None
-) -> Int[Tensor, "k"]:
+def all_below(values: Float[Tensor, "n"], limit: float, share: LateValue | None = None) -> Int[Tensor, "k"]:
     """Rows of values below `limit`, and perhaps some more; with `share` perhaps without some of the largest."""
     return torch.nonzero(values < limit)[:, 0]
 

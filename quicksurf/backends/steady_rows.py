@@ -34,9 +34,7 @@ def most_where(mask: Bool[Tensor, "n"], share: LateValue) -> Int[Tensor, "k"]:
     return first_where(mask, int(_LESS * expected))
 
 
-def all_below(
-    values: Float[Tensor, "n"], limit: float, share: LateValue | None = None
-) -> Int[Tensor, "k"]:
+def all_below(values: Float[Tensor, "n"], limit: float, share: LateValue | None = None) -> Int[Tensor, "k"]:
     """See `exact_rows.all_below`; waits without `share`, and in the first call of a place."""
     expected = None if share is None else _expected(values < limit, share)
     if expected is None:

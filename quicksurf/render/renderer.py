@@ -152,4 +152,3 @@ class Renderer:
             jitter = torch.rand(shape, generator=generator, device=index.device)
         colors = self.background.render(Rays(*(part[index] for part in rays)), jitter)
         return torch.zeros_like(rays.origins).index_put((index,), colors)
-

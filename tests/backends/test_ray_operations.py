@@ -196,6 +196,20 @@ def test_adam_equals_torch_and_leaves_untouched_entries(backend):
     assert torch.equal(param[1::2], before[1::2]) and not torch.equal(param[::2], before[::2])
 
 
+@pytest.mark.parametrize("skip_zero", [True, False])
+def test_adam_leaves_everything_alone_where_the_loss_was_no_number(backend, skip_zero):
+    start, grad = torch.linspace(-1, 1, 40), torch.linspace(-1, 2, 40)
+    options = {"learning_rate": 1e-2, "betas": (0.9, 0.99), "epsilon": 1e-15, "step": 3}
+    results = []
+    for value, sound in ((grad, True), (torch.full_like(grad, torch.nan), False)):
+        tensors = start.clone(), value.clone(), 0.1 * start, start.square()
+        backend.rays.adam_step(*tensors, **options, skip_zero=skip_zero, sound=torch.tensor(sound))
+        results.append(tensors)
+    (moved, _, _, _), (kept, _, first, second) = results
+    assert not torch.equal(moved, start) and torch.equal(kept, start)
+    assert torch.equal(first, 0.1 * start) and torch.equal(second, start.square())
+
+
 def test_bad_arguments_of_ray_kernels_are_refused():
     offsets = torch.tensor([0, 2, 4])
     weights, out = torch.rand(4), torch.empty(2, 1)

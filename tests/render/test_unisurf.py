@@ -5,7 +5,7 @@ import torch
 from tolerances import GRADIENT32, SCAN32, relative
 
 from quicksurf import _native
-from quicksurf.backends import cpu_unisurf, torch_unisurf
+from quicksurf.backends import batched_unisurf, cpu_unisurf, torch_unisurf
 from quicksurf.backends.torch_unisurf import SHIFT, alphas_from_logits
 from quicksurf.rays import pack_counts
 
@@ -132,3 +132,24 @@ def test_a_logit_that_is_no_number_shows_in_the_weights(backend):
     )
     assert bool(opacities[0].isnan()) and bool(weights[0].isnan())
     assert 0.85 < float(opacities[1]) < 1
+
+
+@pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
+def test_samples_that_stand_for_nothing_weigh_nothing_and_leave_the_others_as_they_are(kind):
+    logits = torch.linspace(-0.1, 0.2, 7)
+    thicknesses = torch.full((7,), 0.02)
+    expected, opacities = batched_unisurf.render_weight_from_logits(
+        logits, thicknesses, packed(3, 4), 30.0, kind
+    )
+    real = torch.tensor(
+        [0, 0, 1, 1, 1, 0, 1, 1, 1, 1], dtype=torch.bool
+    )  # two, then one, in front of a ray's
+    there = torch.full((10,), 0.3), torch.full((10,), -1.0)
+    for room, values in zip(there, (logits, thicknesses), strict=True):
+        room[real] = values
+    leaf = there[0].requires_grad_()
+    found, sums = batched_unisurf.render_weight_from_logits(leaf, there[1], packed(5, 5), 30.0, kind)
+    assert torch.allclose(found[real], expected, atol=SCAN32) and torch.allclose(sums, opacities, atol=SCAN32)
+    assert not found[~real].any()
+    sums.sum().backward()
+    assert bool(leaf.grad.isfinite().all()) and not leaf.grad[~real].any()
