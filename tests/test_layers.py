@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"mesh"},
     {"data", "model", "render"},
     {"backends"},
-    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "io", "film"},
+    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film"},
     {"config", "errors", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -18,13 +18,14 @@ from quicksurf.cameras import Cameras
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
+from quicksurf.photo_figures import exposures, fitted_stops, flag, measure
 from quicksurf.report import charts, solid
 from quicksurf.report.advice import advise, frame_of, needs_of, next_places
 from quicksurf.report.gather import Clock, shown
 from quicksurf.report.page import report_run
-from quicksurf.report.photo_figures import fitted_stops, flag, measure
 from quicksurf.report.sphere import Sphere, covered_share, step_in_words, widest_gap
 from quicksurf.report.topology import close_holes, examine, find_holes
+from quicksurf.report.words import advice_on_lost
 
 DEGREES = 1e-9  # float64, a few operations
 CENTER = (1.0, -2.0, 0.5)
@@ -175,6 +176,29 @@ def test_stops_are_counted_from_the_mean_photo() -> None:
     offsets = np.zeros((2, 3, 4))
     offsets[0, :, 3], offsets[1, :, 3] = 0.25, -0.25
     assert fitted_stops(offsets) == pytest.approx([2.2 * math.log2(1.5), -2.2])
+
+
+def test_a_photo_far_too_dark_stands_out_whatever_the_fit_made_of_it() -> None:
+    texture = np.random.default_rng(0).random((64, 64, 3))
+    photos = [(255 * texture * gain ** (1 / 2.2)).astype(np.uint8) for gain in (1, 1, 0.5, 1 / 32)]
+    figures = [measure(photo) for photo in photos]
+    stops = exposures(figures, [0.0, 0.1, -0.2, -0.3])
+    assert stops[:3] == [0.0, 0.1, -0.2], "the dark side of an object may be a stop darker"
+    assert stops[3] == pytest.approx(-5, abs=0.6)  # the median lies between two of them, values are rounded
+    assert [flags.exposure for flags in flag(figures, stops)] == [False, False, False, True]
+
+
+def test_lost_photos_are_told_what_to_do_about() -> None:
+    lost = {
+        "a.jpg": "blurred, 40 % as sharp as the others: not placed: it shares points with one photo",
+        "b.jpg": "blurred, 50 % as sharp as the others: too few matches: it overlaps with no other photo",
+        "c.jpg": "too few matches: it overlaps with no other photo",
+        "d.jpg": "the same photo as c.jpg",
+    }
+    assert advice_on_lost(lost) == [
+        "a.jpg, b.jpg are not used, too blurred: take them again with the camera held still.",
+        "c.jpg is not used, it shows nothing that another photo shows: if it belongs here, take photos between.",
+    ]
 
 
 def test_packed_mesh_reads_back() -> None:

@@ -1,22 +1,27 @@
-"""What the page costs a fit: steps a second of processor time with somebody at the page and without, in turns.
+"""What the page costs a fit: processor time of what is done for it, against that of the whole process.
 
-    python tools/bench_view.py CAPTURE [--pairs 100] [--seconds 0.6]
+    python tools/bench_view.py CAPTURE [--seconds 60] [--alone]
 
-One fit, of which every second block of --seconds of processor time is watched: figures once a second, curve, clicks
-asked for after every step, and the growing mesh as often as the pacer allows; its clock runs in watched blocks alone.
-The client is connected all the time, in a process of its own that does not count; the server's threads do. Progress
-stands still, so that a step costs the same in every block, and pairs change their order. A mesh falls into one block
-of many: the median of the pairs says what standing by costs, the sums what the page costs with its meshes.
+One fit with a client connected, in a process of its own that does not count: the page is opened, figures come once a
+second, clicks are asked for after every step, and the growing mesh as often as the pacer allows. Each of these is timed
+by the processor clock, what runs inside another one apart, so that the figures do not depend on what else the machine
+does: no step of the fit runs meanwhile. Threads of the page's server run beside the fit and are read from their own
+clocks; what of it falls into a timed item is counted there and not twice. Progress stands still, so that a mesh costs
+what it costs of a surface as large as it will be.
+
+Not seen here: the interpreter that the server's threads hold for moments, and caches that they empty.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,8 +33,8 @@ from quicksurf.errors import QuicksurfError
 from quicksurf.session.budget import Budget, StopRequest
 from quicksurf.train.loop import FitStatus
 from quicksurf.train.trainer import Trainer
+from quicksurf.view import nodes, preview
 from quicksurf.view.live import LiveView, live_view
-from quicksurf.view.pacing import WorkClock
 from quicksurf.view.server import Address
 
 _CLIENTS = Path(__file__).resolve().parents[1] / "tests" / "view"
@@ -42,6 +47,46 @@ from page_client import page_client
 with page_client(sys.argv[2]):
     time.sleep(7200)
 """
+_SERVER = "server's threads"
+
+
+class Account:
+    """Processor seconds by item; `clock` and `beside` (that of threads that run beside) are read around each."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.process_time, beside: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._clock, self._beside = clock, beside
+        self._inner: list[float] = []
+        """Seconds already counted inside each item that is open, innermost last."""
+        self._beside_inside = 0.0
+        self._began, self._beside_began = clock(), beside()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+
+    def timed(self, item: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, counted as `item` without what is counted inside it."""
+
+        def measured(*arguments: Any, **keywords: Any) -> Any:
+            start, beside = self._clock(), self._beside()
+            self._inner.append(0.0)
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                took = self._clock() - start
+                self.seconds[item] += took - self._inner.pop()
+                self.calls[item] += 1
+                if self._inner:
+                    self._inner[-1] += took
+                else:
+                    self._beside_inside += self._beside() - beside
+
+        return measured
+
+    def close(self) -> float:
+        """Count the threads beside; returns the processor seconds of the whole process since the beginning."""
+        self.seconds[_SERVER] = self._beside() - self._beside_began - self._beside_inside
+        return self._clock() - self._began
 
 
 class Bench:
@@ -49,9 +94,6 @@ class Bench:
 
     def __init__(self, scene: Scene, view: LiveView) -> None:
         self._trainer, self._view = Trainer(scene, load_config(None, {}), backends.load("auto"), None), view
-        self._watched, self._since, self._told = 0.0, 0.0, 0.0
-        self.mesh_seconds: list[float] = []
-        """Processor time of each mesh."""
 
     def warm_up(self) -> None:
         """Fit a surface, unwatched."""
@@ -59,48 +101,58 @@ class Bench:
         while (seconds := time.process_time() - start) < _WARM_SECONDS:
             self._trainer.step(_PROGRESS * seconds / _WARM_SECONDS)
 
-    def begin_watch(self, scene: Scene) -> float:
-        """Open the page's scene; returns the processor seconds that takes."""
-        start, self._since = time.process_time(), time.process_time()
-        self._view.begin(Budget(_FIT_SECONDS), StopRequest())
-        self._view.captured(scene)
-        self._view.stage("fit")
-        self._view._work = WorkClock(self._watched_seconds, self._watched_seconds)
-        self._view._grow = self._timed(self._view._grow)
-        return time.process_time() - start
-
-    def _timed(self, grow: Callable[..., None]) -> Callable[..., None]:
-        def timed(*arguments: object) -> None:
-            start = time.process_time()
-            grow(*arguments)
-            self.mesh_seconds.append(time.process_time() - start)
-
-        return timed
-
-    def block(self, seconds: float, watched: bool) -> tuple[int, float]:
-        """Steps, and the processor seconds that they took."""
-        start, n_steps = time.process_time(), 0
-        self._since = start
-        while time.process_time() - start < seconds:
-            self._trainer.step(_PROGRESS)
-            n_steps += 1
-            if watched:
+    def watch(self, scene: Scene, seconds: float) -> tuple[Account, float]:
+        """Fit for `seconds` of processor time with the page open; the account, and the seconds of the process."""
+        account = Account(beside=server_seconds)
+        with self._counted(account):
+            self._view.begin(Budget(_FIT_SECONDS), StopRequest())
+            self._view.captured(scene)
+            self._view.stage("fit")
+            start = told = time.process_time()
+            while (now := time.process_time()) < start + seconds:
+                self._trainer.step(_PROGRESS)
                 self._view.step(self._trainer.result)
-                if self._watched_seconds() >= self._told + 1.0:
-                    self._told = self._watched_seconds()
-                    self._view.fit(self._status())
-        if watched:
+                if now >= told + 1.0:
+                    told = now
+                    self._view.fit(self._status(now - start))
             self._view._server.flush()
-            self._watched += time.process_time() - start
-        return n_steps, time.process_time() - start
+            return account, account.close()
 
-    def _watched_seconds(self) -> float:
-        return self._watched + time.process_time() - self._since
+    @contextmanager
+    def _counted(self, account: Account) -> Iterator[None]:
+        """Every part of the page's work under its name, while the block lasts."""
+        parts = [
+            (self._view, "captured", "opening the page"),
+            (self._view, "fit", "figures and curve"),
+            (self._view, "step", "asking for clicks"),
+            (preview, "extract_surface", "mesh: surface"),
+            (preview, "_seen", "mesh: what cameras see"),
+            (preview, "color_vertices", "mesh: colours"),
+            (self._view, "_grow", "mesh: the rest"),
+            (nodes, "_as_glb", "mesh: glTF"),
+        ]
+        before = [getattr(owner, name) for owner, name, _ in parts]
+        for (owner, name, item), function in zip(parts, before, strict=True):
+            setattr(owner, name, account.timed(item, function))
+        try:
+            yield
+        finally:
+            for (owner, name, _), function in zip(parts, before, strict=True):
+                setattr(owner, name, function)
 
-    def _status(self) -> FitStatus:
-        step, elapsed = self._trainer.result.step, self._watched_seconds()
+    def _status(self, elapsed: float) -> FitStatus:
+        step = self._trainer.result.step
         rest = (0.01, 25.0, 24.0, 0.5, 0.1, 20.0, 40.0, 15000.0, 50.0)
         return FitStatus(step, _PROGRESS, elapsed, _FIT_SECONDS - elapsed, *rest)
+
+
+def server_seconds() -> float:
+    """Processor seconds of all of Python's threads but this one; the kernels' are none of Python's."""
+    own, total = threading.get_ident(), 0.0
+    for thread in threading.enumerate():
+        if thread.ident is not None and thread.ident != own:
+            total += time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return total
 
 
 @contextmanager
@@ -121,43 +173,41 @@ def somebody_at(view: LiveView) -> Iterator[None]:
 
 
 def main() -> int:
-    """Print each pair, the median and the sums."""
+    """Print each item, and the sum."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("capture", type=Path, help="what quicksurf fit would read; masks are left aside")
-    parser.add_argument("--pairs", type=int, default=100, help="blocks watched, and unwatched (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.6, help="processor time of a block (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor time watched (%(default)s)")
+    parser.add_argument("--alone", action="store_true", help="nobody has the page open")
     options = parser.parse_args()
     try:
         max_pixels = load_config(None, {}).train.max_pixels
         scene = read_scene(options.capture, ReadOptions(max_pixels=max_pixels, use_masks=False))
-        with live_view(Address()) as view, somebody_at(view):
-            _compare(Bench(scene, view), scene, options.pairs, options.seconds)
+        with live_view(Address()) as view, nullcontext() if options.alone else somebody_at(view):
+            bench = Bench(scene, view)
+            bench.warm_up()
+            print("\n".join(table(*bench.watch(scene, options.seconds))))
     except QuicksurfError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _compare(bench: Bench, scene: Scene, pairs: int, seconds: float) -> None:
-    bench.warm_up()
-    print(f"opening the page: {bench.begin_watch(scene):.2f} s of processor time, once")
-    sums, ratios = {True: [0, 0.0], False: [0, 0.0]}, []
-    for pair in range(pairs):
-        rates = {}
-        for watched in (pair % 2 == 0, pair % 2 == 1):
-            n_steps, took = bench.block(seconds, watched)
-            sums[watched] = [sums[watched][0] + n_steps, sums[watched][1] + took]
-            rates[watched] = n_steps / took
-        ratios.append(rates[True] / rates[False])
-    meshes = bench.mesh_seconds
-    share = 100 * sum(meshes) / sums[True][1]
-    print(
-        f"{len(meshes)} meshes of {statistics.mean(meshes or [0.0]):.2f} s: {share:.2f} % of the watched time"
+def table(account: Account, total: float) -> list[str]:
+    """Lines of item, how often, milliseconds each and a minute, costliest first; then the shares of the process."""
+    lines = []
+    for item, seconds in sorted(account.seconds.items(), key=lambda pair: -pair[1]):
+        n_calls = account.calls.get(item, 0)
+        each = f"{1000 * seconds / n_calls:9.2f} ms each" if n_calls else " " * 17
+        lines.append(f"{item:24s} {n_calls:7d} {each} {60_000 * seconds / total:9.1f} ms a minute")
+    page = sum(account.seconds.values())
+    once = account.seconds.get("opening the page", 0.0)
+    lines.append(
+        f"the page: {page:.2f} of {total:.1f} processor seconds, {100 * page / total:.2f} %; "
+        f"without opening it {100 * (page - once) / total:.2f} %"
     )
-    total = (sums[True][0] / sums[True][1]) / (sums[False][0] / sums[False][1])
-    print(f"median of the pairs {statistics.median(ratios):.4f}; sums, with all meshes, {total:.4f}")
+    return lines
 
 
 if __name__ == "__main__":

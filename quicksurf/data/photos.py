@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from quicksurf import _native
@@ -21,6 +22,7 @@ from quicksurf.data.images import (
     read_pixels,
     require_images,
 )
+from quicksurf.data.lost_photos import LOOK_PIXELS, explain, find_copies
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.data.sfm import Photos, Poses, find_poses
 from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry
@@ -57,7 +59,9 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
     """`read_photos` for files already listed; `ordered` ones are matched with more of their neighbours."""
     started = time.monotonic()
     report = ReadReport(photos=len(paths))
-    files = _usable(paths, read_header, report)
+    copies = find_copies(paths)
+    report.lost.update({copy.name: f"the same photo as {first.name}" for copy, first in copies.items()})
+    files = _usable([path for path in paths if path not in copies], read_header, report)
     require_images(len(files), report.lost, root)
     poses, files = _pose(files, root, options, ordered, report, started + options.pose_seconds)
     _note_lost(poses, files, report, options)
@@ -122,7 +126,12 @@ def _attempt(
             poses = find_poses(copies.photos, folder, plan, deadline - time.monotonic(), options.say)
         except (PosesError, BudgetError) as error:  # a second try that is late must not cost the first
             return None, error
-    return (poses, copies.files), None
+
+        def look(index: int) -> UInt8[np.ndarray, "_ _ 3"]:
+            return read_pixels(folder / "images" / copies.photos.names[index], LOOK_PIXELS).rgb
+
+        reasons = explain(poses.reasons, poses.registered, look)
+    return (poses._replace(reasons=reasons), copies.files), None
 
 
 def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadReport) -> _Copies:

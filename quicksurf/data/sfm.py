@@ -84,26 +84,33 @@ def lost_reasons(
         inliers: (photo, photo, verified matches) of every verified pair.
         registered: photos in the model.
     """
-    partners: dict[int, list[int]] = {}
+    partners: dict[int, dict[int, int]] = {}
     for first, second, n_matches in inliers:
-        partners.setdefault(first, []).append(n_matches)
-        partners.setdefault(second, []).append(n_matches)
-    reasons = {}
-    for index in sorted(set(range(len(counts))) - set(registered)):
-        matches = partners.get(index, [])
+        partners.setdefault(first, {})[second] = n_matches
+        partners.setdefault(second, {})[first] = n_matches
+    placed, reasons = set(registered), {}
+    for index in sorted(set(range(len(counts))) - placed):
+        matches = partners.get(index, {})
         if counts[index] < 0:
             reasons[index] = "no time was left to look at it"
         elif counts[index] < _MIN_FEATURES:
             reasons[index] = f"no features: {counts[index]} found, blurred or without texture"
-        elif max(matches, default=0) < _MIN_INLIERS:
+        elif max(matches.values(), default=0) < _MIN_INLIERS:
             reasons[index] = "too few matches: it overlaps with no other photo"
-        elif max(matches) < 2 * _MIN_INLIERS:
-            reasons[index] = f"too few matches: {max(matches)} with its best partner"
+        elif max(matches.values()) < 2 * _MIN_INLIERS:
+            reasons[index] = f"too few matches: {max(matches.values())} with its best partner"
         else:
-            reasons[index] = (
-                f"not in the largest model: it matches {len(matches)} photos, but not those in it"
-            )
+            reasons[index] = _not_placed(len(matches), len(placed & set(matches)))
     return reasons
+
+
+def _not_placed(n_partners: int, n_placed: int) -> str:
+    """What to say of a photo that matches others well."""
+    if n_placed:
+        photos = "one photo" if n_placed == 1 else f"{n_placed} photos"
+        return f"not placed: it shares points with {photos} of the model, too few to tell where it was taken"
+    photos = "one other photo" if n_partners == 1 else f"{n_partners} other photos"
+    return f"not in the largest model: it matches {photos}, but none of those in it"
 
 
 def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, SparsePoints]:

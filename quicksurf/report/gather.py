@@ -21,10 +21,10 @@ from quicksurf.film import color_image, normal_image
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
 from quicksurf.metrics import psnr
+from quicksurf.photo_figures import Flags, PhotoFigures, exposures, fitted_stops, flag, measure
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report import solid
 from quicksurf.report.advice import Needs, Place, advise, frame_of, needs_of, next_places
-from quicksurf.report.photo_figures import Flags, PhotoFigures, fitted_stops, flag, measure
 from quicksurf.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
 from quicksurf.report.sphere import Frame, Sphere
 from quicksurf.report.topology import Topology, examine
@@ -163,7 +163,7 @@ def _photos(scene: Scene, reconstruction: Reconstruction, clock: Clock) -> Photo
             break
         figures.append(measure(image))
     stops = fitted_stops(reconstruction.appearance.offsets.detach().cpu().double().numpy())
-    stops = [float(value) for value in stops[: len(figures)]]
+    stops = exposures(figures, [float(value) for value in stops[: len(figures)]])
     return Photos(figures, stops, flag(figures, stops))
 
 

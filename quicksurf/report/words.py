@@ -1,6 +1,6 @@
 """The page in words and numbers: what the findings say to somebody beside the object."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,6 +17,18 @@ MAX_PICTURES = 300  # of photos: 5 kB each, so that the page stays under 3 MB
 MAX_LOST, MAX_WARNINGS = 200, 40
 THUMBNAIL = 176  # pixels: sharp at 132 on most screens
 _SCRIPT = Path(__file__).parent / "viewer.js"
+
+
+_LOST = (  # how a reason begins or ends, what to do about it
+    ("blurred", "{is_} not used, too blurred: take {them} again with the camera held still"),
+    ("too dark", "{is_} not used, too dark: take {them} again with the exposure of the others"),
+    ("too bright", "{is_} not used, too bright: take {them} again with the exposure of the others"),
+    (
+        "it overlaps with no other photo",
+        "{is_} not used, {they} {show} nothing that another photo shows: if {they} {belong} here, take photos between",
+    ),
+    ("not in the largest model", "{is_} not used, apart from the others: take photos that bridge the gap"),
+)
 
 
 def page_values(found: Findings) -> dict[str, Any]:
@@ -86,19 +98,36 @@ def _headline(found: Findings) -> list[tuple[str, str]]:
 def _advice(found: Findings) -> list[str]:
     """Places first, then photos that are worth taking again."""
     sentences = [] if found.surface is None else list(found.surface.advice)
-    if found.photos is None:
-        return sentences
-    for attribute, words in (
-        ("blurred", "blurred beside the others: take {them} again with the camera held still"),
-        ("exposure", "exposed differently: lock exposure and white balance, or take {them} again"),
-    ):
-        named = [found.names[i] for i, flags in enumerate(found.photos.flags) if getattr(flags, attribute)]
-        if named:
-            more = f" and {len(named) - 4} more" if len(named) > 4 else ""
-            verb = "is" if len(named) == 1 else "are"
-            said = words.format(them="it" if len(named) == 1 else "them")
-            sentences.append(f"{', '.join(named[:4])}{more} {verb} {said}.")
+    if found.photos is not None:
+        for attribute, words in (
+            ("blurred", "{is_} blurred beside the others: take {them} again with the camera held still"),
+            ("exposure", "{is_} exposed differently: lock exposure and white balance, or take {them} again"),
+        ):
+            flags = found.photos.flags
+            sentences += _of_photos(
+                [found.names[i] for i, f in enumerate(flags) if getattr(f, attribute)], words
+            )
+    return sentences + advice_on_lost(_dict(found.summary.get("lost")))
+
+
+def advice_on_lost(lost: Mapping[str, str]) -> list[str]:
+    """What to do about photos that are not used, by their reasons (quicksurf.data); nothing about second copies."""
+    sentences = []
+    for mark, words in _LOST:
+        whole = f"too few matches: {mark}"
+        named = [shown(str(name)) for name, why in lost.items() if str(why).startswith((mark, whole))]
+        sentences += _of_photos(named, words)
     return sentences
+
+
+def _of_photos(names: Sequence[str], words: str) -> list[str]:
+    """One sentence about these photos, or none."""
+    if not names:
+        return []
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    singular = {"is_": "is", "them": "it", "they": "it", "show": "shows", "belong": "belongs"}
+    plural = {"is_": "are", "them": "them", "they": "they", "show": "show", "belong": "belong"}
+    return [f"{', '.join(names[:4])}{more} {words.format(**(singular if len(names) == 1 else plural))}."]
 
 
 def _praise(found: Findings) -> str:

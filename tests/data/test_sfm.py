@@ -79,12 +79,13 @@ def test_budget_error_names_both_times() -> None:
 
 
 def test_reasons_say_why_each_photo_is_lost() -> None:
-    counts = [900, 900, 900, 5, 800, 700, 600, -1]
-    inliers = [(0, 1, 80), (1, 2, 90), (2, 5, 20), (6, 4, 200)]
+    counts = [900, 900, 900, 5, 800, 700, 600, -1, 500]
+    inliers = [(0, 1, 80), (1, 2, 90), (2, 5, 20), (6, 4, 200), (8, 1, 40), (8, 4, 60)]
     reasons = sfm.lost_reasons(counts, inliers, registered=[0, 1, 2])
-    assert sorted(reasons) == [3, 4, 5, 6, 7]
+    assert sorted(reasons) == [3, 4, 5, 6, 7, 8]
     assert reasons[3].startswith("no features: 5 found")
-    assert reasons[4].startswith("not in the largest model")
+    assert reasons[4].startswith("not in the largest model: it matches 2 other photos")
+    assert reasons[8].startswith("not placed: it shares points with one photo of the model")
     assert reasons[5] == "too few matches: 20 with its best partner"
     assert reasons[7] == "no time was left to look at it"
     assert sfm.lost_reasons(counts, inliers[:2], [0, 1, 2])[4].startswith("too few matches: it overlaps")

@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter
 BLUR_WIDTH = 5  # pixels of the box that a photo is blurred by once more
 BLURRED = 0.75  # of the capture's median sharpness: one pixel of blur leaves 0.4 to 0.7, content alone varies from 0.83
 OFF_EXPOSURE = 0.5  # stops from the capture's median: the eye sees a third
+FAR_EXPOSURE = 2.0  # stops of a photo's own brightness: content alone makes 1.2 at most in the captures tried
 CLIPPED = 0.1  # share of clipped pixels beyond the median's: white backdrops are clipped in every photo
 _WHITE, _BLACK = 254, 1
 
@@ -49,6 +50,21 @@ def measure(image: UInt8[np.ndarray, "h w 3"]) -> PhotoFigures:
     return PhotoFigures(
         before / after if after > 1e-6 else 1.0, float((luminance**2.2).mean()), float(extremes.mean())
     )
+
+
+def stops_apart(brightness: float, others: Sequence[float]) -> float:
+    """How much brighter a photo is than the middle one of the others, in stops; black counts as 2⁻¹⁶ of white."""
+    return float(np.log2(max(brightness, 2.0**-16) / max(float(np.median(others)), 2.0**-16)))
+
+
+def exposures(figures: Sequence[PhotoFigures], fitted: Sequence[float]) -> list[float]:
+    """Exposure of every photo against the others, in stops: as the fit found it, unless the photo is far off.
+
+    The fit's maps learn slowly, so that a short fit does not follow a photo that is FAR_EXPOSURE away.
+    """
+    brightness = [photo.brightness for photo in figures]
+    seen = [stops_apart(value, brightness) for value in brightness]
+    return [own if abs(own) > FAR_EXPOSURE else fit for own, fit in zip(seen, fitted, strict=True)]
 
 
 def flag(figures: Sequence[PhotoFigures], stops: Sequence[float]) -> list[Flags]:
