@@ -33,7 +33,8 @@ from quicksurf.session.resume import keep_points, read_capture
 from quicksurf.session.runs import Run
 from quicksurf.session.status import Several, Silent, Stream, reporting
 from quicksurf.session.watcher import Watcher
-from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway, affordable_texture
+from quicksurf.takeaway.cost import affordable_texture, slowness
+from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway
 from quicksurf.takeaway.surface import check_surface, mesh_options
 from quicksurf.train.loop import FitStatus, fit_scene
 
@@ -148,7 +149,8 @@ def describe(result: FitResult) -> list[str]:
 
 def _work(session: _Session, fit: Fit) -> FitResult:
     scene = _read(session)
-    session.budget.keep_back(session.request.extras.seconds(len(scene.images)))
+    if session.request.extras.needs_photos:
+        session.budget.keep_back(slowness() * session.request.extras.seconds(len(scene.images)))
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
@@ -290,7 +292,7 @@ def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
 def _texture(session: _Session, taken: Takeaway) -> list[Path]:
     """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
     wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
-    seconds = session.budget.extras_seconds()
+    seconds = session.budget.extras_seconds() / slowness()
     affordable = affordable_texture(seconds, *wanted, len(taken.scene.images))
     later = f"quicksurf mesh {session.run.path} --texture makes"
     if affordable is None:

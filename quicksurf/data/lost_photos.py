@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 
 def find_copies(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Files that hold, byte for byte, what an earlier one holds: a second copy shows nothing new.
+    """Files that hold, byte for byte, what another one holds, which has the shortest name: copies get longer ones.
 
     Kept, a copy of a photo that is held out would measure how well the fit knows a photo it was fitted to. Files
     that cannot be read are left to who reads them.
@@ -31,7 +31,7 @@ def find_copies(paths: Sequence[Path]) -> dict[Path, Path]:
     copies: dict[Path, Path] = {}
     for n_bytes, same_size in by_size.items():
         firsts: dict[bytes, Path] = {}
-        for path in same_size if n_bytes and len(same_size) > 1 else ():
+        for path in sorted(same_size, key=lambda p: len(p.name)) if n_bytes and len(same_size) > 1 else ():
             with suppress(OSError):
                 first = firsts.setdefault(_digest(path), path)
                 copies.update({path: first} if path != first else {})

@@ -27,7 +27,8 @@ MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
-EXTRAS_SHARE = 0.25  # of the budget: a texture of a bad surface helps nobody
+EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
+REPORT_SECONDS = 4.0  # left after what is made of the mesh: the report takes 3 to 5 s, less if it must
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
@@ -94,8 +95,8 @@ class Budget:
         self._kept_back = min(SAFETY * seconds, EXTRAS_SHARE * self.seconds)
 
     def extras_seconds(self) -> float:
-        """Seconds that are left for what is made of the mesh."""
-        return (self.left() - WRITE_SECONDS) / SAFETY
+        """Seconds that are left for what is made of the mesh, its files counted in, before the report."""
+        return (self.left() - REPORT_SECONDS) / SAFETY
 
     def poses_seconds(self) -> float:
         """Seconds that structure from motion may take.

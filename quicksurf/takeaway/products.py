@@ -1,4 +1,4 @@
-"""What is made of a mesh and its photos: a texture and confidence, and what that costs.
+"""What is made of a mesh and its photos: a texture and confidence.
 
 Meshes come and go in the cameras' frame; the work is done in the fit's, where float32 has room for every detail.
 """
@@ -24,14 +24,11 @@ from quicksurf.mesh.photos import Photos
 from quicksurf.mesh.texture import TexturedMesh, bake, check_texture_size
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.takeaway.cost import SECONDS_A_PHOTO, texture_seconds
 
 TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 to 11 s of processor time for these
 TEXTURE_SIZE = 2048
-# 50,000 faces, 2048² texels and 48 photos of 512² took 23 s of processor time, 25,000 faces and 1024² 6.6,
-# 5000 faces and 512² 2.7; larger photos are read from disk again.
-_SECONDS_A_FACE, _SECONDS_A_TEXEL, _SECONDS_A_PHOTO = 2e-4, 2.5e-6, 0.08
 _ENLARGE = 2.0  # pixels: a photo in memory serves in the place of one up to that much larger
-_LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
 
 
 @dataclass(frozen=True)
@@ -67,30 +64,10 @@ class Extras:
         return self.texture or self.measures
 
     def seconds(self, n_photos: int) -> float:
-        """What it takes on two slow cores, roughly."""
-        confidence = _SECONDS_A_PHOTO * n_photos if self.measures else 0.0
+        """What it takes on the machine that quicksurf.takeaway.cost speaks of."""
+        confidence = SECONDS_A_PHOTO * n_photos if self.measures else 0.0
         texture = texture_seconds(TEXTURED_FACES, self.texture_size, n_photos) if self.texture else 0.0
         return confidence + texture
-
-
-def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
-    """What a texture takes on two slow cores, roughly: unwrapping, texels, photos."""
-    return _SECONDS_A_FACE * n_faces + _SECONDS_A_TEXEL * size * size + _SECONDS_A_PHOTO * n_photos
-
-
-def affordable_texture(seconds: float, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
-    """Faces and texels a side that are expected to fit into `seconds`, halved in turn; None if the least do not."""
-    least_faces, least_size = min(n_faces, _LEAST_FACES), min(size, _LEAST_SIZE)
-    halve_faces = True
-    while texture_seconds(n_faces, size, n_photos) > seconds:
-        if (n_faces, size) == (least_faces, least_size):
-            return None
-        if halve_faces:
-            n_faces = max(n_faces // 2, least_faces)
-        else:
-            size = max(size // 2, least_size)
-        halve_faces = not halve_faces
-    return n_faces, size
 
 
 def photos_of(reconstruction: Reconstruction, scene: Scene) -> Photos:

@@ -17,10 +17,10 @@ REASON = "too few matches: it overlaps with no other photo"
 def test_copies_are_found_by_what_they_hold_not_by_name_or_size(tmp_path: Path) -> None:
     for name, content in (("a", b"one"), ("b", b"two"), ("c", b"longer"), ("empty", b""), ("void", b"")):
         (tmp_path / name).write_bytes(content)
-    shutil.copy(tmp_path / "b", tmp_path / "d")
+    shutil.copy(tmp_path / "b", tmp_path / "a copy")
     shutil.copy(tmp_path / "b", tmp_path / "e")
     paths = sorted(tmp_path.iterdir())
-    expected = {tmp_path / "d": tmp_path / "b", tmp_path / "e": tmp_path / "b"}
+    expected = {tmp_path / "a copy": tmp_path / "b", tmp_path / "e": tmp_path / "b"}
     assert find_copies([*paths, tmp_path / "gone"]) == expected
 
 

@@ -117,17 +117,16 @@ def test_rendered_box_is_posed_and_the_lost_are_named(
     stranger = rendered_box.noise(99, (384, 512)).clip(0, 255).astype(np.uint8)
     Image.fromarray(stranger).save(tmp_path / "stranger.png")
     (tmp_path / "text.jpg").write_text("not a photo")
-    shutil.copy(tmp_path / "view_03.jpg", tmp_path / "a copy.jpg")
+    shutil.copy(tmp_path / "view_03.jpg", tmp_path / "1 copy of view_03.jpg")
     if mapper == "global":
         monkeypatch.setattr(sfm_plan, "_GLOBAL_IMAGES", 5)
     lines: list[str] = []
     work = tmp_path / "work"
     scene = read_photos(tmp_path, ReadOptions(max_pixels=50_000, work_folder=work, say=lines.append))
-    views = [f"view_{index:02d}.jpg" for index in range(8)]
-    assert scene.names == ["a copy.jpg", *(name for name in views if name != "view_03.jpg")]
+    assert scene.names == [f"view_{index:02d}.jpg" for index in range(8)]
     assert "8 of 12 photos registered" in lines and f"{mapper} mapping" in lines[0]
     assert scene.report.photos == 12
-    assert scene.report.lost["view_03.jpg"] == "the same photo as a copy.jpg"
+    assert scene.report.lost["1 copy of view_03.jpg"] == "the same photo as view_03.jpg"
     assert "no features" in scene.report.lost["blank.jpg"]
     assert "overlaps with no other" in scene.report.lost["stranger.png"]
     assert "not an image" in scene.report.lost["text.jpg"]
