@@ -2,7 +2,8 @@
 
 What a person's click costs the contract of `--minutes`: time in which somebody holds the command up, choosing the
 region or pausing, does not count; minutes that are added do. Without a page the command is as long as without
-`--view`: it waits for one for a few seconds of its own minutes before the fit, and nobody's region is waited for.
+`--view`: it waits for one for a few seconds of its own minutes, counted from when the address was said, so that nothing
+is waited for where the photos took longer to read and place; and nobody's region is waited for.
 """
 
 import time
@@ -63,6 +64,7 @@ class LiveView(Watcher):
     def begin(self, budget: Budget, stop: StopRequest) -> None:
         """Take the clock and the wish to stop in hand."""
         self._budget, self._stop = budget, stop
+        self._announced = budget.elapsed()
 
     def stage(self, name: str) -> None:
         """Say what goes on; buttons mean something during the fit alone."""
@@ -172,8 +174,8 @@ class LiveView(Watcher):
             self._panel.note(str(error))
 
     def _somebody_comes(self) -> bool:
-        """Wait a little for a page; this does count."""
-        end = self._budget.elapsed() + min(PAGE_SECONDS, PAGE_SHARE * self._budget.seconds)
+        """Wait until somebody had a little time to open the page since its address was said; this does count."""
+        end = self._announced + min(PAGE_SECONDS, PAGE_SHARE * self._budget.seconds)
         while not self._server.get_clients() and self._budget.elapsed() < end:
             self._panel.headline(f"The fit begins in {clock(end - self._budget.elapsed())}")
             time.sleep(POLL_SECONDS)
