@@ -15,7 +15,7 @@ from quicksurf.errors import ConfigError
 from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.session.budget import EXTRAS_SHARE, Budget
+from quicksurf.session.budget import EXTRAS_SHARE, SAFETY, Budget
 from quicksurf.takeaway.cost import affordable_texture, slowness, texture_seconds
 from quicksurf.takeaway.export_frame import SIDECAR
 from quicksurf.takeaway.products import Extras
@@ -115,7 +115,7 @@ def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seconds", [8.0, 12.5, 20.0, 33.0])
 def test_a_texture_takes_the_time_that_there_is(seconds: float) -> None:
-    faces, size = affordable_texture(seconds, 50_000, 2048, 50) or (0, 0)
+    faces, size = affordable_texture(SAFETY * seconds, 50_000, 2048, 50) or (0, 0)
     assert 0.9 * seconds <= texture_seconds(faces, size, 50) <= seconds
     assert faces / size**2 == pytest.approx(50_000 / 2048**2, rel=0.2)  # sizes are rounded
 
@@ -123,6 +123,10 @@ def test_a_texture_takes_the_time_that_there_is(seconds: float) -> None:
 def test_without_time_a_texture_is_left_for_later() -> None:
     assert affordable_texture(1000, 50_000, 2048, 50) == (50_000, 2048)
     assert affordable_texture(1000, 600, 128, 50) == (600, 128)
+    least = affordable_texture(5.0, 50_000, 2048, 50)
+    assert least is not None and 5.0 / SAFETY < texture_seconds(*least, 50) < 5.0, (
+        "all the time, rather than none"
+    )
     assert affordable_texture(1.0, 50_000, 2048, 50) is None
     assert affordable_texture(-5.0, 600, 128, 50) is None
 

@@ -96,7 +96,7 @@ class Budget:
 
     def extras_seconds(self) -> float:
         """Seconds that are left for what is made of the mesh, its files counted in, before the report."""
-        return (self.left() - REPORT_SECONDS) / SAFETY
+        return self.left() - REPORT_SECONDS
 
     def poses_seconds(self) -> float:
         """Seconds that structure from motion may take.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from quicksurf.mesh.photos import bilinear
+from quicksurf.session.budget import SAFETY
 
 # dev-b, 60 photos of 512²: 5000 faces and 512² texels took 4.3 s of processor time, 12,500 and 512² 6.3, 25,000 and
 # 1024² 13.0, 12,500 and 2048² 27, 50,000 and 2048² 36, the files written; larger photos are read from disk again.
@@ -29,13 +30,14 @@ def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
 
 
 def affordable_texture(seconds: float, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
-    """Faces and texels a side that are expected to fit into `seconds` of that machine; None if the least do not.
+    """Faces and texels a side that are expected to fit into `seconds` of that machine, with SAFETY to spare.
 
     Faces and texels are cut by the same share q ≤ 1, so that a face keeps its number of texels:
-    q (a · faces + b · size²) + c · photos = seconds.
+    q (a · faces + b · size²) + c · photos = seconds / SAFETY. The least that is worth it may take all of the seconds;
+    None if it is expected to take more.
     """
     whole, fixed = texture_seconds(n_faces, size, 0), SECONDS_A_PHOTO * n_photos
-    share = (seconds - fixed) / whole
+    share = (seconds / SAFETY - fixed) / whole
     if share >= 1:
         return n_faces, size
     least_faces, least_size = min(n_faces, _LEAST_FACES), min(size, _LEAST_SIZE)
