@@ -292,8 +292,9 @@ def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
 def _texture(session: _Session, taken: Takeaway) -> list[Path]:
     """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
     wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
-    seconds = session.budget.extras_seconds() / slowness()
-    affordable = affordable_texture(seconds, *wanted, len(taken.scene.images))
+    slow, budget = slowness(), session.budget
+    seconds, most = budget.extras_seconds() / slow, budget.last_seconds() / slow
+    affordable = affordable_texture(seconds, most, *wanted, len(taken.scene.images))
     later = f"quicksurf mesh {session.run.path} --texture makes"
     if affordable is None:
         session.warn(f"no time for a texture: {later} it")

@@ -15,7 +15,7 @@ from quicksurf.errors import ConfigError
 from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.session.budget import EXTRAS_SHARE, SAFETY, Budget
+from quicksurf.session.budget import EXTRAS_SHARE, Budget
 from quicksurf.takeaway.cost import affordable_texture, slowness, texture_seconds
 from quicksurf.takeaway.export_frame import SIDECAR
 from quicksurf.takeaway.products import Extras
@@ -115,27 +115,32 @@ def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seconds", [8.0, 12.5, 20.0, 33.0])
 def test_a_texture_takes_the_time_that_there_is(seconds: float) -> None:
-    faces, size = affordable_texture(SAFETY * seconds, 50_000, 2048, 50) or (0, 0)
+    faces, size = affordable_texture(seconds, seconds, 50_000, 2048, 50) or (0, 0)
     assert 0.9 * seconds <= texture_seconds(faces, size, 50) <= seconds
     assert faces / size**2 == pytest.approx(50_000 / 2048**2, rel=0.2)  # sizes are rounded
 
 
 def test_without_time_a_texture_is_left_for_later() -> None:
-    assert affordable_texture(1000, 50_000, 2048, 50) == (50_000, 2048)
-    assert affordable_texture(1000, 600, 128, 50) == (600, 128)
-    least = affordable_texture(5.0, 50_000, 2048, 50)
-    assert least is not None and 5.0 / SAFETY < texture_seconds(*least, 50) < 5.0, (
-        "all the time, rather than none"
+    assert affordable_texture(1000, 1000, 50_000, 2048, 50) == (50_000, 2048)
+    assert affordable_texture(1000, 1000, 600, 128, 50) == (600, 128)
+    least = affordable_texture(1.0, 5.0, 50_000, 2048, 50)
+    assert least is not None and 1.0 < texture_seconds(*least, 50) < 5.0, (
+        "the report's time, rather than none"
     )
-    assert affordable_texture(1.0, 50_000, 2048, 50) is None
-    assert affordable_texture(-5.0, 600, 128, 50) is None
+    assert affordable_texture(1.0, 2.0, 50_000, 2048, 50) is None
+    assert affordable_texture(-5.0, -1.0, 600, 128, 50) is None
 
 
 def test_a_slower_clock_is_a_slower_machine() -> None:
-    quick, slow = (iter(np.arange(0, 100, step)) for step in (0.002, 0.006))
-    assert slowness(lambda: next(slow)) == pytest.approx(3 * slowness(lambda: next(quick)))
-    disturbed = iter(np.cumsum([0.002, 0.002, 0.002, 0.5, *[0.002] * 40]))
-    assert slowness(lambda: next(disturbed)) == pytest.approx(slowness(lambda: next(quick)))
+    def measured(steps: list[float]) -> float:
+        moments = iter(np.cumsum(steps))
+        return slowness(lambda: next(moments))
+
+    assert measured([0.005] * 40) == pytest.approx(2 * measured([0.0025] * 40))
+    assert measured([0.003, 0.003, 0.5, *[0.003] * 40]) == pytest.approx(measured([0.003] * 40)), (
+        "one was set aside"
+    assert measured([0.5] * 40) == 4 * measured([1e-5] * 40), "a moment is not believed beyond what textures took"
+    )
 
 
 def test_extras_keep_seconds_back_from_the_fit_but_not_too_many() -> None:

@@ -95,8 +95,12 @@ class Budget:
         self._kept_back = min(SAFETY * seconds, EXTRAS_SHARE * self.seconds)
 
     def extras_seconds(self) -> float:
-        """Seconds that are left for what is made of the mesh, its files counted in, before the report."""
-        return self.left() - REPORT_SECONDS
+        """Seconds to aim at for what is made of the mesh, its files counted in, before the report."""
+        return (self.left() - REPORT_SECONDS) / SAFETY
+
+    def last_seconds(self) -> float:
+        """Seconds that are left at most, the report given up: it was not asked for."""
+        return self.left() - WRITE_SECONDS
 
     def poses_seconds(self) -> float:
         """Seconds that structure from motion may take.
