@@ -33,7 +33,7 @@ from quicksurf.session.resume import keep_points, read_capture
 from quicksurf.session.runs import Run
 from quicksurf.session.status import Several, Silent, Stream, reporting
 from quicksurf.session.watcher import Watcher
-from quicksurf.takeaway.cost import affordable_texture, slowness
+from quicksurf.takeaway.cost import affordable_texture
 from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway
 from quicksurf.takeaway.surface import check_surface, mesh_options
 from quicksurf.train.loop import FitStatus, fit_scene
@@ -149,8 +149,7 @@ def describe(result: FitResult) -> list[str]:
 
 def _work(session: _Session, fit: Fit) -> FitResult:
     scene = _read(session)
-    if session.request.extras.needs_photos:
-        session.budget.keep_back(slowness() * session.request.extras.seconds(len(scene.images)))
+    session.budget.keep_back(session.request.extras.seconds(len(scene.images)))
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
@@ -292,8 +291,7 @@ def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
 def _texture(session: _Session, taken: Takeaway) -> list[Path]:
     """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
     wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
-    slow, budget = slowness(), session.budget
-    seconds, most = budget.extras_seconds() / slow, budget.last_seconds() / slow
+    seconds, most = session.budget.extras_seconds(), session.budget.last_seconds()
     affordable = affordable_texture(seconds, most, *wanted, len(taken.scene.images))
     later = f"quicksurf mesh {session.run.path} --texture makes"
     if affordable is None:

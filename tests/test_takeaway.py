@@ -16,7 +16,7 @@ from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.session.budget import EXTRAS_SHARE, Budget
-from quicksurf.takeaway.cost import affordable_texture, slowness, texture_seconds
+from quicksurf.takeaway.cost import affordable_texture, texture_seconds
 from quicksurf.takeaway.export_frame import SIDECAR
 from quicksurf.takeaway.products import Extras
 
@@ -113,7 +113,7 @@ def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> 
         api.export(fitted.run.path, output=tmp_path, scale_from=("99.png@1,1", ends[1], 1.0))
 
 
-@pytest.mark.parametrize("seconds", [8.0, 12.5, 20.0, 33.0])
+@pytest.mark.parametrize("seconds", [7.0, 12.5, 20.0, 28.0])
 def test_a_texture_takes_the_time_that_there_is(seconds: float) -> None:
     faces, size = affordable_texture(seconds, seconds, 50_000, 2048, 50) or (0, 0)
     assert 0.9 * seconds <= texture_seconds(faces, size, 50) <= seconds
@@ -129,18 +129,6 @@ def test_without_time_a_texture_is_left_for_later() -> None:
     )
     assert affordable_texture(1.0, 2.0, 50_000, 2048, 50) is None
     assert affordable_texture(-5.0, -1.0, 600, 128, 50) is None
-
-
-def test_a_slower_clock_is_a_slower_machine() -> None:
-    def measured(steps: list[float]) -> float:
-        moments = iter(np.cumsum(steps))
-        return slowness(lambda: next(moments))
-
-    assert measured([0.005] * 40) == pytest.approx(2 * measured([0.0025] * 40))
-    assert measured([0.003, 0.003, 0.5, *[0.003] * 40]) == pytest.approx(measured([0.003] * 40)), (
-        "one was set aside"
-    assert measured([0.5] * 40) == 4 * measured([1e-5] * 40), "a moment is not believed beyond what textures took"
-    )
 
 
 def test_extras_keep_seconds_back_from_the_fit_but_not_too_many() -> None:

@@ -64,7 +64,7 @@ class Extras:
         return self.texture or self.measures
 
     def seconds(self, n_photos: int) -> float:
-        """What it takes on the machine that quicksurf.takeaway.cost speaks of."""
+        """What it takes on two slow cores, roughly."""
         confidence = SECONDS_A_PHOTO * n_photos if self.measures else 0.0
         texture = texture_seconds(TEXTURED_FACES, self.texture_size, n_photos) if self.texture else 0.0
         return confidence + texture
