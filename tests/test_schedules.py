@@ -40,8 +40,8 @@ def test_learning_rate_warms_up_holds_and_decays():
 def test_a_step_of_the_surface_stays_below_its_width():
     factor = schedules.surface_rate_factor
     assert factor(0, 20) == pytest.approx(0.1) and factor(0.3, 20) == 1
-    widths = [factor(0.5, sharpness) * sharpness for sharpness in (60, 200, 1000)]
-    assert widths == pytest.approx([60, 60, 60])
+    widths = [factor(0.5, sharpness) * sharpness for sharpness in (120, 200, 1000)]
+    assert widths == pytest.approx([120, 120, 120])
     assert factor(1, 1000) == pytest.approx(factor(0.8, 1000) / 2)
 
 

@@ -150,7 +150,7 @@ def sample_surface(make: Maker) -> dict:
         "thicknesses": np.zeros(m, np.float32),
         "ray_indices": np.zeros(m, np.int64),
     }
-    samples = {"n_interval": 3, "n_front": 2, "jitter": make.values(make.n, 5, dtype="f4")}
+    samples = {"n_interval": 3, "n_front": 2, "level": 0.05, "jitter": make.values(make.n, 5, dtype="f4")}
     known = {"network": NETWORK, "params": make.values(NETWORK.n_params, dtype="f4")}
     return known | rays(make) | numbers | samples | outputs
 

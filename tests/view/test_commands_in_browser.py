@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,10 @@ FEW = 800  # pixels: the mesh covers thousands
 def command(*arguments: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """`quicksurf ARGUMENTS` and the address of its page; killed at the end of the block if it still runs."""
     line = [sys.executable, "-m", "quicksurf", *arguments]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    elsewhere = tempfile.gettempdir()  # a source folder must not hide what is installed
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=elsewhere
+    ) as process:
         try:
             assert process.stdout is not None
             address = next((m[0] for text in process.stdout if (m := re.search(r"http://\S+", text))), None)
