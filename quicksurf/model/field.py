@@ -4,7 +4,7 @@
     c(x, d) = sigmoid(h(g(x)_{1..15}, x, Y(d)))
 
 with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half
-the region, and l stays near a distance, so that sharpness and steps have a length. Occupancy is sigmoid(κ l), with κ
+the region, and l stays below MAX_SLOPE times a distance, so that steps have a length. Occupancy is sigmoid(κ l), with κ
 given by the schedule. The colour does not see the normal: normals would need a second derivative to train.
 """
 
@@ -117,7 +117,7 @@ class SurfaceField(nn.Module):
         return self.surface.query(points)
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Logits l(x), close to the distance to the surface, inside > 0."""
+        """Logits l(x), inside > 0; at most MAX_SLOPE times as steep as the distance to the surface."""
         return self.query(points)[0]
 
     def colors_of(

@@ -1,8 +1,8 @@
 """Which parts of the region of interest can hold the surface: nerfacc's occupancy grid around the unit ball.
 
 The value of a cell is the largest occupancy that the field can have in it, o = sigmoid(κ (l + m)) with m a cell's
-diagonal: half of it is the way to the cell's farthest point from its middle, and l is up to twice a distance away from
-the surface. Steeper rises are near the surface, where one probe or another meets them.
+diagonal: the way to a far corner is half of it, and l may rise twice as fast as a distance. Steeper rises are near the
+surface, where one probe or another meets them.
 """
 
 import math
