@@ -68,7 +68,7 @@ class RenderConfig:
     """κ l at the interval's ends, at least; the light that passes there is e to the minus this."""
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
     n_front_samples: Annotated[int, Between(0, 256)] = 8
-    n_background_samples: Annotated[int, Between(2, 256)] = 8
+    n_background_samples: Annotated[int, Between(2, 256)] = 16
     """Of the surroundings, behind the ROI."""
     opacity: Literal["transmittance", "occupancy"] = "transmittance"
     """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
