@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt8
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.io import atomic_path
+from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
 from quicksurf.mesh.types import Mesh
 
 FORMATS = ("ply", "obj", "glb", "stl")
@@ -39,8 +40,8 @@ def write_mesh(
     """Write `folder/stem.FORMAT` for each of `formats`; coordinates are kept as they are unless `moved` by format.
 
     PLY is binary with colours, normals and the confidence if it was measured, OBJ has colours as the usual extension
-    of its `v` lines, GLB has
-    both, STL holds neither. Files are in single precision except OBJ (text).
+    of its `v` lines, GLB has colours, linear as glTF wants them, and normals, STL holds neither. Files are in single
+    precision except OBJ (text).
 
     Raises:
         ConfigError: as `check_formats`.
@@ -56,7 +57,7 @@ def write_mesh(
     for suffix in dict.fromkeys(formats):
         path = Path(folder) / f"{stem}.{suffix}"
         with atomic_path(path) as temporary:
-            _as_trimesh(moved(mesh, suffix)).export(temporary, file_type=suffix)
+            _export(moved(mesh, suffix), temporary, suffix)
         paths.append(path)
     return paths
 
@@ -67,15 +68,15 @@ def read_mesh(path: Path) -> Mesh:
     Raises:
         SurfaceError: if the file is not a mesh that can be read, or holds no faces.
     """
-    loaded = _load(path)
+    loaded, colors = _load(path)
     vertices, faces = _vertices_and_faces(loaded)
     if not len(faces):
         raise SurfaceError(f"{path} holds no faces: expected a triangle mesh, not a point cloud")
-    visual = loaded.visual
-    if isinstance(visual, TextureVisuals):
-        visual = visual.to_color()
-    colors = np.asarray(visual.vertex_colors)[:, :3]
-    return Mesh(vertices, faces, colors.astype(np.uint8), np.asarray(loaded.vertex_normals, np.float64))
+    if colors is None:
+        visual = loaded.visual
+        visual = visual.to_color() if isinstance(visual, TextureVisuals) else visual
+        colors = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
+    return Mesh(vertices, faces, colors, np.asarray(loaded.vertex_normals, np.float64))
 
 
 def read_points(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
@@ -84,21 +85,24 @@ def read_points(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarra
     Raises:
         SurfaceError: if the file is neither a mesh nor a cloud that can be read, or holds no points.
     """
-    return _vertices_and_faces(_load(path))
+    return _vertices_and_faces(_load(path)[0])
 
 
-def _load(path: Path) -> Any:
-    """What trimesh makes of a file: one mesh or cloud with at least one finite vertex."""
+def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
+    """What trimesh makes of a file, one mesh or cloud with at least one finite vertex; and colours that it loses."""
+    colors = None
     try:
         loaded: Any = trimesh.load(path, process=False)
-        geometry = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+        geometry = loaded
+        if isinstance(loaded, trimesh.Scene):
+            geometry, colors = loaded.to_geometry(), colors_of_glb(loaded)
         vertices, _ = _vertices_and_faces(geometry)
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
         raise SurfaceError(f"cannot read {path} ({error}): expected PLY, OBJ, GLB or STL") from error
     if not len(vertices) or not np.isfinite(vertices).all():
         found = "no points" if not len(vertices) else "NaN or infinity"
         raise SurfaceError(f"{path} holds {found}: expected a surface; export it again")
-    return geometry
+    return geometry, colors
 
 
 def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
@@ -109,8 +113,11 @@ def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int6
     )
 
 
-def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    return trimesh.Trimesh(
+def _export(mesh: Mesh, path: Path, suffix: str) -> None:
+    if suffix == "glb":
+        path.write_bytes(glb_with_colors(mesh))
+        return
+    surface = trimesh.Trimesh(
         mesh.vertices,
         mesh.faces,
         vertex_colors=np.concatenate([mesh.colors, np.full_like(mesh.colors[:, :1], 255)], 1),
@@ -118,3 +125,4 @@ def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         vertex_attributes=None if mesh.confidence is None else {"confidence": mesh.confidence},
         process=False,
     )
+    surface.export(path, file_type=suffix)

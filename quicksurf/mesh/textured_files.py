@@ -8,7 +8,6 @@ counts v downwards, OBJ upwards.
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trimesh
@@ -18,6 +17,7 @@ from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.io import write_atomic, write_text
+from quicksurf.mesh.gltf import mark_unlit
 from quicksurf.mesh.texture import TexturedMesh
 
 
@@ -69,11 +69,4 @@ def _glb(mesh: TexturedMesh, image: Image.Image) -> bytes:
         visual=TextureVisuals(uv=upward, material=material),
         process=False,
     )
-    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=_unlit)
-
-
-def _unlit(tree: dict[str, Any]) -> None:
-    """Mark every material as shown without light."""
-    for material in tree.get("materials", []):
-        material.setdefault("extensions", {})["KHR_materials_unlit"] = {}
-    tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), "KHR_materials_unlit"})
+    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=mark_unlit)

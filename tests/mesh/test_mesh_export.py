@@ -1,5 +1,7 @@
 """Each format is read back: geometry, winding, colours and normals where it holds them."""
 
+import json
+
 import numpy as np
 import pytest
 import trimesh
@@ -48,6 +50,24 @@ def test_colors_come_back(torus, tmp_path, suffix):
     back = read_mesh(path)
     np.testing.assert_allclose(back.vertices, torus.vertices, atol=SINGLE)
     np.testing.assert_array_equal(back.colors, torus.colors)
+
+
+def test_glb_holds_linear_colors_of_an_unlit_material(torus, tmp_path):
+    (path,) = write_mesh(torus, tmp_path, "mesh", ["glb"])
+    blob = path.read_bytes()
+    length = int.from_bytes(blob[12:16], "little")
+    tree, binary = json.loads(blob[20 : 20 + length]), blob[28 + length :]
+    primitive = tree["meshes"][0]["primitives"][0]
+    accessor = tree["accessors"][primitive["attributes"]["COLOR_0"]]
+    assert accessor["componentType"] == 5123 and accessor["normalized"] and accessor["type"] == "VEC4"
+    begin = tree["bufferViews"][accessor["bufferView"]].get("byteOffset", 0)
+    stored = np.frombuffer(binary, "<u2", 4 * accessor["count"], begin).reshape(-1, 4)[:, :3] / 65535
+    srgb = torus.colors / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)  # IEC 61966-2-1
+    np.testing.assert_allclose(stored, linear, atol=1e-5)
+    material = tree["materials"][primitive["material"]]
+    assert "KHR_materials_unlit" in material["extensions"]
+    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])

@@ -1,0 +1,74 @@
+"""Vertex colours in glTF: linear by its specification, where those of a mesh are sRGB; with 16 bits dark ones survive.
+
+The colours are the photos' own light, so the material is unlit (KHR_materials_unlit): without one glTF's default holds,
+a metal, which viewers show dark.
+"""
+
+from typing import Any
+
+import numpy as np
+import trimesh
+from jaxtyping import Float64, Shaped, UInt8
+from trimesh.exchange.gltf import export_glb
+
+from quicksurf.mesh.types import Mesh
+
+_ATTRIBUTE = "_COLOR16"  # under which trimesh takes them; it has no way to give COLOR_0 more than 8 bits
+_MOST = 65535
+
+
+def glb_with_colors(mesh: Mesh) -> bytes:
+    """The mesh as GLB with its colours and normals."""
+    colors = np.rint(_MOST * linear_from_srgb(mesh.colors / 255.0)).astype(np.uint16)
+    opaque = np.full_like(colors[:, :1], _MOST)
+    surface = trimesh.Trimesh(
+        mesh.vertices,
+        mesh.faces,
+        vertex_normals=mesh.normals,
+        vertex_attributes={_ATTRIBUTE: np.concatenate([colors, opaque], 1)},
+        process=False,
+    )
+    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=_finish)
+
+
+def colors_of_glb(scene: trimesh.Scene) -> UInt8[np.ndarray, "v 3"] | None:
+    """The sRGB colours of what trimesh read from a GLB of one mesh; None if it holds no vertex colours."""
+    geometries: list[Any] = list(scene.geometry.values())
+    if len(geometries) != 1:
+        return None
+    visual = geometries[0].visual
+    stored: Shaped[np.ndarray, "v c"] | None = getattr(visual, "vertex_attributes", {}).get("color")
+    if stored is None and visual.kind == "vertex":
+        stored = visual.vertex_colors
+    if stored is None:
+        return None
+    most = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0
+    return np.rint(255 * srgb_from_linear(stored[:, :3] / most)).astype(np.uint8)
+
+
+def mark_unlit(tree: dict[str, Any]) -> None:
+    """Mark every material of a glTF tree as shown without light."""
+    for material in tree.get("materials", []):
+        material.setdefault("extensions", {})["KHR_materials_unlit"] = {}
+    tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), "KHR_materials_unlit"})
+
+
+def linear_from_srgb(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """IEC 61966-2-1, both in [0, 1]."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """The inverse of `linear_from_srgb`."""
+    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+
+
+def _finish(tree: dict[str, Any]) -> None:
+    """Name the attribute as glTF does, as fractions of 65535, and give the mesh its material."""
+    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
+    for primitive in (primitive for mesh in tree["meshes"] for primitive in mesh["primitives"]):
+        index = primitive["attributes"].pop(_ATTRIBUTE)
+        primitive["attributes"]["COLOR_0"] = index
+        tree["accessors"][index]["normalized"] = True
+        primitive["material"] = 0
+    mark_unlit(tree)
