@@ -35,7 +35,7 @@ from quicksurf.session.status import Several, Silent, Stream, reporting
 from quicksurf.session.watcher import Watcher
 from quicksurf.takeaway.cost import affordable_texture
 from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway
-from quicksurf.takeaway.surface import check_surface, mesh_options
+from quicksurf.takeaway.surface import CONFIDENCE, TEXTURED, check_surface, drop_older, mesh_options
 from quicksurf.train.loop import FitStatus, fit_scene
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
@@ -110,7 +110,6 @@ def run_fit(
     stop, watcher = stop or StopRequest(), watcher or Watcher()
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
-    request.extras.check()
     run = claim(request)
     with run.locked():
         try:
@@ -118,6 +117,7 @@ def run_fit(
             backend = backends.load(request.device)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed)
+            request.extras.check(watertight=config.mesh.watertight)
             watcher.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
                 reporter = Several(terminal, watcher)
@@ -157,9 +157,9 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe())
-    session.watcher.meshed(mesh, files)
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
+    session.watcher.meshed(mesh, files)
     if session.unsaved is not None:
         raise OutputError(
             f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
@@ -179,8 +179,8 @@ def _report(
         return None
     try:
         return write_report(session.run, summary, reconstruction, scene, mesh, seconds=seconds)
-    except OutputError as error:  # the mesh and its summary are there: a full disk costs the page alone
-        session.reporter.warn(f"no report: {error}")
+    except Exception as error:  # the mesh and its summary are there: whatever it is costs the page alone
+        session.reporter.warn(f"no report: {error}; quicksurf report {session.run.path} makes it")
         return None
 
 
@@ -270,22 +270,26 @@ def _mesh(
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-    taken = _trimmed(session, Takeaway(reconstruction, scene, mesh, report.support_normal))
+    taken = _trimmed(session, Takeaway(reconstruction, scene, mesh, report))
     files = write_mesh(taken.mesh, session.run.path, "mesh", session.request.formats)
-    if session.request.extras.measures:
-        files.append(taken.write_confidence_picture(session.run.path / "confidence.png"))
+    if taken.mesh.confidence is not None:
+        files.append(taken.write_confidence_picture(session.run.path / CONFIDENCE))
     if session.request.extras.texture:
         files += _texture(session, taken)
-    return taken.mesh, report, files
+    drop_older(session.run.path, files)
+    return taken.mesh, taken.report, files
 
 
 def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
-    """With confidence and trimmed, as asked; whole where nothing would be left: the minutes are spent."""
+    """With confidence and trimmed, as asked and as far as that can be done: the minutes are spent."""
     try:
         return taken.trimmed(session.request.extras)
-    except SurfaceError as error:
+    except SurfaceError as error:  # nothing would be left
         session.warn(f"the mesh is not trimmed: {error}")
         return taken.trimmed(replace(session.request.extras, confidence=True, trim=None))
+    except ImageError as error:  # a photo that was there when the fit began
+        session.warn(f"confidence is not measured: {error}")
+        return taken
 
 
 def _texture(session: _Session, taken: Takeaway) -> list[Path]:
@@ -303,7 +307,7 @@ def _texture(session: _Session, taken: Takeaway) -> list[Path]:
             f"texture of {size} texels a side on {n_faces:,} faces, no time for more: {later} the finer one"
         )
     try:
-        return write_textured(taken.textured(*affordable), session.run.path, "textured")
+        return write_textured(taken.textured(*affordable), session.run.path, TEXTURED)
     except ImageError as error:  # a photo that was there when the fit began
         session.warn(f"no texture: {error}")
         return []

@@ -30,7 +30,8 @@ from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget, StopRequest
 from quicksurf.session.resume import keep_points
 from quicksurf.session.runs import Run, open_run
-from quicksurf.takeaway.surface import check_surface, run_mesh
+from quicksurf.takeaway.products import Extras, Takeaway
+from quicksurf.takeaway.surface import PRODUCTS, check_surface, run_mesh
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
@@ -180,6 +181,34 @@ def test_refused_addition_leaves_the_run_finished(run: Run) -> None:
     with pytest.raises(ImageError):
         run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.0))
     assert open_run(run.path).state == "finished"
+
+
+def test_an_older_fields_files_do_not_outlive_it(run: Run) -> None:
+    (run.path / "textured.png").write_bytes(b"of the older field")
+    result = run_fit(FitRequest(run.path, 1.0, formats=("glb",)), fit=cut_to(0.5))
+    left = {path.name for path in run.path.glob("[mtc]*.[pgo]*")}
+    assert left & set(PRODUCTS) == {"mesh.glb"} == set(result.summary["files"])
+
+
+def test_a_vanished_photo_costs_the_confidence_and_not_the_mesh(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> Any:
+        raise ImageError("00.png is gone")
+
+    monkeypatch.setattr(Takeaway, "observed", gone)
+    result = run_fit(FitRequest(run.path, 1.0, extras=Extras(trim=0.5)), fit=cut_to(0.5))
+    assert result.summary["files"] == ["mesh.ply"] and (run.path / "mesh.ply").exists()
+    assert any("confidence is not measured: 00.png is gone" in line for line in result.summary["warnings"])
+
+
+def test_a_bug_in_the_report_costs_the_report_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> Path:
+        raise ZeroDivisionError("of the page")
+
+    monkeypatch.setattr(pipeline, "write_report", breaks)
+    result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.5))
+    assert result.report is None and open_run(run.path).state == "finished"
 
 
 def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path: Path) -> None:

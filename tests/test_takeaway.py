@@ -15,10 +15,12 @@ from quicksurf.errors import ConfigError
 from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
 from quicksurf.pipeline import FitResult, run_fit
+from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import EXTRAS_SHARE, Budget
 from quicksurf.takeaway.cost import affordable_texture, texture_seconds
 from quicksurf.takeaway.export_frame import SIDECAR
 from quicksurf.takeaway.products import Extras
+from quicksurf.takeaway.surface import Wanted, run_mesh
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SIZE = 128
@@ -99,6 +101,47 @@ def test_scale_and_up_are_in_the_files_and_in_the_sidecar(fitted: FitResult, tmp
     chain = [np.array(link["matrix"]) for link in told["chain"]]
     roi = fitted.reconstruction.roi
     assert np.allclose(chain[0] @ [1, 0, 0, 1], [roi.center[0] + roi.radius, *roi.center[1:], 1])
+
+
+def test_a_moved_mesh_does_not_take_the_place_of_the_runs_own(fitted: FitResult, tmp_path: Path) -> None:
+    """Other commands read RUN/mesh.ply beside the cameras; what is scaled lies apart, its sidecar never outlives it."""
+    folder, before = fitted.run.path, (fitted.run.path / "mesh.ply").read_bytes()
+    files = api.export(folder, up="cameras")
+    assert {path.parent for path in files} == {folder / "export"}
+    assert (folder / "mesh.ply").read_bytes() == before
+    with pytest.raises(ConfigError, match="choose another folder"):
+        api.export(folder, up="cameras", output=folder)
+    api.export(folder, output=folder / "export")
+    assert not (folder / "export" / SIDECAR).exists()
+    assert np.allclose(
+        load(folder / "export" / "mesh.ply").bounds, load(folder / "mesh.ply").bounds, rtol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [{"up": "north"}, {"scale_from": ("1,2", "0,0,0", 1.0)}, {"scale_from": ("a.png@1", "b.png@2,3", 1.0)}],
+)
+def test_a_frame_that_cannot_be_is_refused_before_the_mesh_is_made(
+    fitted: FitResult, monkeypatch: pytest.MonkeyPatch, frame: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Reconstruction, "mesh", lambda *_: pytest.fail("a mesh was made"))
+    with pytest.raises(ConfigError, match=r"--up|--scale-from"):
+        api.export(fitted.run.path, **frame)
+
+
+def test_what_is_told_of_a_trimmed_mesh_is_true_of_it(fitted: FitResult, tmp_path: Path) -> None:
+    files, whole = run_mesh(fitted.run.path, output=tmp_path, watertight=False)
+    sure = load(fitted.run.path / "mesh.ply").metadata["_ply_raw"]["vertex"]["data"]["confidence"]
+    least = float(np.quantile(sure, 0.3))
+    files, report = run_mesh(
+        fitted.run.path, output=tmp_path, watertight=False, wanted=Wanted(Extras(trim=least))
+    )
+    mesh = load(files[0])
+    assert (report.faces, report.vertices) == (len(mesh.faces), len(mesh.vertices)) != (whole.faces, 0)
+    assert report.watertight == mesh.is_watertight and report.hole_lengths != whole.hole_lengths
+    with pytest.raises(ConfigError, match="--trim opens what --watertight closes"):
+        run_mesh(fitted.run.path, output=tmp_path, watertight=True, wanted=Wanted(Extras(trim=least)))
 
 
 def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> None:

@@ -77,6 +77,18 @@ class MeshReport:
         """The report with lengths in the input's units instead of the fit's."""
         return replace(self, hole_lengths=[radius * length for length in self.hole_lengths])
 
+    def of_what_is_left(self, mesh: "Mesh") -> "MeshReport":
+        """The report after faces were dropped from its mesh, which opens new holes; lengths in the units of `mesh`."""
+        holes = find_holes(mesh.vertices, mesh.faces)
+        return replace(
+            self,
+            hole_lengths=holes.lengths,
+            open_share=holes.share,
+            watertight=is_closed(mesh.faces),
+            faces=len(mesh.faces),
+            vertices=len(mesh.vertices),
+        )
+
     def describe(self) -> str:
         """What there is to know about the surface, in one line."""
         cut = "the table is cut off" if self.faces_of_support else ""

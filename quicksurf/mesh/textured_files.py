@@ -20,6 +20,8 @@ from quicksurf.io import write_atomic, write_text
 from quicksurf.mesh.gltf import mark_unlit
 from quicksurf.mesh.texture import TexturedMesh
 
+TEXTURED_SUFFIXES = ("glb", "obj", "mtl", "png")
+
 
 def write_textured(
     mesh: TexturedMesh,
@@ -35,7 +37,7 @@ def write_textured(
         OutputError: if the folder cannot be written or the disk is full.
     """
     folder = Path(folder)
-    glb, obj, mtl, png = (folder / f"{stem}.{suffix}" for suffix in ("glb", "obj", "mtl", "png"))
+    glb, obj, mtl, png = (folder / f"{stem}.{suffix}" for suffix in TEXTURED_SUFFIXES)
     encoded = io.BytesIO()
     Image.fromarray(mesh.texture).save(encoded, "PNG", compress_level=4)
     write_atomic(png, lambda file: file.write(encoded.getvalue()))

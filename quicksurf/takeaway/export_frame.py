@@ -42,6 +42,20 @@ class FrameRequest:
         """Whether anything is asked."""
         return self.scale_from is not None or self.up is not None
 
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without the capture.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        if self.up is not None and self.up not in UP_SOURCES:
+            raise ConfigError(f"--up {self.up}: choose from {', '.join(UP_SOURCES)}")
+        if self.scale_from is not None:
+            *ends, metres = self.scale_from
+            frame.check_metres(metres)
+            for end in ends if ends != [MARKERS] else ():
+                _parse_point(end)
+
 
 class ExportFrame(NamedTuple):
     """The frame that files are written in."""
@@ -59,6 +73,7 @@ def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
     Raises:
         ConfigError: if a point, the markers or a source cannot be used.
     """
+    request.check()
     scale, ruler, up, rotation = 1.0, None, None, np.eye(3)
     if request.scale_from is not None:
         scale, ruler = _scale(taken, request.scale_from)
@@ -72,7 +87,6 @@ def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]
     """Metres per unit of the cameras, by two points or by markers."""
     *ends, metres = scale_from
     if ends == [MARKERS]:
-        frame.check_metres(metres)
         files = [(file.path, file.upright) for file in taken.scene.files]
         ruler = find_ruler(taken.reconstruction.cameras, files)
         return metres / ruler.side, ruler
@@ -84,10 +98,8 @@ def find_up(taken: Takeaway, source: str) -> Up:
     """Up from `source`, or from the best there is (`auto`).
 
     Raises:
-        ConfigError: if the source is unknown or does not say.
+        ConfigError: if the source does not say.
     """
-    if source not in UP_SOURCES:
-        raise ConfigError(f"--up {source}: choose from {', '.join(UP_SOURCES)}")
     cameras = taken.reconstruction.cameras
     held = frame.up_from_cameras(cameras)
     if source == "cameras":
@@ -111,8 +123,8 @@ def find_up(taken: Takeaway, source: str) -> Up:
 
 def _up_from_plane(taken: Takeaway) -> Up | None:
     """The table that was cut off, or that is still there."""
-    if taken.support_normal is not None:
-        return Up(np.array(taken.support_normal), "plane")
+    if taken.report.support_normal is not None:
+        return Up(np.array(taken.report.support_normal), "plane")
     return frame.up_from_plane(taken.local(), taken.reconstruction.roi_cameras())
 
 
@@ -158,24 +170,43 @@ def _up_axis(suffix: str, up: Up | None) -> str | None:
     return "+y" if suffix in frame.Y_UP_FORMATS else "+z"
 
 
-def _point(taken: Takeaway, text: str) -> Float64[np.ndarray, "3"]:
-    """A point of the cameras' frame: x,y,z, or where a photo's pixel meets the mesh."""
+class _Pixel(NamedTuple):
+    photo: str
+    column: float
+    row: float
+
+
+def _parse_point(text: str) -> _Pixel | Float64[np.ndarray, "3"]:
+    """x,y,z, or PHOTO@column,row."""
     name, at, pixel = text.rpartition("@")
     if not at:
         return frame.scale_point(text)
+    try:
+        column, row = (float(part) for part in pixel.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--scale-from {text!r}: expected PHOTO@column,row") from error
+    return _Pixel(name, column, row)
+
+
+def _point(taken: Takeaway, text: str) -> Float64[np.ndarray, "3"]:
+    """A point of the cameras' frame: x,y,z, or where a photo's pixel meets the mesh."""
+    point = _parse_point(text)
+    if not isinstance(point, _Pixel):
+        return point
+    name, column, row = point
     names = {known: index for index, known in enumerate(taken.scene.names)}
     names |= {Path(known).name: index for known, index in names.items()}
     if name not in names:
         first = taken.scene.names[0]
         raise ConfigError(f"--scale-from {text!r}: no photo {name!r} in the capture, {first!r} is one")
-    try:
-        column, row = (float(part) for part in pixel.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--scale-from {text!r}: expected PHOTO@column,row") from error
-    point, size = _on_mesh(taken, names[name], (column, row))
-    if point is None:
-        raise ConfigError(f"--scale-from {text!r}: no surface under that pixel of {size[0]} x {size[1]}")
-    return point
+    found, size = _on_mesh(taken, names[name], (column, row))
+    if found is None:
+        cut = "; the table and what lies on it is cut off, --keep scene keeps it"
+        raise ConfigError(
+            f"--scale-from {text!r}: no surface under that pixel of {size[0]} x {size[1]}"
+            + (cut if taken.report.faces_of_support else "")
+        )
+    return found
 
 
 def _on_mesh(

@@ -14,8 +14,9 @@ from scipy.spatial import KDTree
 
 from quicksurf.data.images import read_pixels, shrink
 from quicksurf.data.scene import Scene
+from quicksurf.errors import ConfigError
 from quicksurf.film import write_png
-from quicksurf.mesh.build import color_vertices
+from quicksurf.mesh.build import MeshReport, color_vertices
 from quicksurf.mesh.clean import decimate
 from quicksurf.mesh.confidence import check_trim, confidence_of, confidence_picture, trim
 from quicksurf.mesh.extract import vertex_normals
@@ -43,8 +44,8 @@ class Extras:
     trim: float | None = None
     """Drop what is less certain than this; measures confidence, too."""
 
-    def check(self) -> None:
-        """Refuse what cannot be made.
+    def check(self, *, watertight: bool = False) -> None:
+        """Refuse what cannot be made, of a surface that is to be closed if `watertight`.
 
         Raises:
             ConfigError: naming the option.
@@ -52,6 +53,8 @@ class Extras:
         check_texture_size(self.texture_size)
         if self.trim is not None:
             check_trim(self.trim)
+            if watertight:
+                raise ConfigError("--trim opens what --watertight closes: choose one of the two")
 
     @property
     def measures(self) -> bool:
@@ -106,8 +109,8 @@ class Takeaway(NamedTuple):
     scene: Scene
     mesh: Mesh
     """In the cameras' frame."""
-    support_normal: list[float] | None = None
-    """Upward, of the table if one was cut off."""
+    report: MeshReport = MeshReport()
+    """How the mesh was made."""
 
     def local(self) -> Mesh:
         """The mesh in the fit's frame."""
@@ -125,12 +128,16 @@ class Takeaway(NamedTuple):
         """With the confidence of the vertices, if it is wanted, and without what is less certain than wanted.
 
         Raises:
+            ImageError: if a photo's file is gone or damaged.
             SurfaceError: if nothing is left.
         """
         if not extras.measures:
             return self
         mesh = self.mesh._replace(confidence=confidence_of(self.observed()))
-        return self._replace(mesh=mesh if extras.trim is None else trim(mesh, extras.trim))
+        if extras.trim is None:
+            return self._replace(mesh=mesh)
+        mesh = trim(mesh, extras.trim)
+        return self._replace(mesh=mesh, report=self.report.of_what_is_left(mesh))
 
     def write_confidence_picture(self, path: Path) -> Path:
         """The mesh from four sides, coloured by confidence."""

@@ -10,18 +10,27 @@ from quicksurf import backends
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.scene import Roi, Scene
-from quicksurf.errors import OutputError, SurfaceError
+from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.mesh.build import MeshOptions, MeshReport
 from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
 from quicksurf.mesh.frame import MeshT, move, to_file_axes
-from quicksurf.mesh.textured_files import write_textured
+from quicksurf.mesh.textured_files import TEXTURED_SUFFIXES, write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.resume import read_capture
 from quicksurf.session.runs import Run, open_run
-from quicksurf.takeaway.export_frame import FrameRequest, export_frame, write_frame
+from quicksurf.takeaway.export_frame import SIDECAR, FrameRequest, export_frame, write_frame
 from quicksurf.takeaway.products import TEXTURED_FACES, Extras, Takeaway
 
+EXPORT = "export"  # folder of a run for meshes that are not in the cameras' frame
+CONFIDENCE = "confidence.png"
+TEXTURED = "textured"
+PRODUCTS = (
+    *(f"mesh.{suffix}" for suffix in FORMATS),
+    *(f"{TEXTURED}.{suffix}" for suffix in TEXTURED_SUFFIXES),
+    CONFIDENCE,
+)
+"""What a fit leaves of its field for other programs, at most."""
 ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
 SPHERE_SPREAD = (
     0.06  # of its radius: the untouched field, half the ROI, is round to 2 to 5 % with random weights
@@ -52,6 +61,10 @@ def run_mesh(
 ) -> tuple[list[Path], MeshReport]:
     """Extract the mesh of a run again; return the files written, and what was done. None: as the run says.
 
+    Args:
+        output: folder for the files; None: the run's own, or RUN/export for a mesh that is scaled or turned, because
+            what lies in a run is in the cameras' frame.
+
     Raises:
         ConfigError: if an option cannot be used.
         CaptureError: if photos are needed and are no longer those of the fit.
@@ -60,20 +73,36 @@ def run_mesh(
     """
     wanted = wanted or Wanted()
     check_formats(formats)
-    wanted.extras.check()
+    wanted.frame.check()
     run = open_run(folder)
+    folder = _home(run, output, wanted.frame)
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(device))
         needed = wanted.extras.needs_photos or wanted.frame.moves
         scene = _read_again(run, reconstruction) if needed else None
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
+        wanted.extras.check(watertight=mesh_config.watertight)
         mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-        output = output or run.path
         if scene is None:
-            return write_mesh(mesh, output, "mesh", formats), report
-        taken = Takeaway(reconstruction, scene, mesh, report.support_normal)
-        return _write_all(taken, output, formats, mesh_config.faces, wanted), report
+            return write_mesh(mesh, folder, "mesh", formats), report
+        taken = Takeaway(reconstruction, scene, mesh, report).trimmed(wanted.extras)
+        return _write_all(taken, folder, formats, mesh_config.faces, wanted), taken.report
+
+
+def _home(run: Run, output: Path | None, frame: FrameRequest) -> Path:
+    """The folder to write into; a sidecar there does not outlive the mesh that it is about."""
+    if not frame.moves:
+        folder = output or run.path
+        (folder / SIDECAR).unlink(missing_ok=True)
+        return folder
+    folder = output or run.path / EXPORT
+    if folder.resolve() == run.path.resolve():
+        raise ConfigError(
+            f"--output {folder}: the mesh in a run's folder is in the cameras' frame, where other commands read it; "
+            "choose another folder for one that is scaled or turned"
+        )
+    return folder
 
 
 def _read_again(run: Run, reconstruction: Reconstruction) -> Scene:
@@ -91,19 +120,18 @@ def _write_all(
     taken: Takeaway, output: Path, formats: Sequence[str], faces: int, wanted: Wanted
 ) -> list[Path]:
     """Mesh, confidence, texture and the sidecar, as wanted."""
-    taken, extras = taken.trimmed(wanted.extras), wanted.extras
-    mesh = taken.mesh
+    extras = wanted.extras
     export = export_frame(taken, wanted.frame)
 
     def moved(any_mesh: MeshT, suffix: str) -> MeshT:
         return move(any_mesh, to_file_axes(export.similarity, suffix, export.up is not None))
 
-    files = write_mesh(mesh, output, "mesh", formats, moved)
+    files = write_mesh(taken.mesh, output, "mesh", formats, moved)
     if extras.measures:
-        files.append(taken.write_confidence_picture(output / "confidence.png"))
+        files.append(taken.write_confidence_picture(output / CONFIDENCE))
     if extras.texture:
         textured = taken.textured(faces or TEXTURED_FACES, extras.texture_size)
-        files += write_textured(textured, output, "textured", moved)
+        files += write_textured(textured, output, TEXTURED, moved)
     if wanted.frame.moves:
         files.append(write_frame(taken.reconstruction, export, wanted.frame, files))
     return files
@@ -146,6 +174,13 @@ def mesh_of(run: Run) -> Path:
         if (run.path / f"mesh.{name}").is_file():
             return run.path / f"mesh.{name}"
     raise OutputError(f"{run.path} has no mesh: make it with quicksurf mesh {run.path}")
+
+
+def drop_older(folder: Path, files: Sequence[Path]) -> None:
+    """Remove what earlier fits made of a run's field and this one did not make again: it shows an older field."""
+    for name in PRODUCTS:
+        if folder / name not in files:
+            (folder / name).unlink(missing_ok=True)
 
 
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
