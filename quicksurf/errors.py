@@ -52,7 +52,7 @@ class OutputError(QuicksurfError):
 
 
 class SurfaceError(QuicksurfError):
-    """The fit left no surface: the field stayed empty or stayed the sphere it began as."""
+    """The fit left no surface: the field is empty or stayed the sphere it began as."""
 
     exit_code = 9
 

@@ -7,10 +7,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import trimesh
 from jaxtyping import Bool, Float
 
 from quicksurf import backends
@@ -19,7 +17,7 @@ from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.fit_request import FitRequest
-from quicksurf.mesh.export import read_mesh
+from quicksurf.mesh.export import read_mesh, read_points
 from quicksurf.metrics import (
     N_SAMPLES,
     CloudSurface,
@@ -117,13 +115,7 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
     Raises:
         SurfaceError: if the file is neither.
     """
-    try:
-        loaded = trimesh.load(path, process=False)
-        geometry: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-        points = np.asarray(geometry.vertices, np.float64).reshape(-1, 3)
-    except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
-        raise SurfaceError(f"cannot read {path} ({error}): expected a mesh or a point cloud") from error
-    faces = np.asarray(getattr(geometry, "faces", np.zeros((0, 3))), np.int64)
+    points, faces = read_points(path)
     return MeshSurface(points, faces) if len(faces) else CloudSurface(points)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quicksurf.config import Config, load_config
-from quicksurf.data.scene import Roi
-from quicksurf.errors import ConfigError, OutputError, RoiError
+from quicksurf.data.scene import Roi, Scene
+from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget
 from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
@@ -144,3 +144,17 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     changes = [option for option, given in asked.items() if given]
     if changes:
         raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
+
+
+def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:
+    """The scene of a run that goes on, with the cameras of its field, which may have been refined.
+
+    Raises:
+        CaptureError: if it was fitted with masks that are gone.
+    """
+    if resumed.masked and any(mask is None for mask in scene.masks):
+        raise CaptureError(
+            f"{run.path} was fitted with masks, which are gone from {run.source}: bring them back, "
+            "or fit anew with another --output"
+        )
+    return replace(scene, cameras=resumed.cameras)

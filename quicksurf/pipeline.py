@@ -19,7 +19,7 @@ from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
-from quicksurf.fit_request import FitRequest, budget_of, claim, resolve_config
+from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resolve_config
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
@@ -202,6 +202,8 @@ def _read(session: _Session) -> Scene:
         session.warn(warning)
     if session.resumed is None:
         scene = replace(scene, roi=session.watcher.choose_roi(scene))
+    else:
+        scene = as_fitted(scene, session.resumed, run)
     session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
@@ -215,8 +217,8 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
     session.reporter.stage("fit")
     session.stop.listen_again()  # reading may have imported more
     session.stop.worthwhile = True
-    run.begin_fit()
     budget.begin_fit()
+    run.begin_fit()
     reconstruction = fit(
         scene,
         session.config,

@@ -48,7 +48,7 @@ class Samples(NamedTuple):
 
     ts: Float[Tensor, "m"]
     thicknesses: Float[Tensor, "m"]
-    """Of the stratum that each sample stands for: its length, times the slope of the logit on rays that cross it."""
+    """Of the stratum that each sample stands for: its length, times the logit's slope (0.2 to 1) where one is met."""
     ray_indices: Int[Tensor, "m"]
     packed_info: Int[Tensor, "n 2"]
 

@@ -18,7 +18,7 @@ from quicksurf.backends import Backend
 from quicksurf.cameras import Cameras, pixel_rays
 from quicksurf.config import Config, from_settings
 from quicksurf.data.scene import Roi
-from quicksurf.errors import OutputError
+from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_atomic, write_json
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
 from quicksurf.model.appearance import Appearance
@@ -31,6 +31,15 @@ from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
 _BATCH_RAYS = 1 << 14
 _STATE, _META = "state.safetensors", "state.json"
 _MAX_META_BYTES = 1 << 26
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ConfigError,
+    safetensors.SafetensorError,
+)
 _OPAQUE = 2.2  # κ l at which a search ends: a quarter of the light passes there; dev-b loses a tenth with 1.1
 _NEAR_CAMERA = 0.02  # radii: a camera inside the region sees nothing closer
 
@@ -195,7 +204,7 @@ class Reconstruction:
             meta = _read_meta(folder / _META)
             tensors = safetensors.torch.load_file(folder / _STATE)
             return cls._restore(meta, tensors, backend)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        except _UNREADABLE as error:
             raise OutputError(
                 f"the checkpoint in {folder} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
                 "it is damaged or of another version; fit again into a new --output"

@@ -1,6 +1,8 @@
 """The training step on a tiny capture: it learns, is reproducible, equal on both back ends, and survives saving."""
 
 import dataclasses
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, solid_background
-from quicksurf.errors import SurfaceError
+from quicksurf.errors import CaptureError, SurfaceError
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget
 from quicksurf.train.loop import fit_scene
@@ -37,6 +39,38 @@ def test_steps_lower_the_error(capture, masks):
     trainer = Trainer(scene_of(capture, masks), CONFIG, backends.load("cpu"), None)
     errors = [trainer.step(0.005 * i)[2] for i in range(120)]
     assert np.mean(errors[-10:]) < 0.5 * np.mean(errors[:10])
+
+
+def test_what_is_behind_a_masked_object_says_nothing_of_the_photos_exposure(capture):
+    """The map of a photo is applied to the random colours, too; they must not draw it to the identity."""
+    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    appearance = trainer.result.appearance
+    brighter = 0.2 * torch.eye(3, 4) * torch.linspace(-1, 1, len(appearance.offsets))[:, None, None]
+    appearance.offsets.data += brighter
+    trainer._bank.masks.zero_()  # every pixel is one of the backdrop
+    trainer.result.renderer.grid.estimator.binaries.zero_()  # and nothing is in its way
+    trainer.result.step = 1  # the grid is looked at in every 32nd
+    before = appearance.offsets.detach().clone()
+    trainer.step(0.3)
+    assert torch.equal(appearance.offsets, before)
+
+
+def test_refined_cameras_are_known_as_such_after_a_resumption(capture):
+    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer.alignment.refined = True
+    resumed = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), trainer.snapshot())
+    assert resumed.snapshot().cameras_refined
+
+
+def test_a_photo_without_a_mask_among_masked_ones_is_named(capture, tmp_path):
+    shutil.copytree(capture, tmp_path / "capture")
+    cameras = json.loads((tmp_path / "capture/transforms.json").read_text())
+    for frame in cameras["frames"][2:]:
+        frame["mask_path"] = frame["file_path"].replace("images", "masks")
+    (tmp_path / "capture/transforms.json").write_text(json.dumps(cameras))
+    with pytest.raises(CaptureError, match=r"2 of 12 photos have no mask, the first 00\.png, 01\.png"):
+        scene_of(tmp_path / "capture", True)
+    assert scene_of(tmp_path / "capture", False).masks == [None] * 12
 
 
 def test_the_same_seed_gives_the_same_bits(capture):

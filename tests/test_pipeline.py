@@ -21,7 +21,16 @@ import quicksurf
 from quicksurf import pipeline
 from quicksurf.config import load_config
 from quicksurf.data.scene import Roi, Scene, SparsePoints
-from quicksurf.errors import CaptureError, ConfigError, ImageError, OutputError, RoiError, SurfaceError
+from quicksurf.data.transforms import read_cameras
+from quicksurf.errors import (
+    BudgetError,
+    CaptureError,
+    ConfigError,
+    ImageError,
+    OutputError,
+    RoiError,
+    SurfaceError,
+)
 from quicksurf.fit_request import FitRequest, parse_roi
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.types import Mesh
@@ -183,6 +192,56 @@ def test_refused_addition_leaves_the_run_finished(run: Run) -> None:
     assert open_run(run.path).state == "finished"
 
 
+def test_a_run_goes_on_with_the_cameras_of_its_field(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have been refined; a kill before the next checkpoint must not leave the given ones beside its mesh."""
+    left = []
+
+    def fit(scene: Scene, *args: Any, **rest: Any) -> Reconstruction:
+        left.append(read_cameras(run.path / "cameras.json").cameras.c2w)
+        return cut_to(0.5)(scene, *args, **rest)
+
+    load = Run.load_checkpoint
+
+    def refined(self: Run, backend: Any) -> Reconstruction:
+        loaded = load(self, backend)
+        loaded.cameras.c2w[:, :, 3] += 0.01
+        return loaded
+
+    before = read_cameras(run.path / "cameras.json").cameras.c2w
+    monkeypatch.setattr(Run, "load_checkpoint", refined)
+    run_fit(FitRequest(run.path, 1.0), fit=fit)
+    assert torch.allclose(left[0][:, :, 3], before[:, :, 3] + 0.01)
+
+
+def test_masks_that_are_gone_are_said_to_be(capture: Path, tmp_path: Path) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    request = FitRequest(tmp_path / "capture", 1.0, tmp_path / "run", preset=TINY)
+    run_fit(request, fit=cut_to(SECONDS))
+    shutil.rmtree(tmp_path / "capture" / "masks")
+    with pytest.raises(CaptureError, match="masks, which are gone"):
+        run_fit(FitRequest(tmp_path / "run", 1.0), fit=cut_to(0.5))
+    assert open_run(tmp_path / "run").state == "finished"
+
+
+def test_minutes_that_are_refused_leave_the_run_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(self: Budget) -> None:
+        raise BudgetError("reading took all of it")
+
+    monkeypatch.setattr(Budget, "begin_fit", too_late)
+    with pytest.raises(BudgetError):
+        run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.5))
+    assert open_run(run.path).state == "finished"
+
+
+def test_a_checkpoint_with_settings_of_another_version_is_said_to_be_one(run: Run) -> None:
+    path = run.path / "checkpoint" / "state.json"
+    state = json.loads(path.read_text())
+    state["config"]["train"]["eikonal_weight"] = 0.1
+    path.write_text(json.dumps(state))
+    with pytest.raises(OutputError, match="of another version"):
+        quicksurf.load(run.path)
+
+
 def test_an_older_fields_files_do_not_outlive_it(run: Run) -> None:
     (run.path / "textured.png").write_bytes(b"of the older field")
     result = run_fit(FitRequest(run.path, 1.0, formats=("glb",)), fit=cut_to(0.5))
@@ -215,12 +274,6 @@ def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path
     with pytest.raises(SurfaceError, match=r"stayed the sphere .* give more --minutes"):
         run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=TINY), fit=cut_to(0.0))
     assert open_run(tmp_path / "run").checkpoint_folder() is not None
-
-
-def test_empty_mesh_is_said_to_be_empty() -> None:
-    empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 3), np.uint8), np.zeros((0, 3)))
-    with pytest.raises(SurfaceError, match="stayed empty"):
-        check_surface(empty, Roi((0.0, 0.0, 0.0), 1.0), 30.0)
 
 
 def test_a_fitted_ball_is_not_taken_for_the_sphere_of_the_start(fitted: FitResult) -> None:

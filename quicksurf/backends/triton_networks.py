@@ -22,7 +22,7 @@ from quicksurf.errors import ConfigError
 
 POINTS_ALIGNMENT = 128  # columns of inner buffers: a multiple of every tile
 GRID_TILE = 256  # points; two a thread of 4 warps, registers for all eight corners' loads in flight
-# Three products for 21 of a factor's 24 bits: a logit is a distance, and differences at 1e-3 are its normals. At 128
+# Three products for 21 of a factor's 24 bits: differences of a logit at 1e-3 are normals. At 128
 # units their factors do not fit the registers (16 KB of spills a thread when compiled for 8.0): one product of 11 bits.
 FORWARD_PRECISION = {16: "tf32x3", 32: "tf32x3", 64: "tf32x3", 128: "tf32"}
 FEATURES = (1, 2, 4, 8)  # values of an entry that one load can take

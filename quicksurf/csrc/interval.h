@@ -70,8 +70,8 @@ class Stretches {
     std::vector<Span> spans_;
 };
 
-// Writes the ray's samples to t and, to thicknesses, their strata's lengths times the slope (1 without a surface): what the
-// logit gains over them. Returns their number.
+// Writes the ray's samples to t and, to thicknesses, their strata's lengths times the slope at the crossing, between
+// MIN_SLOPE and 1 (1 without one). Returns their number.
 inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, float half_width,
                          float slope, const float* jitter, float* t, float* thicknesses) {
     constexpr float infinity = std::numeric_limits<float>::infinity();

@@ -70,8 +70,8 @@ struct Kernels {
     NetworkKernels<double> network64;
     OpacityKernels<float> opacity32;
     OpacityKernels<double> opacity64;
-    // First outside-to-inside crossing of each ray within occupied cells, and samples around it: see search.h. Returns the
-    // evaluations it took.
+    // Where the logit last rose above 0 before it first exceeded the level, on each ray within occupied cells, and samples
+    // around it: see search.h. Returns the evaluations it took.
     int64_t (*sample_surface)(const NetworkSpec&, const float* params, int n_active_levels, const SurfaceSearch&,
                               const SampleSlots&);
     // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.

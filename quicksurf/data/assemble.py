@@ -180,6 +180,7 @@ def _masks(
         else:
             found.append(None if item.alpha is None else masks.coverage(item.alpha))
     files = [path for path in mask_paths if path is not None]
+    masks.require_all(found, [path.name for path in views.paths])
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
     return found

@@ -73,6 +73,20 @@ def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
 
 
+def require_all(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> None:
+    """Refuse captures where some photos have a mask and others none: half of a silhouette tells nothing.
+
+    Raises:
+        CaptureError: naming the first photos without.
+    """
+    without = [name for mask, name in zip(masks, names, strict=True) if mask is None]
+    if 0 < len(without) < len(masks):
+        raise CaptureError(
+            f"{len(without)} of {len(masks)} photos have no mask, the first {', '.join(without[:3])}: "
+            "give every photo one, or leave them out with --no-masks"
+        )
+
+
 def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:
     """Refuse masks of which none holds anything: every photo would be background.
 

@@ -25,7 +25,7 @@ from quicksurf.mesh.visibility import Views, count_views, faces_seen
 
 MIN_RESOLUTION = 96
 _ROI_RADIUS = 0.995  # the ball is 1; faces on its border were made by the border, not by the images
-_MIN_VIEWS = 2  # a point that one camera sees has no depth; captures of fewer than 8 photos keep such points
+_MIN_VIEWS = 2  # a point that one camera sees has no depth; fits to fewer than 8 photos keep such points
 _RIM_RINGS = 3  # rims lie within 84° of grazing for all cameras over at most a few triangles
 _MAX_CAMERAS = 96  # for visibility, evenly chosen: 0.1 s each for a mesh of 500k faces
 _COLOR_BATCH = 1 << 17

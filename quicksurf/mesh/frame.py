@@ -64,7 +64,6 @@ class Up(NamedTuple):
     """`gravity`, `plane` or `cameras`."""
 
 
-IDENTITY = Similarity(1.0, np.eye(3))
 MeshT = TypeVar("MeshT", Mesh, TexturedMesh)
 
 

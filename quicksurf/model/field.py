@@ -117,7 +117,7 @@ class SurfaceField(nn.Module):
         return self.surface.query(points)
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Logits l(x), inside > 0; at most MAX_SLOPE times as steep as the distance to the surface."""
+        """Logits l(x), inside > 0; training holds |∇l| below MAX_SLOPE, by a loss."""
         return self.query(points)[0]
 
     def colors_of(

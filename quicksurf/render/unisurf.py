@@ -9,9 +9,9 @@ The first depends on how many samples fall in soft matter, so the same field ren
 changes their number, and its level set lies behind where light stops. The second reads 1 − o = e^(−s) as what
 passes: over a rise the first term's weights sum to the o it reaches, whatever the sampling. Alone, it lets light leak
 through matter whose logit does not keep rising, and asks nothing of samples where o falls, so that a wrong surface is
-not carved away (dtu_scan24 loses 3 dB). The second term therefore absorbs inside: δ_i is the thickness of the
-sample's stratum across the surface, so that a field looks the same at every angle and sampling. It moves the end of
-light outwards by a constant in z, which b takes back.
+not carved away (dtu_scan24 loses 3 dB). The second term therefore absorbs inside: δ_i is the length of the sample's
+stratum times the slope of the logit along the ray, between 0.2 and 1, so that grazed surfaces absorb no more than
+others. It moves the end of light outwards by a constant in z, which b takes back.
 """
 
 import torch

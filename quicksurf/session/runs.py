@@ -186,7 +186,7 @@ class Run:
         """Read the field back.
 
         Raises:
-            OutputError: if there is no checkpoint, or it is damaged.
+            OutputError: if there is no checkpoint, or it is damaged or of another version.
         """
         from quicksurf.reconstruction import Reconstruction
 
@@ -195,10 +195,7 @@ class Run:
             raise OutputError(
                 f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
             )
-        try:
-            return Reconstruction.load(folder, backend)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{folder} is damaged ({error}); fit again with another --output") from error
+        return Reconstruction.load(folder, backend)
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""

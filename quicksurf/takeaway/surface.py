@@ -141,10 +141,8 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
     """Refuse a mesh that shows that the fit found nothing; `psnr` is that of held-out views, if there are any.
 
     Raises:
-        SurfaceError: if it is empty, or still the sphere that the field began as.
+        SurfaceError: if it is still the sphere that the field began as.
     """
-    if len(mesh.faces) == 0:
-        raise SurfaceError(f"the field stayed empty: there is no surface in the ROI {_ball(roi)}; {ADVICE}")
     radii = np.linalg.norm(mesh.vertices - np.array(roi.center), axis=-1) / (roi.radius / 2)
     round_as_ever = radii.std() < SPHERE_SPREAD and abs(radii.mean() - 1) < SPHERE_OFFSET
     if round_as_ever and (psnr is None or psnr < SPHERE_PSNR):

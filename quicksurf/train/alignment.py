@@ -76,7 +76,8 @@ class CameraAlignment:
         index = self._telling(batch, surface, self._share_telling)
         points = rays.at(index, surface.ts[index])
         slopes = self._bank.slopes(batch.select(index), _reach(progress))
-        self._poses.note(batch.image_indices[index], points, slopes, residuals[index])
+        residuals = residuals[index].nan_to_num(0, 0, 0)  # of a step that the optimiser leaves out, too
+        self._poses.note(batch.image_indices[index], points, slopes, residuals)
         if progress >= self._next_update:
             self._next_update = progress + _UPDATE
             self._poses.update()

@@ -271,7 +271,7 @@ def implicit_depths(
 ) -> Float[Tensor, "n"]:
     """Zeros whose gradient is that of the depth t_s where a ray meets l = 0: dt_s = −dl / (∇l·d).
 
-    Differentiable in the logits alone (IDR, Yariv et al. 2020, eq. 3). Grazing rays count as meeting it at 84°.
+    Differentiable in the logits alone (IDR, Yariv et al. 2020, eq. 3). Slopes ∇l·d count as 0.1 at least.
     """
     slopes = (gradients.detach() * directions).sum(-1).clamp_min(0.1)
     return (logits.detach() - logits) / slopes

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from quicksurf import losses
@@ -46,12 +46,25 @@ class HeldOutViews:
         parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
         colors = torch.cat([result.render_rays(Rays(*part)).colors for part in parts]).clamp(0, 1)
         targets = batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
-        views = colors, targets, self.bank.in_left_half(batch)
-        views = list(zip(*(part.split(per_view) for part in views), strict=True))
-        plain = float(np.mean([_psnr(colors, targets) for colors, targets, _ in views]))
-        matched = float(np.mean([_psnr(matched_by_halves(*view), view[1]) for view in views]))
+        seen = torch.ones_like(colors[:, 0]) if batch.masks is None else batch.masks
+        parts = colors, targets, self.bank.in_left_half(batch), seen > 0
+        views = list(zip(*(part.split(per_view) for part in parts), strict=True))
+        plain = float(np.mean([_psnr(colors, targets) for colors, targets, *_ in views]))
+        matched = float(np.mean([_psnr(_matched(*view), view[1]) for view in views]))
         varies = matched > plain + _EXPOSURE_GAIN
         return HeldOutScore(matched if varies else plain, varies)
+
+
+def _matched(
+    colors: Float[Tensor, "n 3"],
+    targets: Float[Tensor, "n 3"],
+    first: Bool[Tensor, "n"],
+    seen: Bool[Tensor, "n"],
+) -> Float[Tensor, "n 3"]:
+    """The colours of one view matched by halves where the photo is `seen`; the white around a mask needs no match."""
+    matched = colors.clone()
+    matched[seen] = matched_by_halves(colors[seen], targets[seen], first[seen])
+    return matched
 
 
 def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> float:

@@ -133,7 +133,8 @@ class _Window:
     """What happened since the last status."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now, self._start = now, now()
+        self._now = now
+        self._start = self._end = now()
         self.n_steps = self._n_measured = 0
         self._measured: Tensor | None = None
         """Hits, steps with a number for a loss, their losses and squared errors: sums, where they were computed."""
@@ -141,6 +142,7 @@ class _Window:
 
     def add(self, rendering: Rendering, loss: Float[Tensor, ""], error: Float[Tensor, ""]) -> None:
         self.n_steps += 1
+        self._end = self._now()
         self._n_rays += len(rendering.colors)
         self._n_samples += rendering.n_samples
         self._n_evaluations += rendering.n_evaluations
@@ -154,7 +156,8 @@ class _Window:
         self._measured = measured if self._measured is None else self._measured + measured
 
     def seconds(self) -> float:
-        return self._now() - self._start
+        """From the beginning to the end of the last step."""
+        return self._end - self._start
 
     def status(self, result: Reconstruction, clock: _Clock) -> FitStatus:
         n_rays = max(self._n_rays, 1)
@@ -172,6 +175,6 @@ class _Window:
             settings.interval.half_width,
             self._n_samples / n_rays,
             self._n_evaluations / n_rays,
-            self._n_rays / self.seconds(),
+            self._n_rays / max(self.seconds(), 1e-9),
             settings.sharpness,
         )

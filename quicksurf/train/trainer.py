@@ -51,6 +51,7 @@ class Trainer:
         bank = PixelBank.of(scene, held_out, masked, self._device) if held_out else None
         self._held_out = HeldOutViews(bank) if bank else None
         self._outlines = Outlines.of(scene.masks, self._train if masked else [], self._device)
+        self._were_refined = self.result.cameras_refined
         self.alignment = CameraAlignment(self.result, self._bank, bank)
         if masked:
             self._restrict_to_hull(scene)
@@ -83,7 +84,9 @@ class Trainer:
             all_rays, settings, self._generator, behind, probe, self._share_clear
         )
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
-        targets = batch.over(None if behind is None else behind[:n])
+        if behind is not None:  # the photo's map is of its light, not of what is put behind the object
+            behind = result.appearance(behind[:n], batch.image_indices).detach()
+        targets = batch.over(behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
         weight = self._config.train.silhouette_weight
         loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
@@ -122,7 +125,7 @@ class Trainer:
     def snapshot(self) -> Reconstruction:
         """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
         self.result.cameras = self.alignment.world_cameras()
-        self.result.cameras_refined = self.alignment.refined
+        self.result.cameras_refined = self._were_refined or self.alignment.refined
         self.result.optimizer_state = self._optimizer.state()
         return self.result
 
