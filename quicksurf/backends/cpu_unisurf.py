@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from quicksurf import _native
 from quicksurf.backends.cpu_networks import native_network
 from quicksurf.backends.cpu_rays import offsets_of
-from quicksurf.backends.modules import LogitNetwork
+from quicksurf.backends.modules import MAX_SLOPE, LogitNetwork
 from quicksurf.backends.torch_unisurf import ABSORPTION, N_SECANT, SHIFT
 from quicksurf.rays import Interval, Rays, Samples, Surface
 
@@ -42,6 +42,7 @@ def sample_surface(
         step_size,
         surface.radius,
         surface.scale,
+        MAX_SLOPE,
         N_SECANT,
         *interval,
         jitter,

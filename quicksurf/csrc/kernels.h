@@ -37,6 +37,7 @@ struct SurfaceSearch {
     Grids grids;
     RayBatch rays;
     float step_size, radius, scale;
+    float max_slope;  // of the logit: |l| / max_slope is clear of the surface
     int n_secant;
     IntervalSpec interval;
     const float* jitter;  // [n_rays][n_samples] in [0, 1)

@@ -5,8 +5,8 @@
 // neighbours, so the bits do not depend on the number of threads.
 //
 //   march    the middles of the occupied steps, until the logit is above `level`: matter that stays below lets light pass,
-//            and a search that ended there would hide what lies behind. After a logit l <= 0, steps nearer than |l| / 4 are
-//            passed over: l is at most four times as steep as a distance (IDR's sphere tracing)
+//            and a search that ended there would hide what lies behind. After a logit l <= 0, steps nearer than |l| / max_slope
+//            are passed over (IDR's sphere tracing)
 //   bracket  where the logit last rose above 0, between the middles of two steps; if a gap lies between them (an empty
 //            cell, or the ray enters the box in matter), the surface is the later step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
@@ -29,8 +29,6 @@ namespace QS_ISA {
 
 // Two tiles of points a turn: between 64 and 256 no difference was measured.
 constexpr int SEARCH_LANES = 128;
-
-constexpr float MAX_SLOPE = 4.0f;  // of the logit: |l| / MAX_SLOPE is clear of the surface
 
 // One ray under way.
 struct SearchLane {
@@ -166,7 +164,7 @@ class SearchTask {
             lane.inside = true;
         }
         if (logit > search_.interval.level) return enter(lane);
-        const float clear = t - logit / MAX_SLOPE;
+        const float clear = t - logit / search_.max_slope;
         while (step(lane))
             if (!(lane.t() < clear)) return false;  // also after a logit that is no number
         finish(lane, false, 0, 0);

@@ -138,6 +138,7 @@ def sample_surface(make: Maker) -> dict:
         "n_active_levels": 2,
         "radius": 0.5,
         "scale": 0.5,
+        "max_slope": 4.0,
         "n_secant": 3,
         "half_width": 0.2,
         "reach": 0.1,
