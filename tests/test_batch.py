@@ -111,6 +111,21 @@ def test_a_killed_fit_says_by_what(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run_task(task_in(tmp_path)).message == "killed by signal 9"
 
 
+def test_the_error_of_an_earlier_attempt_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(
+        monkeypatch, tmp_path, "import pathlib; exec(pathlib.Path(__file__).with_name('say').read_text())"
+    )
+    say = tmp_path / "fake" / "quicksurf" / "say"
+    said = []
+    for code in ("import sys; sys.exit('quicksurf: no images')", "import os; os.kill(os.getpid(), 9)"):
+        say.write_text(code)
+        said.append(run_task(task_in(tmp_path)).message)
+    assert said == ["no images", "killed by signal 9"]
+    assert "no images" in (tmp_path / "logs" / "one.log").read_text()
+
+
 def test_a_fit_that_does_not_end_is_asked_to_and_then_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def run_task(
     began = time.monotonic()
     deadline = began + 60 * task.minutes * 1.05 + GRACE
     try:
+        log_start = _size(task.log)
         resume = _resumable(task, deadline, should_stop)
         if resume is None:
             return Outcome(task.name, "done", 0, "", 0.0)
@@ -84,7 +85,7 @@ def run_task(
         return Outcome(task.name, "done", 0, "", seconds)
     if should_stop():
         return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
-    return Outcome(task.name, "failed", code, _last_words(task.log, code), seconds)
+    return Outcome(task.name, "failed", code, _last_words(task.log, log_start, code), seconds)
 
 
 def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> bool | None:
@@ -163,11 +164,18 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
             child.wait(_AGAIN if kind != signal.SIGKILL else GRACE)
 
 
-def _last_words(log: Path, code: int) -> str:
-    """The error of the fit, which is the last line that begins with the program's name."""
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _last_words(log: Path, start: int, code: int) -> str:
+    """The error of the fit, which is the last line that begins with the program's name.
+
+    What lies before byte `start` was said by earlier attempts.
+    """
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            file.seek(max(start, _size(log) - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
