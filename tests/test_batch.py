@@ -1,5 +1,7 @@
 """A batch: what counts as a capture, what one bad capture costs, going on, and machines that are lost."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -186,6 +189,23 @@ def test_a_run_that_a_lost_worker_left_at_work_is_waited_for(
         assert orphan.stdout is not None
         assert orphan.stdout.readline() == "held\n"
         assert run_task(task).state == "done"
+
+
+def test_the_lock_of_a_run_is_tried_as_nfs_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes a byte-range lock of flock, and an exclusive one needs a file that is open for writing (flock(2))."""
+
+    def flock_of_nfs(file: IO[str], operation: int) -> None:
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    replaced_fit(monkeypatch, tmp_path, "")
+    task = task_in(tmp_path)
+    write_json(task.run / "run.json", {"format": "quicksurf run", "version": 1, "source": str(task.source)})
+    (task.run / ".lock").write_text("")
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    assert run_task(task).state == "done"
 
 
 def test_one_bad_capture_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

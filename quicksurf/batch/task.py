@@ -104,7 +104,7 @@ def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> 
 
 
 def _in_use(run: Path) -> bool:
-    with suppress(FileNotFoundError), open(run / ".lock", "rb") as lock:
+    with suppress(FileNotFoundError), open(run / ".lock", "a") as lock:  # NFS locks what is open for writing
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
