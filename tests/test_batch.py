@@ -66,6 +66,36 @@ def test_alike_names_get_folders_of_their_own_that_do_not_change(tmp_path: Path)
     assert {key: later[key] for key in names} == names
 
 
+def test_the_folder_of_the_runs_is_no_capture_wherever_it_lies(tmp_path: Path) -> None:
+    folder = make(tmp_path / "c", "a", "runs")
+    for output in (folder / "runs", folder / "runs" / "batch-c", folder / "runs" / "many" / "batch"):
+        assert [capture.name for capture in find_captures(folder, output)] == ["a"]
+    assert len(find_captures(folder, tmp_path / "out")) == 2
+
+
+def test_a_batch_of_the_folder_it_runs_in_finds_the_same_captures_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make(tmp_path / "c", "a"))
+    replaced_fit(monkeypatch, tmp_path, "")
+    for _ in range(2):
+        assert [outcome.name for outcome in run_batch(BatchRequest(Path("."), 1.0), never)] == ["a"]
+
+
+def test_captures_named_as_what_a_batch_writes_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("Logs", "batch.json", "index.html", "a")
+    folder, out = make(tmp_path / "c", *names), tmp_path / "out"
+    replaced_fit(monkeypatch, tmp_path, "import os, sys; os.makedirs(sys.argv[4])")
+    outcomes = list(run_batch(BatchRequest(folder, 1.0, out), never))
+    assert [outcome.state for outcome in outcomes] == ["done"] * 4
+    assert {path.name for path in (out / "logs").iterdir()} == {f"{outcome.name}.log" for outcome in outcomes}
+    kept = {*(outcome.name for outcome in outcomes), "logs", "batch.json", "index.html", ".lock"}
+    assert {path.name for path in out.iterdir()} == kept
+    assert {outcome.name.casefold() for outcome in outcomes} & {*map(str.casefold, names)} == {"a"}
+
+
 def test_a_link_keeps_the_name_it_has_here(tmp_path: Path) -> None:
     folder = make(tmp_path / "c", ".")
     (folder / "cow").symlink_to(make(tmp_path, "elsewhere") / "elsewhere")

@@ -10,6 +10,9 @@ from quicksurf.data.load import VIDEO_SUFFIXES
 from quicksurf.errors import ImageError
 
 MAX_CAPTURES = 10_000
+LOGS = "logs"
+RECORD, PAGE = "batch.json", "index.html"
+_TAKEN = (LOGS, RECORD, PAGE)  # by the batch itself, in the folder where the runs go
 
 
 class Capture(NamedTuple):
@@ -22,8 +25,9 @@ class Capture(NamedTuple):
 
 
 def find_captures(folder: Path, output: Path) -> list[Capture]:
-    """The folders and videos directly inside `folder`, in natural order; hidden ones and `output` are passed over.
+    """The folders and videos directly inside `folder`, in natural order, but for hidden ones.
 
+    Nor is `output`, where the runs go, a capture, or the folder that it lies in: `runs/` beside the captures.
     Every other folder counts: what is wrong with one is said by its own fit and does not stop the rest.
 
     Raises:
@@ -34,12 +38,11 @@ def find_captures(folder: Path, output: Path) -> list[Capture]:
             f"{folder} is no folder: give the folder that holds one folder of photos for each capture"
         )
     entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
-    found = [path for path in entries if _may_be_capture(path) and path.resolve() != output.resolve()]
-    if not found or any(path.suffix.lower() in SUFFIXES for path in entries):
-        what = "photos itself" if found or entries else "nothing"
-        what = (
-            what if any(path.suffix.lower() in SUFFIXES for path in entries) else "no folders and no videos"
-        )
+    results = {output.resolve(), *output.resolve().parents}
+    found = [path for path in entries if _may_be_capture(path) and path.resolve() not in results]
+    photos = any(path.suffix.lower() in SUFFIXES for path in entries)
+    if photos or not found:
+        what = "photos itself" if photos else "no folders and no videos"
         raise ImageError(
             f"{folder} holds {what}: expected one folder of photos, or a video, for each capture; "
             "a single capture is for quicksurf fit"
@@ -56,9 +59,9 @@ def _may_be_capture(path: Path) -> bool:
 
 
 def _named(sources: list[Path]) -> list[Capture]:
-    """Plain names; those that become alike get a checksum of their own name, which does not change with the others."""
+    """Plain names; those that are taken get a checksum of their own name, which does not change with the others."""
     plain = [re.sub(r"[^\w.-]+", "-", source.name).strip("-.") or "capture" for source in sources]
-    taken = [name.casefold() for name in plain]
+    taken = [*_TAKEN, *(name.casefold() for name in plain)]
     names = [
         name
         if taken.count(name.casefold()) == 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from quicksurf.batch.captures import Capture
+from quicksurf.batch.captures import PAGE, Capture
 from quicksurf.batch.task import Outcome
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
@@ -38,7 +38,7 @@ def write_overview(folder: Path, captures: Sequence[Capture], outcomes: Mapping[
     done = sum(card["state"] == "done" for card in cards)
     failed = sum(card["state"] == "failed" for card in cards)
     values = {"name": shown(folder.name), "cards": cards, "done": done, "failed": failed, "total": len(cards)}
-    write_text(folder / "index.html", render_template("batch.html", values))
+    write_text(folder / PAGE, render_template("batch.html", values))
 
 
 def _card(folder: Path, capture: Capture, outcome: Outcome | None, number: int) -> dict[str, Any]:

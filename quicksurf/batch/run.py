@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quicksurf.batch.captures import Capture, find_captures
+from quicksurf.batch.captures import LOGS, RECORD, Capture, find_captures
 from quicksurf.batch.local import jobs_here, run_here
 from quicksurf.batch.overview import write_overview
 from quicksurf.batch.task import Outcome, Task
@@ -14,7 +14,6 @@ from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_json
 from quicksurf.session.runs import Run
 
-RECORD = "batch.json"
 FORMAT = "quicksurf batch"
 MAX_JOBS = 256
 MAX_MINUTES = 7 * 24 * 60.0
@@ -114,7 +113,7 @@ def _claim(output: Path) -> None:
 
 
 def _task(batch: Batch, capture: Capture, request: BatchRequest) -> Task:
-    log = batch.folder / "logs" / f"{capture.name}.log"
+    log = batch.folder / LOGS / f"{capture.name}.log"
     return Task(
         capture.name, capture.source, batch.folder / capture.name, log, request.minutes, request.options
     )
