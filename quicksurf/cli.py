@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,9 +202,10 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     )
     stop.worthwhile = True
     codes = []
-    for outcome in run_batch(request, stop):
-        _print_lines([outcome.describe()])
-        codes += [outcome.exit_code] if outcome.state == "failed" else []
+    with closing(run_batch(request, stop, lambda text: _say(f"warning: {text}", 0))) as outcomes:
+        for outcome in outcomes:
+            _print_lines([outcome.describe()])
+            codes += [outcome.exit_code] if outcome.state == "failed" else []
     return INTERRUPTED if stop() else next(iter(codes), 0)
 
 

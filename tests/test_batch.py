@@ -20,6 +20,7 @@ from quicksurf.batch.captures import find_captures
 from quicksurf.batch.local import affordable_jobs, divide_cpus, run_here
 from quicksurf.batch.run import BatchRequest, run_batch
 from quicksurf.batch.task import Outcome, Task, run_task
+from quicksurf.cli import main
 from quicksurf.errors import BackendError, ConfigError, ImageError, OutputError
 from quicksurf.io import write_json
 
@@ -181,6 +182,56 @@ def test_a_stop_ends_what_runs_and_begins_nothing(tmp_path: Path, monkeypatch: p
     threading.Timer(1.0, stopped.set).start()
     outcomes = list(run_here(tasks, 1, stopped.is_set))
     assert [(outcome.name, outcome.state) for outcome in outcomes] == [("0", "stopped")]
+
+
+def test_a_reader_that_leaves_ends_what_runs_and_begins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing the outcomes is what an exception in the reader's loop does: a closed pipe, a full disk."""
+    began = tmp_path / "began"
+    code = f"import sys, time; open({str(began)!r}, 'a').write(sys.argv[2] + chr(10))\n"
+    replaced_fit(monkeypatch, tmp_path, code + "if not sys.argv[2].endswith('0'): time.sleep(60)")
+    folder = make(tmp_path / "c", *map(str, range(6)))
+    outcomes = run_batch(BatchRequest(folder, 1.0, tmp_path / "out", jobs=2), never)
+    assert next(outcomes).name == "0"
+    wait_for(lambda: len(began.read_text().splitlines()) == 3)
+    leaving = time.monotonic()
+    outcomes.close()
+    assert time.monotonic() - leaving < 30
+    assert len(began.read_text().splitlines()) == 3
+    assert not [command for command in descendants(os.getpid()).values() if str(folder) in command]
+
+
+def test_a_closed_output_ends_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced_fit(
+        monkeypatch, tmp_path, "import sys, time; time.sleep(0 if sys.argv[2].endswith('0') else 60)"
+    )
+    folder, out = make(tmp_path / "c", "0", "1", "2"), tmp_path / "out"
+    reading, writing = os.pipe()
+    os.close(reading)
+    began = time.monotonic()
+    with open(writing, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        assert main(["batch", str(folder), "--output", str(out), "--jobs", "1"]) == 0
+    assert time.monotonic() - began < 50
+    assert not (out / "logs" / "2.log").exists()
+
+
+def test_an_overview_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(monkeypatch, tmp_path, "")
+    folder, out = make(tmp_path / "c", "a", "b", "c"), tmp_path / "out"
+    warnings: list[str] = []
+    outcomes = run_batch(BatchRequest(folder, 1.0, out, jobs=1), never, warnings.append)
+    assert next(outcomes).name == "a"
+    (out / "index.html").unlink()
+    (out / "index.html").mkdir()  # stands in the way, as a full disk does
+    assert [outcome.state for outcome in outcomes] == ["done", "done"]
+    assert len(warnings) == 2
+    assert f"cannot write {out / 'index.html'}" in warnings[0]
+    record = json.loads((out / "batch.json").read_text())
+    assert [entry["state"] for entry in record["captures"].values()] == ["done"] * 3
 
 
 def test_finished_runs_are_left_alone_and_unfinished_ones_resumed(

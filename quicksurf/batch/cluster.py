@@ -7,7 +7,7 @@ task whose machine is lost is given to another one, which resumes the run from i
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from quicksurf.batch.local import CORES_EACH, MEMORY_EACH
@@ -19,7 +19,9 @@ KNOCK_SECONDS = 10.0
 _POLL = 0.5
 
 
-def run_on_ray(tasks: Sequence[Task], address: str, should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def run_on_ray(
+    tasks: Sequence[Task], address: str, should_stop: Callable[[], bool]
+) -> Generator[Outcome, None, None]:
     """Run `tasks` on the Ray cluster at `address` (`auto`, `HOST:PORT`, `ray://HOST:PORT`, `local`).
 
     Raises:
@@ -70,7 +72,9 @@ def _demands(nodes: Sequence[Any]) -> dict[str, float]:
     return {"num_cpus": cores, "memory": int(memory)}
 
 
-def _collect(ray: Any, tasks_of: dict[Any, Task], should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def _collect(
+    ray: Any, tasks_of: dict[Any, Task], should_stop: Callable[[], bool]
+) -> Generator[Outcome, None, None]:
     """Outcomes as they come; after a stop, or far beyond all their minutes, what is left is given up."""
     longest = sum(60 * task.minutes * 1.05 + 2 * GRACE for task in tasks_of.values())
     end = time.monotonic() + (1 + RETRIES) * longest

@@ -2,7 +2,8 @@
 
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -29,29 +30,39 @@ def jobs_here(n_captures: int) -> int:
     return affordable_jobs(n_captures, cpus if quota is None else min(cpus, int(quota)), memory_bytes(cgroup))
 
 
-def run_here(tasks: Sequence[Task], jobs: int, should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def run_here(
+    tasks: Sequence[Task], jobs: int, should_stop: Callable[[], bool]
+) -> Generator[Outcome, None, None]:
     """Run `tasks`, `jobs` at a time, each on processors of its own; yield outcomes as they come.
 
-    After a stop those that run leave with their checkpoints, and those that wait are not begun.
+    After a stop those that run leave with their checkpoints, and those that wait are not begun; no less when the
+    reader of the outcomes leaves.
     """
     shares: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
     for share in divide_cpus(jobs):
         shares.put(share)
+    deserted = threading.Event()
+
+    def stopped() -> bool:
+        return deserted.is_set() or should_stop()
 
     def work(task: Task) -> Outcome | None:
-        if should_stop():
+        if stopped():
             return None
         share = shares.get()
         try:
-            return run_task(task, share, should_stop)
+            return run_task(task, share, stopped)
         finally:
             shares.put(share)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for future in as_completed([pool.submit(work, task) for task in tasks]):
-            outcome = future.result()
-            if outcome is not None:
-                yield outcome
+        try:
+            for future in as_completed([pool.submit(work, task) for task in tasks]):
+                outcome = future.result()
+                if outcome is not None:
+                    yield outcome
+        finally:
+            deserted.set()
 
 
 def divide_cpus(jobs: int) -> list[tuple[int, ...]]:

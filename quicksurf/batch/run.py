@@ -1,7 +1,8 @@
 """`quicksurf batch`: find the captures, fit those that are not done, keep batch.json and index.html up to date."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,15 @@ class Batch:
         write_overview(self.folder, self.captures, self.outcomes)
 
 
-def run_batch(request: BatchRequest, should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def run_batch(
+    request: BatchRequest, should_stop: Callable[[], bool], warn: Callable[[str], object] = lambda text: None
+) -> Generator[Outcome, None, None]:
     """Fit every capture that is not done; yield how each ended, as it ends.
+
+    Args:
+        request: the captures, and how to fit them.
+        should_stop: asked a few times a second; the fits then leave, as they do when the generator is closed.
+        warn: told what is wrong and costs no capture.
 
     Raises:
         ConfigError: if an option cannot be used.
@@ -68,13 +76,19 @@ def run_batch(request: BatchRequest, should_stop: Callable[[], bool]) -> Iterato
     tasks = [_task(batch, capture, request) for capture in captures]
     with Run(batch.folder, {}).locked():
         batch.save()
-        for outcome in _outcomes(tasks, request, should_stop):
-            batch.outcomes[outcome.name] = outcome
-            batch.save()
-            yield outcome
+        with closing(_outcomes(tasks, request, should_stop)) as outcomes:
+            for outcome in outcomes:
+                batch.outcomes[outcome.name] = outcome
+                try:
+                    batch.save()
+                except OutputError as error:  # the runs are there, and the next save says all of this again
+                    warn(f"the overview is not up to date: {error}")
+                yield outcome
 
 
-def _outcomes(tasks: list[Task], request: BatchRequest, should_stop: Callable[[], bool]) -> Iterator[Outcome]:
+def _outcomes(
+    tasks: list[Task], request: BatchRequest, should_stop: Callable[[], bool]
+) -> Generator[Outcome, None, None]:
     if request.ray is not None:
         from quicksurf.batch.cluster import run_on_ray
 
