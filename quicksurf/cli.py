@@ -194,11 +194,16 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
     from quicksurf.batch.run import BatchRequest, run_batch
 
-    options = ["--device", command.device, "--format", *command.format]
-    options += [] if command.masks else ["--no-masks"]
-    options += [] if command.preset is None else ["--preset", _absolute(command.preset)]
+    settings = [] if command.masks else ["--no-masks"]
+    settings += [] if command.preset is None else ["--preset", _absolute(command.preset)]
     request = BatchRequest(
-        command.captures, command.minutes, command.output, command.jobs, command.ray, tuple(options)
+        command.captures,
+        command.minutes,
+        command.output,
+        command.jobs,
+        command.ray,
+        options=("--device", command.device, "--format", *command.format),
+        settings=tuple(settings),
     )
     stop.worthwhile = True
     codes = []

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+from tiny_capture import write_capture
 
 from quicksurf.batch import run as batch_run
 from quicksurf.batch.captures import find_captures
@@ -22,9 +23,16 @@ from quicksurf.batch.run import BatchRequest, run_batch
 from quicksurf.batch.task import Outcome, Task, run_task
 from quicksurf.cli import main
 from quicksurf.errors import BackendError, ConfigError, ImageError, OutputError
+from quicksurf.fit_request import FitRequest
 from quicksurf.io import write_json
+from quicksurf.pipeline import run_fit
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.session.runs import open_run
+from quicksurf.train.loop import fit_scene
 
 GIB = 1 << 30
+TINY = str(Path(__file__).with_name("tiny.toml"))
+SECONDS = 5.0  # of a fit: the ellipsoid has a surface
 
 
 def never() -> bool:
@@ -255,6 +263,37 @@ def test_finished_runs_are_left_alone_and_unfinished_ones_resumed(
     assert not (tmp_path / "seen").exists()
 
 
+def test_a_capture_that_was_cut_short_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    """A real fit, left with its checkpoint; the batch's own command resumes it, and is asked for the mesh at once."""
+    capture, out = write_capture(tmp_path / "captures" / "a"), tmp_path / "out"
+
+    def interrupted(*args: Any, on_checkpoint: Any, seconds_left: Any, **rest: Any) -> Reconstruction:
+        on_checkpoint(fit_scene(*args, seconds=SECONDS, **rest))
+        raise KeyboardInterrupt
+
+    request = FitRequest(capture, 1.0, out / "a", preset=TINY, masks=False, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(request, fit=interrupted)
+    left = open_run(out / "a")
+    assert (left.state, left.record["masks"]) == ("unfinished", False)
+    write_json(out / "batch.json", {"format": batch_run.FORMAT})
+    metrics = out / "a" / "metrics.jsonl"
+    n_lines = len(metrics.read_text().splitlines())
+
+    def ask_for_the_mesh() -> None:
+        wait_for(lambda: len(metrics.read_text().splitlines()) > n_lines, 60.0)
+        for pid, command in descendants(os.getpid()).items():
+            if " fit " in command:
+                os.kill(pid, signal.SIGTERM)
+
+    asker = threading.Thread(target=ask_for_the_mesh)
+    asker.start()
+    arguments = ["batch", str(tmp_path / "captures"), "--output", str(out), "--preset", TINY, "--no-masks"]
+    assert main([*arguments, "--device", "cpu", "--jobs", "1"]) == 0
+    asker.join()
+    assert (open_run(out / "a").state, (out / "a" / "mesh.ply").is_file()) == ("finished", True)
+
+
 def test_a_run_that_a_lost_worker_left_at_work_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,16 +375,16 @@ def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     """Two workers on a local Ray cluster; one is killed with all its processes, as a power cut would, mid-fit."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
     from ray.cluster_utils import Cluster
-    from tiny_capture import write_capture
 
     for name in ("a", "b", "c"):
         write_capture(tmp_path / "captures" / name)
-    preset = str(Path(__file__).parent / "tiny.toml")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
     workers = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
     out = tmp_path / "out"
-    options = ("--preset", preset, "--device", "cpu")
-    request = BatchRequest(tmp_path / "captures", 0.5, out, ray=cluster.address, options=options)
+    options, settings = ("--device", "cpu"), ("--preset", TINY)
+    request = BatchRequest(
+        tmp_path / "captures", 0.5, out, ray=cluster.address, options=options, settings=settings
+    )
     killed: list[str] = []
     killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out, killed))
     killer.start()

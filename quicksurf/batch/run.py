@@ -33,6 +33,8 @@ class BatchRequest:
     """Address of a Ray cluster; None: this machine."""
     options: tuple[str, ...] = ()
     """More options of `quicksurf fit`."""
+    settings: tuple[str, ...] = ()
+    """Options of `quicksurf fit` that a run is begun with and keeps: --preset, --seed, --roi, --no-masks."""
 
 
 class Batch:
@@ -127,9 +129,14 @@ def _claim(output: Path) -> None:
 
 
 def _task(batch: Batch, capture: Capture, request: BatchRequest) -> Task:
-    log = batch.folder / LOGS / f"{capture.name}.log"
     return Task(
-        capture.name, capture.source, batch.folder / capture.name, log, request.minutes, request.options
+        capture.name,
+        capture.source,
+        run=batch.folder / capture.name,
+        log=batch.folder / LOGS / f"{capture.name}.log",
+        minutes=request.minutes,
+        options=request.options,
+        settings=request.settings,
     )
 
 

@@ -36,6 +36,8 @@ class Task(NamedTuple):
     minutes: float
     options: tuple[str, ...] = ()
     """More options of `quicksurf fit`."""
+    settings: tuple[str, ...] = ()
+    """Options that a run is begun with and keeps: `quicksurf fit --resume` refuses them."""
 
 
 class Outcome(NamedTuple):
@@ -116,7 +118,7 @@ def _run_child(
     task: Task, resume: bool, cpus: Sequence[int], deadline: float, should_stop: Callable[[], bool]
 ) -> int:
     """Exit code of the fit; it is asked to stop at the deadline, and killed a while after it."""
-    plan = ["--resume"] if resume else ["--minutes", repr(task.minutes)]
+    plan = ["--resume"] if resume else ["--minutes", repr(task.minutes), *task.settings]
     command = [sys.executable, "-m", "quicksurf", "fit", str(task.source), "--output", str(task.run), *plan]
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     task.log.parent.mkdir(parents=True, exist_ok=True)
