@@ -202,7 +202,8 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
         command.output,
         command.jobs,
         command.ray,
-        options=("--device", command.device, "--format", *command.format),
+        command.device,
+        options=("--format", *command.format),
         settings=tuple(settings),
     )
     stop.worthwhile = True

@@ -16,9 +16,11 @@ from typing import IO, Any
 import pytest
 from tiny_capture import write_capture
 
+from quicksurf.backends import NAMES
 from quicksurf.batch import run as batch_run
 from quicksurf.batch.captures import find_captures
-from quicksurf.batch.local import affordable_jobs, divide_cpus, run_here
+from quicksurf.batch.cluster import demands, run_on_ray
+from quicksurf.batch.local import affordable_jobs, divide_cpus, jobs_here, own_cpus, run_here
 from quicksurf.batch.run import BatchRequest, run_batch
 from quicksurf.batch.task import Outcome, Task, run_task
 from quicksurf.cli import main
@@ -138,6 +140,61 @@ def test_processors_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(cpu for share in shares for cpu in share) == list(range(7))
     assert min(map(len, shares)) == 2
     assert divide_cpus(8) == [tuple(range(7))] * 8
+
+
+def test_one_capture_at_a_time_goes_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicksurf.batch.local.affordable_jobs", lambda *_: 5)
+    jobs = {}
+    for gpu in (True, False):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        jobs[gpu] = [jobs_here(9, device) for device in NAMES]
+    assert NAMES == ("auto", "cpu", "cuda", "torch")
+    assert jobs == {True: [1, 5, 1, 5], False: [5, 5, 5, 5]}
+
+
+def test_processors_are_held_by_one_block_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = 1_000_000 + os.getpid()  # names that no batch beside this test takes
+    cpus = range(first, first + 5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cpus), raising=False)
+    with own_cpus(2) as one, own_cpus(2) as two:
+        assert (one, two) == (tuple(cpus[:2]), tuple(cpus[2:4]))
+        with own_cpus(2) as last, own_cpus(2) as none:
+            assert (last, none) == ((cpus[4],), ())
+    with own_cpus(9) as free:
+        assert free == tuple(cpus)
+
+
+def test_processors_of_a_killed_process_are_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = 1_000_000 + os.getpid()
+    code = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0quicksurf-cpu-{cpu}'); "
+    code += "print('held', flush=True); time.sleep(60)"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {cpu}, raising=False)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with own_cpus(1) as taken:
+            assert taken == ()
+        holder.kill()
+    with own_cpus(1) as taken:
+        assert taken == (cpu,)
+
+
+def test_captures_on_a_cluster_ask_for_no_more_than_its_machines_have() -> None:
+    def node(alive: bool = True, **resources: float) -> dict[str, Any]:
+        return {"Alive": alive, "Resources": resources}
+
+    large = node(CPU=64, memory=256 * GIB)
+    full = {"num_cpus": 2, "num_gpus": 0, "memory": 2_000_000_000}
+    assert demands([large, node(CPU=0, GPU=1), node(alive=False, CPU=1, GPU=8)], on_gpu=True) == full
+    assert demands([large, node(CPU=1, memory=GIB)], on_gpu=True) == {
+        **full,
+        "num_cpus": 1,
+        "memory": GIB,
+    }
+    mixed = [large, node(CPU=1), node(CPU=16, GPU=4, memory=64 * GIB)]
+    assert demands(mixed, on_gpu=True) == {**full, "num_gpus": 1}
+    assert demands(mixed, on_gpu=False) == {**full, "num_cpus": 1}
+    assert demands([*mixed, node(CPU=8, GPU=0.5)], on_gpu=True) == {**full, "num_gpus": 0.5}
 
 
 def test_the_error_of_a_fit_is_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +428,37 @@ def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_stop_on_a_cluster_leaves_no_fit_behind(tmp_path: Path) -> None:
+    """Each fit that runs has processors of its own, and is gone when the batch says that it was stopped."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
+    names = ("a", "b", "c")
+    tasks = [task_in(tmp_path)._replace(name=name, log=tmp_path / "logs" / name) for name in names]
+    for task in tasks:
+        write_capture(task.source)
+    seen: dict[int, set[int]] = {}
+
+    def fitting() -> bool:
+        mine = f"fit {tmp_path}"
+        seen.update(
+            {pid: allowed(pid) for pid, command in descendants(os.getpid()).items() if mine in command}
+        )
+        return len(seen) > 0
+
+    outcomes = list(run_on_ray(tasks, "local", "cpu", fitting))
+    assert [outcome.state for outcome in outcomes] == ["stopped"] * 3
+    assert seen
+    assert max(map(len, seen.values())) <= 2
+    assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
+
+
+def allowed(pid: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(pid)
+    except ProcessLookupError:
+        return set()
+
+
+@pytest.mark.slow
 def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     """Two workers on a local Ray cluster; one is killed with all its processes, as a power cut would, mid-fit."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
@@ -381,9 +469,13 @@ def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
     workers = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
     out = tmp_path / "out"
-    options, settings = ("--device", "cpu"), ("--preset", TINY)
     request = BatchRequest(
-        tmp_path / "captures", 0.5, out, ray=cluster.address, options=options, settings=settings
+        tmp_path / "captures",
+        0.5,
+        out,
+        ray=cluster.address,
+        device="cpu",
+        settings=("--preset", TINY),
     )
     killed: list[str] = []
     killer = threading.Thread(target=kill_when_fitting, args=(cluster, workers[0], out, killed))

@@ -67,6 +67,11 @@ def load(name: str = "auto") -> Backend:
     return makers[name]("asked for")
 
 
+def may_use_gpu(name: str) -> bool:
+    """Whether the back end called `name` computes on a GPU where there is one."""
+    return name in ("auto", "cuda")
+
+
 def on_device(name: str, device: torch.device, reason: str, run: Run, fill: int = 1) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
     return Backend(

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from quicksurf.batch.local import CORES_EACH, MEMORY_EACH
+from quicksurf.backends import may_use_gpu
+from quicksurf.batch.local import CORES_EACH, MEMORY_EACH, own_cpus
 from quicksurf.batch.task import GRACE, Outcome, Task, run_task
 from quicksurf.errors import BackendError
 
@@ -20,17 +21,24 @@ _POLL = 0.5
 
 
 def run_on_ray(
-    tasks: Sequence[Task], address: str, should_stop: Callable[[], bool]
+    tasks: Sequence[Task], address: str, device: str, should_stop: Callable[[], bool]
 ) -> Generator[Outcome, None, None]:
-    """Run `tasks` on the Ray cluster at `address` (`auto`, `HOST:PORT`, `ray://HOST:PORT`, `local`).
+    """Run `tasks` on a Ray cluster.
+
+    Args:
+        tasks: the captures.
+        address: of the cluster: `auto`, `HOST:PORT`, `ray://HOST:PORT` or `local`.
+        device: that the fits compute on, a name of quicksurf.backends.
+        should_stop: asked twice a second.
 
     Raises:
         BackendError: if Ray is not installed, or there is no cluster.
     """
     ray = _connected(address)
     try:
-        remote = ray.remote(max_retries=RETRIES, **_demands(ray.nodes()))(run_task)
-        tasks_of = {remote.remote(task): task for task in tasks}
+        share = demands(ray.nodes(), may_use_gpu(device))
+        remote = ray.remote(max_retries=RETRIES, **share)(_run_on_share)
+        tasks_of = {remote.remote(task, share["num_cpus"]): task for task in tasks}
         yield from _collect(ray, tasks_of, should_stop)
     finally:
         ray.shutdown()
@@ -64,12 +72,25 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
-def _demands(nodes: Sequence[Any]) -> dict[str, float]:
-    """Cores and memory of a capture, but no more than the smallest machine has, which could then never help."""
+def demands(nodes: Sequence[Any], on_gpu: bool) -> dict[str, float]:
+    """What a capture is given of a machine, but no more than the smallest has, which could then never help.
+
+    Fits that can go to a GPU have one each where the cluster has any, and then keep to the machines that do.
+    """
     sizes = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    cores = min([CORES_EACH, *(size["CPU"] for size in sizes)])
-    memory = min([MEMORY_EACH, *(size.get("memory", MEMORY_EACH) for size in sizes)])
-    return {"num_cpus": cores, "memory": int(memory)}
+    with_gpu = [size for size in sizes if on_gpu and size.get("GPU", 0) > 0]
+    sizes = with_gpu or sizes
+    return {
+        "num_cpus": min([CORES_EACH, *(size["CPU"] for size in sizes)]),
+        "num_gpus": min([1, *(size["GPU"] for size in with_gpu)]) if with_gpu else 0,
+        "memory": int(min([MEMORY_EACH, *(size.get("memory", MEMORY_EACH) for size in sizes)])),
+    }
+
+
+def _run_on_share(task: Task, n_cpus: float) -> Outcome:
+    """On processors of the capture's own: Ray counts them, but lets each process use all."""
+    with own_cpus(max(1, int(n_cpus))) as cpus:
+        return run_task(task, cpus)
 
 
 def _collect(

@@ -2,12 +2,17 @@
 
 import os
 import queue
+import socket
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import torch
+
 from quicksurf import _native
+from quicksurf.backends import may_use_gpu
 from quicksurf.batch.task import Outcome, Task, run_task
 from quicksurf.doctor import cpu_quota, memory_bytes
 
@@ -22,8 +27,10 @@ def affordable_jobs(n_captures: int, n_cpus: int, n_bytes: int) -> int:
     return max(1, min(n_captures, n_cpus // CORES_EACH, n_bytes // MEMORY_EACH))
 
 
-def jobs_here(n_captures: int) -> int:
-    """Captures at a time on this machine."""
+def jobs_here(n_captures: int, device: str) -> int:
+    """Captures at a time on this machine; one where they go to a GPU, which a single fit keeps busy."""
+    if may_use_gpu(device) and torch.cuda.is_available():
+        return 1
     cgroup = Path("/sys/fs/cgroup")
     cpus = _native.usable_cpus()
     quota = cpu_quota(cgroup)
@@ -72,3 +79,22 @@ def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
     if len(cpus) < jobs:
         return [tuple(cpus)] * jobs
     return [tuple(cpus[index::jobs]) for index in range(jobs)]
+
+
+@contextmanager
+def own_cpus(count: int) -> Iterator[tuple[int, ...]]:
+    """Up to `count` processors that no other such block of this machine has; none where all are taken.
+
+    A processor is held by a socket of its name in Linux's abstract namespace (unix(7)): the system lets go of it even
+    when this process is killed, and no file is left behind.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    taken: list[int] = []
+    with ExitStack() as held:
+        for cpu in sorted(affinity(0)) if affinity is not None else []:
+            if len(taken) == count:
+                break
+            with suppress(OSError):  # another has it
+                held.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0quicksurf-cpu-{cpu}")
+                taken.append(cpu)
+        yield tuple(taken)

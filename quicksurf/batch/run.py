@@ -31,6 +31,7 @@ class BatchRequest:
     """Captures at a time; None: as many as cores and memory allow."""
     ray: str | None = None
     """Address of a Ray cluster; None: this machine."""
+    device: str = "auto"
     options: tuple[str, ...] = ()
     """More options of `quicksurf fit`."""
     settings: tuple[str, ...] = ()
@@ -94,8 +95,8 @@ def _outcomes(
     if request.ray is not None:
         from quicksurf.batch.cluster import run_on_ray
 
-        return run_on_ray(tasks, request.ray, should_stop)
-    return run_here(tasks, request.jobs or jobs_here(len(tasks)), should_stop)
+        return run_on_ray(tasks, request.ray, request.device, should_stop)
+    return run_here(tasks, request.jobs or jobs_here(len(tasks), request.device), should_stop)
 
 
 def _check(request: BatchRequest) -> None:
@@ -135,7 +136,7 @@ def _task(batch: Batch, capture: Capture, request: BatchRequest) -> Task:
         run=batch.folder / capture.name,
         log=batch.folder / LOGS / f"{capture.name}.log",
         minutes=request.minutes,
-        options=request.options,
+        options=("--device", request.device, *request.options),
         settings=request.settings,
     )
 
