@@ -438,17 +438,22 @@ def test_a_stop_on_a_cluster_leaves_no_fit_behind(tmp_path: Path) -> None:
     seen: dict[int, set[int]] = {}
 
     def fitting() -> bool:
-        mine = f"fit {tmp_path}"
-        seen.update(
-            {pid: allowed(pid) for pid, command in descendants(os.getpid()).items() if mine in command}
-        )
+        for pid, command in descendants(os.getpid()).items():
+            if f"fit {tmp_path}" in command:
+                seen[pid] = allowed(pid)
+                os.kill(
+                    pid, signal.SIGSTOP
+                )  # it does not hear that it should end: what waits for it must kill it
         return len(seen) > 0
 
-    outcomes = list(run_on_ray(tasks, "local", "cpu", fitting))
+    outcomes, left = [], set()
+    for outcome in run_on_ray(tasks, "local", "cpu", fitting):
+        outcomes.append(outcome)
+        left |= {pid for pid in seen if Path(f"/proc/{pid}").exists()}
     assert [outcome.state for outcome in outcomes] == ["stopped"] * 3
     assert seen
     assert max(map(len, seen.values())) <= 2
-    assert not [pid for pid in seen if Path(f"/proc/{pid}").exists()]
+    assert not left
 
 
 def allowed(pid: int) -> set[int]:

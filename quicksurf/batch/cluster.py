@@ -17,6 +17,7 @@ from quicksurf.errors import BackendError
 
 RETRIES = 4  # machines that a capture may lose; then it is said to have failed
 KNOCK_SECONDS = 10.0
+LEAVE_SECONDS = 10.0  # a fit that hears nothing is killed after one
 _POLL = 0.5
 
 
@@ -99,15 +100,27 @@ def _collect(
     """Outcomes as they come; after a stop, or far beyond all their minutes, what is left is given up."""
     longest = sum(60 * task.minutes * 1.05 + 2 * GRACE for task in tasks_of.values())
     end = time.monotonic() + (1 + RETRIES) * longest
-    while tasks_of and not should_stop() and time.monotonic() < end:
-        ready, _ = ray.wait(list(tasks_of), num_returns=1, timeout=_POLL)
-        for reference in ready:
-            task = tasks_of.pop(reference)
-            try:
-                yield ray.get(reference)
-            except ray.exceptions.RayError as error:
-                lines = str(error).strip().splitlines() or ["no message"]
-                yield Outcome(task.name, "failed", BackendError.exit_code, f"lost by Ray: {lines[0]}", 0.0)
-    for reference, task in tasks_of.items():
-        ray.cancel(reference, force=False)  # interrupts run_task, which ends its child
+    try:
+        while tasks_of and not should_stop() and time.monotonic() < end:
+            ready, _ = ray.wait(list(tasks_of), num_returns=1, timeout=_POLL)
+            for reference in ready:
+                task = tasks_of.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    lines = str(error).strip().splitlines() or ["no message"]
+                    yield Outcome(
+                        task.name, "failed", BackendError.exit_code, f"lost by Ray: {lines[0]}", 0.0
+                    )
+    finally:
+        _give_up(ray, list(tasks_of))
+    for task in tasks_of.values():
         yield Outcome(task.name, "stopped", 130, "the batch was stopped; the same command goes on", 0.0)
+
+
+def _give_up(ray: Any, references: list[Any]) -> None:
+    """Interrupt run_task, which ends its child, and wait for that: who leaves now may leave fits behind."""
+    for reference in references:
+        ray.cancel(reference, force=False)
+    if references:
+        ray.wait(references, num_returns=len(references), timeout=LEAVE_SECONDS)
