@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from quicksurf import backends
 from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.masks import over_white
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.demo_scene import write_demo_capture
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
@@ -159,10 +160,7 @@ def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
 
 def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tuple[float, float]:
     """PSNR in dB and SSIM of one view, rendered at the size of its photo."""
-    photo, mask = scene.images[index] / 255.0, scene.masks[index]
-    if reconstruction.masked and mask is not None:
-        share = mask[..., None] / 255.0
-        photo = share * photo + (1 - share)
+    photo = over_white(scene.images[index], scene.masks[index] if reconstruction.masked else None)
     rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
     return psnr(rendered, photo), ssim(rendered, photo)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from quicksurf.data.images import SUFFIXES, Pixels, natural_key, read_grey
@@ -85,6 +85,16 @@ def require_all(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequenc
             f"{len(without)} of {len(masks)} photos have no mask, the first {', '.join(without[:3])}: "
             "give every photo one, or leave them out with --no-masks"
         )
+
+
+def over_white(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"] | None
+) -> Float[np.ndarray, "h w 3"]:
+    """The image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask."""
+    if mask is None:
+        return image / 255.0
+    share = mask[..., None] / 255.0
+    return share * (image / 255.0) + (1 - share)
 
 
 def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:

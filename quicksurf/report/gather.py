@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from quicksurf.cameras import Cameras, resize
+from quicksurf.data.masks import over_white
 from quicksurf.data.scene import Scene
 from quicksurf.errors import ImageError
 from quicksurf.film import color_image, normal_image
@@ -225,16 +226,17 @@ def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], c
 
 
 def _view(reconstruction: Reconstruction, scene: Scene, index: int, name: str) -> ViewRow:
-    photo = shrink(scene.images[index], VIEW_SIDE)
-    camera = scene.cameras.select(torch.tensor([index]))
+    """As `quicksurf eval` compares them: by the cameras of the fit, and before white where it had masks."""
+    mask = scene.masks[index] if reconstruction.masked else None
+    photo = shrink(color_image(over_white(scene.images[index], mask)), VIEW_SIDE)
+    camera = reconstruction.cameras.select(torch.tensor([index]))
     view = reconstruction.render(_sized(camera, photo))
     color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in view)
-    rendered = color_image(color)
     held = "kept from the fit" if scene.held_out[index] else "used in the fit: no photo was kept from it"
-    note = f"{held}; {psnr(rendered / 255, photo / 255):.1f} dB at {photo.shape[1]} x {photo.shape[0]}"
+    note = f"{held}; {psnr(color, photo / 255):.1f} dB at {photo.shape[1]} x {photo.shape[0]}"
     pictures = {
         "photo": photo,
-        "render": rendered,
+        "render": color_image(color),
         "depth, near is yellow": depth_colors(depth, opacity),
         "normals": normal_image(normal, opacity),
     }

@@ -49,7 +49,7 @@ def report_run(folder: Path, backend: str) -> Path:
     try:
         options = ReadOptions(
             max_pixels=reconstruction.config.train.max_pixels,
-            use_masks=False,
+            use_masks=reconstruction.masked,
             roi=reconstruction.roi,
             say=lambda line: None,
         )
