@@ -1,8 +1,10 @@
 """The report: its figures against plain twins, its advice on captures whose gap is known, and its page as text."""
 
 import base64
+import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -297,6 +299,22 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+def test_curves_of_a_run_that_went_on_run_forward(masked_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(masked_run, path)
+    with open(path / "metrics.jsonl", "a") as file:
+        for seconds in (0.5, 2.0, 4.0):
+            file.write(
+                json.dumps({"seconds": seconds, "psnr": 20.0, "psnr_held_out": 19.0, "loss": 0.1}) + "\n"
+            )
+    drawn = re.findall(r'<polyline class="line s\d" points="([^"]+)"', report_run(path, "cpu").read_text())
+    assert len(drawn) == 3, "two kinds of photos, and the loss"
+    for line in drawn:
+        across = [float(point.split(",")[0]) for point in line.split()]
+        assert len(across) >= 4 and across == sorted(across)
+
+
+@pytest.mark.slow
 def test_figures_of_a_masked_run_are_those_of_eval(masked_run: Path) -> None:
     measured = "\n".join(evaluate(masked_run, None, None, 3, "cpu"))
     known = [float(value) for value in re.findall(r"PSNR ([\d.]+) dB, SSIM .*\n", measured)]
@@ -365,8 +383,6 @@ def test_report_in_a_browser_asks_for_nothing_and_fits_a_phone(hostile_run: Path
 
 @pytest.mark.slow
 def test_report_without_photos_and_with_another_mesh(hostile_run: Path, tmp_path: Path) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(hostile_run, run)
     record = (run / "run.json").read_text().replace("alert(2)", "gone")

@@ -9,6 +9,7 @@ import pytest
 
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json
+from quicksurf.session.course import MAX_BYTES, read_course
 from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
 
 
@@ -158,6 +159,29 @@ def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: P
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4]
     assert lines[1] == {"step": 2, "loss": None, "psnr_held_out": 20.0}
+
+
+def test_sittings_follow_one_another_in_the_course(run: Run) -> None:
+    for seconds in (1.0, 2.5, 0.5, 3.0, 0.25):  # begun, gone on with, and again
+        run.append_metrics({"seconds": seconds, "psnr": 20.0})
+    assert [line["seconds"] for line in read_course(run)] == [1.0, 2.5, 3.0, 5.5, 5.75]
+
+
+def test_lines_without_seconds_are_no_part_of_the_course(run: Run) -> None:
+    assert read_course(run) == []
+    lines = (
+        '{"seconds": 1.0, "psnr": null}',
+        "[1]",
+        '{"seconds": null}',
+        '{"psnr": 2}',
+        '{"seconds": 4.0}',
+        '{"sec',
+    )
+    (run.path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_course(run) == [{"seconds": 1.0, "psnr": None}, {"seconds": 4.0}]
+    with open(run.path / "metrics.jsonl", "r+b") as file:
+        file.truncate(MAX_BYTES + 1)  # sparse: takes no room
+    assert read_course(run) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Photos, mesh and renders each take a second or more on a busy machine. After a f
 be used, so the parts come in the order of their worth to somebody who still stands beside the object.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,12 +28,12 @@ from quicksurf.report.advice import Needs, Place, advise, frame_of, needs_of, ne
 from quicksurf.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
 from quicksurf.report.sphere import Frame, Sphere
 from quicksurf.report.topology import Topology, examine
+from quicksurf.session.course import read_course
 from quicksurf.session.runs import Run
 from quicksurf.takeaway.products import Takeaway
 
 N_VIEWS = 3
 VIEW_SIDE, POSTER_SIDE = 384, 480  # pixels
-MAX_METRICS_BYTES = 64 << 20
 SURFACE_SECONDS, VIEW_SECONDS = 3.0, 2.0  # on two cores: what the mesh and one render are expected to take
 SHORT = "there was no time left for {}: `quicksurf report RUN` makes the whole page"
 
@@ -113,7 +112,7 @@ def gather(
     sphere = frame.sphere(cameras.centers().double().numpy())
     held_out = [bool(flag) for flag in reconstruction.held_out]
     found = Findings(run, summary, scene, names, held_out, frame, sphere)
-    found.metrics = read_metrics(run)
+    found.metrics = read_course(run)
     if scene is not None:
         found.photos = _photos(scene, reconstruction, clock)
         if len(found.photos.figures) < len(scene.images):
@@ -139,22 +138,6 @@ def short_names(names: Sequence[str]) -> list[str]:
     """The photos' names for a page, without the folder that all have in common."""
     folders = {name.rpartition("/")[0] for name in names}
     return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
-
-
-def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that can be read; none where it is absent or implausibly large."""
-    path = run.path / "metrics.jsonl"
-    if not path.is_file() or path.stat().st_size > MAX_METRICS_BYTES:
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(value, dict):
-            lines.append(value)
-    return lines
 
 
 def _photos(scene: Scene, reconstruction: Reconstruction, clock: Clock) -> Photos:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -12,6 +12,7 @@ from quicksurf.report import charts, solid
 from quicksurf.report.gather import Findings, Photos, shown
 from quicksurf.report.pictures import as_jpeg, data_uri, shrink
 from quicksurf.report.sphere import covered_share, widest_gap
+from quicksurf.session.course import is_number
 
 MAX_PICTURES = 300  # of photos: 5 kB each, so that the page stays under 3 MB
 MAX_LOST, MAX_WARNINGS = 200, 40
@@ -171,8 +172,8 @@ def _solid_note(reduced: Mesh, n_faces: int) -> str:
 
 def _charts(found: Findings) -> list[dict[str, Any]]:
     def curve(key: str) -> list[tuple[float, float]]:
-        pairs = [(line.get("seconds"), line.get(key)) for line in found.metrics]
-        return [(float(x), float(y)) for x, y in pairs if _number(x) and _number(y)]
+        pairs = [(line["seconds"], line.get(key)) for line in found.metrics]
+        return [(float(x), float(y)) for x, y in pairs if is_number(y)]
 
     drawings = {
         "PSNR": charts.curves(
@@ -213,19 +214,17 @@ def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
 
 def _stages(summary: Mapping[str, Any]) -> Markup:
     seconds = _dict(summary.get("seconds"))
-    return charts.bars("Seconds of each stage", {k: float(v) for k, v in seconds.items() if _number(v)}, "s")
+    return charts.bars(
+        "Seconds of each stage", {k: float(v) for k, v in seconds.items() if is_number(v)}, "s"
+    )
 
 
 def _machine(summary: Mapping[str, Any]) -> str:
     parts = [f"back end {summary['backend']}"] if "backend" in summary else []
-    if _number(summary.get("peak_memory_mb")):
+    if is_number(summary.get("peak_memory_mb")):
         parts.append(f"at most {summary['peak_memory_mb']:.0f} MB")
     return ", ".join(parts)
 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

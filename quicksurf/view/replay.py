@@ -1,6 +1,5 @@
 """`view RUN`: the page for a run folder, finished or cut short: its cameras, photos, points, curve and mesh."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 from quicksurf import backends
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
-from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.mesh.types import Mesh
+from quicksurf.session.course import is_number, read_course
 from quicksurf.session.resume import read_capture
 from quicksurf.session.runs import Run, open_run
 from quicksurf.view.nodes import Nodes
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PHOTO_PIXELS = 320 * 240  # what is shown is smaller still
 RESOLUTION = 224  # of a mesh made of the checkpoint, where the run has no mesh yet
-MAX_CURVE_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
 POLL_SECONDS = 0.2
 
 
@@ -84,17 +83,8 @@ def _mesh(run: Run, backend: str) -> Mesh:
 
 
 def _course(run: Run) -> Iterator[tuple[float, float, float | None]]:
-    """Seconds, PSNR and held-out PSNR of every line of metrics.jsonl; sittings follow one another in time."""
-    path = run.path / "metrics.jsonl"
-    if not path.exists():
-        return
-    if path.stat().st_size > MAX_CURVE_BYTES:
-        raise OutputError(f"{path} is implausibly large: more than {MAX_CURVE_BYTES >> 20} MiB; delete it")
-    before, last = 0.0, 0.0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, KeyError, TypeError):  # a torn line
-            row = json.loads(line)
-            seconds, psnr, held_out = float(row["seconds"]), float(row["psnr"]), row["psnr_held_out"]
-            before += last if seconds < last else 0.0
-            last = seconds
-            yield before + seconds, psnr, None if held_out is None else float(held_out)
+    """Seconds, PSNR and held-out PSNR of every line of the run's course that has the former two."""
+    for line in read_course(run):
+        psnr, held_out = line.get("psnr"), line.get("psnr_held_out")
+        if is_number(psnr):
+            yield line["seconds"], psnr, held_out if is_number(held_out) else None
