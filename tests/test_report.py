@@ -19,13 +19,13 @@ from scipy.ndimage import gaussian_filter
 from quicksurf.camera_paths import look_at
 from quicksurf.cameras import Cameras
 from quicksurf.evaluation import evaluate
-from quicksurf.mesh.export import write_mesh
+from quicksurf.mesh.export import read_mesh, write_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
 from quicksurf.photo_figures import exposures, fitted_stops, flag, measure
 from quicksurf.report import charts, solid
 from quicksurf.report.advice import advise, frame_of, needs_of, next_places
-from quicksurf.report.gather import Clock, shown
+from quicksurf.report.gather import Clock, Findings, gather, shown, surface_seconds
 from quicksurf.report.page import report_run
 from quicksurf.report.sphere import Sphere, covered_share, step_in_words, widest_gap
 from quicksurf.report.topology import close_holes, examine, find_holes
@@ -296,6 +296,40 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reconstruction.cameras.c2w[:, :, 3] += 0.3 * reconstruction.cameras.c2w[:, :, 0]  # three pixels
     run.save_checkpoint(reconstruction)
     return path
+
+
+def findings(path: Path, clock: Clock, max_pixels: int = 48 * 48) -> Findings:
+    """What the page of a run says, its photos kept with `max_pixels`."""
+    from quicksurf import backends
+    from quicksurf.data.assemble import ReadOptions
+    from quicksurf.session.resume import read_capture
+    from quicksurf.session.runs import open_run
+
+    run = open_run(path)
+    reconstruction = run.load_checkpoint(backends.load("cpu"))
+    options = ReadOptions(max_pixels=max_pixels, roi=reconstruction.roi, say=lambda line: None)
+    scene = read_capture(run, options)
+    return gather(run, {}, reconstruction, scene, read_mesh(path / "mesh.ply"), clock)
+
+
+@pytest.mark.slow
+def test_photos_are_not_read_again_for_the_page(masked_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_again(path: Path, *rest: object) -> None:
+        pytest.fail(f"{path} is read again")
+
+    monkeypatch.setattr("quicksurf.takeaway.products.read_pixels", read_again)
+    found = findings(masked_run, Clock(None), max_pixels=20 * 20)
+    assert found.surface is not None and found.surface.n_views.max() >= 2
+
+
+@pytest.mark.slow
+def test_the_mesh_is_left_out_where_its_photos_take_longer(masked_run: Path) -> None:
+    n_faces = len(read_mesh(masked_run / "mesh.ply").faces)
+    for spare in (-0.01, 0.01):
+        clock = Clock(surface_seconds(n_faces, 12) + spare, now=lambda: 0.0)
+        found = findings(masked_run, clock)
+        assert (found.surface is not None) == (spare > 0) == (not any("the mesh" in n for n in found.notes))
+    assert surface_seconds(n_faces, 312) > surface_seconds(n_faces, 12) + 5  # a photo takes 23 to 40 ms
 
 
 @pytest.mark.slow
