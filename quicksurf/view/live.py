@@ -32,7 +32,7 @@ from quicksurf.view.server import Address, serving, url_of
 if TYPE_CHECKING:
     import viser
 
-PAGE_SECONDS, PAGE_SHARE = 20.0, 0.05  # the longest wait for a page, also as a share of the minutes
+PAGE_SECONDS, PAGE_SHARE = 20.0, 0.02  # the longest wait for a page, also as a share of the minutes
 ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
 LAST_LOOK_SECONDS = 1.0  # for the finished mesh to reach the page before its server ends
 POLL_SECONDS = 0.05
@@ -114,11 +114,12 @@ class LiveView(Watcher):
 
     def meshed(self, mesh: Mesh, files: list[Path]) -> None:
         """Show the mesh that the user gets, and where it lies."""
-        self._panel.headline("Done", 1.0)
+        run = files[0].parent
+        self._panel.headline(f"Done: quicksurf view {run} shows it again", 1.0)
         self._panel.finish_curve()
         for path in files:
             self._panel.note(f"written: {path}")
-        self._panel.note(f"The page ends here; quicksurf view {files[0].parent} opens it again.")
+        self._panel.note("This page ends with the command, and exports no more.")
         self._nodes.show_mesh(mesh)
         self._server.flush()
         if self._server.get_clients():

@@ -90,7 +90,9 @@ def test_a_fit_from_start_to_stop(capture: Path, tmp_path: Path) -> None:
             page.wait(lambda suffix=suffix: f"mesh.{suffix}" in page.files, "the exported file")
         page.set("Surface", "normals")
         page.click("Stop and keep")
-        page.wait(lambda: "Done" in page.texts(), "the end")
+        page.wait(
+            lambda: f"Done: quicksurf view {tmp_path / 'run'} shows it again" in page.texts(), "the end"
+        )
         seen["page"] = page
 
     result = watched_fit(capture, tmp_path / "run", acts)
