@@ -58,14 +58,20 @@ def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
         paths=[root / name for name in known.names],
         cameras=known.cameras,
         held_out=known.held_out,
-        points=_load_points(run.path / POINTS),
+        points=load_points(run),
         upright=True,
     )
     options.say(f"{len(known.names)} camera poses taken from {run.path / 'cameras.json'}")
     return assemble(views, root, options, ReadReport(photos=run.record.get("photos", len(known.names))))
 
 
-def _load_points(path: Path) -> SparsePoints | None:
+def load_points(run: Run) -> SparsePoints | None:
+    """The points that `keep_points` wrote, if there were any.
+
+    Raises:
+        OutputError: if they are damaged.
+    """
+    path = run.path / POINTS
     if not path.exists():
         return None
     try:

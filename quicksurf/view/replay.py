@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quicksurf import backends
 from quicksurf.data.load import ReadOptions
-from quicksurf.data.scene import Scene
+from quicksurf.data.scene import ReadReport, Scene
+from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.session.course import is_number, read_course
-from quicksurf.session.resume import read_capture
+from quicksurf.session.resume import load_points, read_capture
 from quicksurf.session.runs import Run, open_run
 from quicksurf.view.nodes import Nodes
 from quicksurf.view.panel import SidePanel
@@ -23,6 +25,7 @@ from quicksurf.view.server import Address, serving, url_of
 if TYPE_CHECKING:
     import viser
 
+CAMERAS = "cameras.json"
 PHOTO_PIXELS = 320 * 240  # what is shown is smaller still
 RESOLUTION = 224  # of a mesh made of the checkpoint, where the run has no mesh yet
 POLL_SECONDS = 0.2
@@ -42,7 +45,7 @@ def view_run(
 
     Raises:
         OutputError: if `folder` is not a run, or has neither a mesh nor a checkpoint.
-        QuicksurfError: if its capture cannot be read any more.
+        QuicksurfError: if neither its capture nor its cameras.json can be read.
         ViewError: if the page cannot be opened.
     """
     run = open_run(folder)
@@ -60,7 +63,12 @@ def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[st
     for seconds, psnr, held_out in _course(run):
         panel.add_to_curve(seconds, psnr, held_out)
     panel.finish_curve()
-    scene = _scene(run, say)
+    try:
+        scene = _scene(run, say)
+    except QuicksurfError as error:  # moved since, or gone
+        scene = _without_photos(run, error)
+        say(f"the photos are not shown: {error}")
+        panel.note(f"The photos are not shown: {error}")
     panel.nodes = Nodes(server, scene)
     mesh = _mesh(run, backend)
     panel.nodes.show_mesh(mesh)
@@ -71,7 +79,33 @@ def _scene(run: Run, say: Callable[[str], None]) -> Scene:
     options = ReadOptions(
         max_pixels=PHOTO_PIXELS, use_masks=False, roi=run.roi, work_folder=run.path / "poses", say=say
     )
-    return read_capture(run, options)
+    scene = read_capture(run, options)
+    with suppress(QuicksurfError):  # a fit may have refined the capture's cameras
+        known = read_cameras(run.path / CAMERAS)
+        scene = replace(scene, cameras=known.cameras) if known.names == scene.names else scene
+    return scene
+
+
+def _without_photos(run: Run, reason: QuicksurfError) -> Scene:
+    """The scene of a run whose photos cannot be read because of `reason`, which is raised where cameras lack, too."""
+    if run.roi is None:
+        raise reason
+    try:
+        known = read_cameras(run.path / CAMERAS)
+    except QuicksurfError:
+        raise reason from None
+    return Scene(
+        name=run.source.name,
+        source=run.source,
+        cameras=known.cameras,
+        images=[],
+        masks=[],
+        names=known.names,
+        held_out=known.held_out,
+        roi=run.roi,
+        points=load_points(run),
+        report=ReadReport(),
+    )
 
 
 def _mesh(run: Run, backend: str) -> Mesh:

@@ -23,6 +23,8 @@ class PageClient:
         self._socket = socket
         self.nodes: dict[str, list[dict[str, Any]]] = {}
         """Scene nodes by name, every version that was sent."""
+        self.positions: dict[str, tuple[float, ...]] = {}
+        """Where nodes stand now."""
         self.removed: list[str] = []
         self.gui: dict[str, dict[str, Any]] = {}
         """Properties of the panel's parts by uuid, as they are now."""
@@ -91,6 +93,8 @@ class PageClient:
         elif kind == "FileTransferPart":
             name = self._transfers[message["transfer_uuid"]]
             self.files[name] = self.files.get(name, b"") + message["content"]
+        elif kind == "SetPositionMessage":
+            self.positions[message["name"]] = tuple(message["position"])
         elif kind == "RemoveSceneNodeMessage":
             self.removed.append(message["name"])
         elif kind == "GuiRemoveMessage":

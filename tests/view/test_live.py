@@ -1,10 +1,12 @@
 """A fit with its page open: what is shown, what clicks do, and what they do to the clock."""
 
 import json
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from cut_fit import cut_to
 from page_client import PATIENCE, PageClient, page_client
 from tiny_capture import AXES, CENTER, write_capture
 
@@ -19,6 +22,7 @@ from quicksurf import backends
 from quicksurf.cli import main
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.errors import QuicksurfError
 from quicksurf.fit_request import FitRequest
 from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.session.budget import Budget, StopRequest
@@ -196,25 +200,78 @@ def finished(capture: Path, tmp_path: Path) -> Iterator[Path]:
     yield watched_fit(capture, tmp_path / "run", acts).run.path
 
 
-def test_view_shows_a_run_until_it_is_told_to_stop(finished: Path) -> None:
-    said: list[str] = []
+@contextmanager
+def viewed(run: Path, said: list[str]) -> Iterator[PageClient]:
+    """The page of `quicksurf view RUN` once its mesh is there; what the command says goes into `said`."""
     done = threading.Event()
-    viewer = threading.Thread(target=view_run, args=(finished, Address(), done.is_set, said.append))
+    viewer = threading.Thread(target=view_run, args=(run, Address(), done.is_set, said.append))
     viewer.start()
     try:
         while not said:
+            assert viewer.is_alive()
             time.sleep(0.05)
         with page_client(said[0].split()[0]) as page:
-            page.wait(lambda: "/mesh" in page.nodes, "the mesh")
-            page.click("Export the mesh shown")
-            page.wait(lambda: "mesh.ply" in page.files, "the exported file")
-            assert not page.labelled("Pause")
+            page.wait(lambda: "/mesh" in page.nodes or not viewer.is_alive(), "the mesh")
+            yield page
     finally:
         done.set()
         viewer.join(30)
     assert not viewer.is_alive()
+
+
+def test_view_shows_a_run_until_it_is_told_to_stop(finished: Path) -> None:
+    with viewed(finished, []) as page:
+        page.click("Export the mesh shown")
+        page.wait(lambda: "mesh.ply" in page.files, "the exported file")
+        assert not page.labelled("Pause")
     exported = trimesh.load(trimesh.util.wrap_as_stream(page.files["mesh.ply"]), file_type="ply")
     assert len(exported.faces) == len(trimesh.load(finished / "mesh.ply", process=False).faces)
+
+
+@pytest.fixture(scope="module")
+def moved(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose fit has moved the last camera of cameras.json by a radius of the region."""
+    path = tmp_path_factory.mktemp("moved") / "run"
+    result = run_fit(FitRequest(capture, 20.0, path, preset=TINY), fit=cut_to(2.0))
+    file = json.loads((path / "cameras.json").read_text())
+    file["frames"][-1]["transform_matrix"][2][3] += result.reconstruction.roi.radius
+    (path / "cameras.json").write_text(json.dumps(file))
+    return path
+
+
+def last_camera(page: PageClient) -> np.ndarray:
+    page.wait(lambda: any(name.startswith("/photos/0011") for name in page.positions), "the cameras")
+    return np.array(next(v for name, v in page.positions.items() if name.startswith("/photos/0011")))
+
+
+def n_pictures(page: PageClient) -> int:
+    photos = [versions[-1] for name, versions in page.nodes.items() if name.startswith("/photos/")]
+    assert len(photos) == 12
+    return sum(photo["props"]["_image_data"] is not None for photo in photos)
+
+
+def test_view_shows_the_cameras_that_the_fit_ended_with(capture: Path, moved: Path) -> None:
+    scene = read_scene(capture, ReadOptions(max_pixels=48 * 48))
+    run = json.loads((moved / "run.json").read_text())
+    given = (scene.cameras.centers()[-1].numpy() - run["roi"][:3]) / run["roi"][3]
+    with viewed(moved, []) as page:
+        assert last_camera(page) - given == pytest.approx(np.array([0.0, 0.0, 1.0]), abs=1e-4)
+        assert n_pictures(page) == 12
+
+
+def test_view_of_a_run_whose_photos_are_gone_shows_its_cameras(moved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(moved, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "source": str(tmp_path / "gone")}))
+    said: list[str] = []
+    with viewed(run, said) as page:
+        assert n_pictures(page) == 0 and np.isfinite(last_camera(page)).all()
+        assert "The photos are not shown" in page.texts()
+    assert any(line.startswith("the photos are not shown") and "gone" in line for line in said)
+    (run / "cameras.json").unlink()
+    with pytest.raises(QuicksurfError, match="gone"):
+        view_run(run, Address(), lambda: True, said.append)
 
 
 def test_view_of_something_else_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
