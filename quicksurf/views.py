@@ -33,7 +33,7 @@ from quicksurf.reconstruction import Reconstruction, View
 from quicksurf.session.runs import open_run
 
 MAX_FRAMES = 10_000
-MAX_SIZE = 8192
+MIN_SIZE, MAX_SIZE = 2, 8192  # pixels: a film halves its colour planes
 
 
 class RenderRequest(NamedTuple):
@@ -88,13 +88,13 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
 
 
 def _check(request: RenderRequest) -> None:
-    for name, value, most in (
-        ("--frames", request.n_frames, MAX_FRAMES),
-        ("--size", request.size, MAX_SIZE),
-        ("--rate", request.frames_per_second, 1000),
+    for name, value, least, most in (
+        ("--frames", request.n_frames, 1, MAX_FRAMES),
+        ("--size", request.size, MIN_SIZE, MAX_SIZE),
+        ("--rate", request.frames_per_second, 1, 1000),
     ):
-        if not 1 <= value <= most:
-            raise ConfigError(f"{name} is {value}: choose 1 to {most}")
+        if not least <= value <= most:
+            raise ConfigError(f"{name} is {value}: choose {least} to {most}")
     if request.path not in ("orbit", "flight", "input") and not Path(request.path).is_file():
         raise ConfigError(f"--path {request.path} is no file: choose orbit, flight, input or a cameras.json")
 
@@ -102,7 +102,7 @@ def _check(request: RenderRequest) -> None:
 def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Path:
     if request.path in ("orbit", "flight"):
         ratio = reconstruction.cameras.sizes.double().mean(0)
-        width, height = (ratio / ratio.max() * request.size).round().clamp_min(1).int().tolist()
+        width, height = (ratio / ratio.max() * request.size).round().clamp_min(MIN_SIZE).int().tolist()
         path = orbit if request.path == "orbit" else flight
         cameras = path(reconstruction.cameras, *reconstruction.roi, request.n_frames, (width, height))
         return _Path(cameras, [f"{index:04d}" for index in range(request.n_frames)], True)
@@ -118,7 +118,7 @@ def _camera_path(reconstruction: Reconstruction, request: RenderRequest) -> _Pat
 def _shrunk(cameras: Cameras, size: int) -> Cameras:
     """The cameras with a longest side of at most `size` pixels."""
     ratio = (size / cameras.sizes.double().amax(-1, keepdim=True)).clamp_max(1)
-    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype))
+    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(MIN_SIZE).to(cameras.sizes.dtype))
 
 
 def _depth_unit(reconstruction: Reconstruction, cameras: Cameras) -> float:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from quicksurf.camera_paths import flight, look_at, mean_up, orbit
 from quicksurf.cameras import Cameras, project
-from quicksurf.errors import CaptureError
+from quicksurf.data.transforms import write_cameras
+from quicksurf.errors import CaptureError, ConfigError
 from quicksurf.film import (
     color_image,
     depth_image,
@@ -25,6 +26,7 @@ from quicksurf.film import (
     write_gif,
     write_png,
 )
+from quicksurf.views import RenderRequest, render_run
 
 ANGLE = 1e-9  # float64, a few operations
 
@@ -152,6 +154,42 @@ def test_a_film_that_fails_leaves_no_file(tmp_path: Path) -> None:
         reel.add(np.zeros((4, 4, 3), np.uint8))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wide_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny capture whose photos are taken to be four times as wide as high."""
+    from cut_fit import cut_to
+    from tiny_capture import write_capture
+
+    from quicksurf.fit_request import FitRequest
+    from quicksurf.pipeline import run_fit
+
+    folder = tmp_path_factory.mktemp("wide")
+    preset = str(Path(__file__).parent / "tiny.toml")
+    request = FitRequest(write_capture(folder / "capture"), 20.0, folder / "run", preset=preset)
+    result = run_fit(request, fit=cut_to(2.0))
+    fitted = result.reconstruction
+    fitted.cameras.sizes[:, 1] = 12
+    result.run.save_checkpoint(fitted)
+    write_cameras(result.run.path / "cameras.json", fitted.cameras, fitted.names, fitted.held_out)
+    return result.run.path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["orbit", "cameras.json"])
+def test_the_smallest_films_have_frames(wide_run: Path, tmp_path: Path, path: str) -> None:
+    path = path if path == "orbit" else str(wide_run / path)
+    list(render_run(wide_run, RenderRequest(path, 2, 2, 25, tmp_path), "cpu"))
+    for kind in ("color", "depth", "normal"):
+        with av.open(str(tmp_path / f"{kind}.mp4")) as container:
+            sizes = {(frame.width, frame.height) for frame in container.decode(video=0)}
+        assert sizes == {(2, 2)}
+
+
+def test_a_film_of_one_pixel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--size is 1: choose 2 to"):
+        list(render_run(tmp_path, RenderRequest("orbit", 2, 1, 25, None), "cpu"))
 
 
 def test_flight_passes_the_photos_and_keeps_clear_of_the_object() -> None:
