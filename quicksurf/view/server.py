@@ -1,7 +1,8 @@
 """The page's server: viser on an address of this machine, silent on the terminal.
 
-viser serves its own client, so that the browser needs no network. Its tunnel to a public host is closed off: what is
-photographed stays on this machine.
+viser serves its own client, so that the browser needs no network. Its tunnel to a public host is closed off: nothing is
+sent anywhere. But nobody is asked who they are: viser hands neither `origins` nor a `process_request` on to websockets,
+so that whatever reaches the port may connect, a page of any web site in a browser of this machine included.
 """
 
 import io
