@@ -128,7 +128,8 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     if command.json:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
-        _print_lines(pipeline.describe(result))
+        shown_again = [] if watcher is None else [f"quicksurf view {result.run.path} shows it again"]
+        _print_lines([*pipeline.describe(result), *shown_again])
     return 0
 
 
@@ -142,6 +143,8 @@ def _watching(command: "Fit") -> "Iterator[Watcher | None]":
     from quicksurf.view.server import Address, parse_address
 
     with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as watcher:
+        if command.quiet:  # a page that nobody can find is no use
+            print(watcher.greeting, file=sys.stderr, flush=True)
         yield watcher
 
 

@@ -200,10 +200,10 @@ def _read(session: _Session) -> Scene:
     scene = read_capture(run, options)
     for warning in scene.report.warnings:
         session.warn(warning)
-    if session.resumed is None:
-        scene = replace(scene, roi=session.watcher.choose_roi(scene))
-    else:
+    if session.resumed is not None:
         scene = as_fitted(scene, session.resumed, run)
+    elif request.roi is None:
+        scene = replace(scene, roi=session.watcher.choose_roi(scene))
     session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)

@@ -23,7 +23,7 @@ class Watcher(Silent):
         """The command's clock has started; both may be used until it ends."""
 
     def choose_roi(self, scene: Scene) -> Roi:
-        """The capture of a new run is read: the region of interest to fit in, found or the user's."""
+        """The capture of a new run is read, and its user gave no region of interest: the one to fit in."""
         return scene.roi
 
     def captured(self, scene: Scene) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from quicksurf import backends
 from quicksurf.cli import main
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.scene import Roi
 from quicksurf.errors import QuicksurfError
 from quicksurf.fit_request import FitRequest
 from quicksurf.pipeline import FitResult, run_fit
@@ -173,6 +175,31 @@ def test_without_a_page_nobody_is_waited_for(capture: Path) -> None:
     assert budget.elapsed() - waited < PAGE_SHARE * budget.seconds, (
         "whoever had the time is not waited for again"
     )
+
+
+def test_nobody_is_asked_for_a_region_that_was_given(capture: Path, tmp_path: Path) -> None:
+    roi = Roi((CENTER[0].item(), CENTER[1].item(), CENTER[2].item()), 2.5)
+    with live_view(Address()) as view, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view, "choose_roi", lambda scene: pytest.fail("the page is waited for"))
+        request = FitRequest(capture, 20.0, tmp_path / "run", roi=roi, preset=TINY)
+        result = run_fit(request, watcher=view, fit=cut_to(2.0))
+    assert result.reconstruction.roi == roi
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_address_is_said_and_how_to_see_the_run_again(
+    capture: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    monkeypatch.setattr("quicksurf.pipeline.run_fit", partial(run_fit, fit=cut_to(2.0)))
+    monkeypatch.setattr("quicksurf.view.live.PAGE_SECONDS", 0.0)
+    run = tmp_path / "run"
+    command = ["fit", str(capture), "--view", "--preset", TINY, "--output", str(run)]
+    assert main([*command, *(["--quiet"] if quiet else [])]) == 0
+    out, err = capsys.readouterr()
+    assert "live view at http://127.0.0.1:" in (err if quiet else out)
+    assert (out == "") == quiet
+    if not quiet:
+        assert out.splitlines()[-1] == f"quicksurf view {run} shows it again"
 
 
 def test_the_page_leaves_the_fit_as_it_is(capture: Path) -> None:
