@@ -58,6 +58,13 @@ class ModelConfig:
     finest_resolution: Annotated[int, Between(2, 65536)] = 1024
     n_neurons: Literal[16, 32, 64, 128] = 64
 
+    def describe(self) -> str:
+        """Its size, for the user to see at the start of a fit."""
+        return (
+            f"a hash grid of {self.n_levels} levels, {self.base_resolution}³ to {self.finest_resolution}³ cells, with "
+            f"{1 << self.log2_hashmap_size:,} entries each at most; networks {self.n_neurons} wide"
+        )
+
 
 @dataclass(frozen=True)
 class RenderConfig:

@@ -122,6 +122,7 @@ def run_fit(
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
                 reporter = Several(terminal, watcher)
                 reporter.note(f"{backend.name}: {backend.reason}")
+                reporter.note(f"model: {config.model.describe()}")
                 if watcher.greeting is not None:
                     reporter.note(watcher.greeting)
                 session = _Session(request, run, resumed, config, backend, budget, reporter, watcher, stop)

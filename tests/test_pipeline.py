@@ -1,5 +1,6 @@
 """A fit from end to end, with the real loop cut to a second, and what happens when it is stopped, resumed or fails."""
 
+import io
 import json
 import math
 import resource
@@ -240,6 +241,15 @@ def test_a_checkpoint_with_settings_of_another_version_is_said_to_be_one(run: Ru
     path.write_text(json.dumps(state))
     with pytest.raises(OutputError, match="of another version"):
         quicksurf.load(run.path)
+
+
+def test_the_size_of_the_model_is_said_at_the_start(run: Run) -> None:
+    said = io.StringIO()
+    run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.3), quiet=False, stream=said)
+    model = load_config(TINY, {}).model
+    lines = [line for line in said.getvalue().splitlines() if "model: a hash grid" in line]
+    assert len(lines) == 1 and f"of {model.n_levels} levels" in lines[0]
+    assert f"{2**model.log2_hashmap_size:,} entries" in lines[0]
 
 
 def test_an_older_fields_files_do_not_outlive_it(run: Run) -> None:

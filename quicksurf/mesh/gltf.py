@@ -1,7 +1,7 @@
 """Vertex colours in glTF: linear by its specification, where those of a mesh are sRGB; with 16 bits dark ones survive.
 
-The colours are the photos' own light, so the material is unlit (KHR_materials_unlit): without one glTF's default holds,
-a metal, which viewers show dark.
+Without a material glTF's default holds, a metal, which viewers show dark. Colours that are the photos' own light need
+no other, so theirs is unlit (KHR_materials_unlit).
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ _ATTRIBUTE = "_COLOR16"  # under which trimesh takes them; it has no way to give
 _MOST = 65535
 
 
-def glb_with_colors(mesh: Mesh) -> bytes:
-    """The mesh as GLB with its colours and normals."""
-    colors = np.rint(_MOST * linear_from_srgb(mesh.colors / 255.0)).astype(np.uint16)
+def glb_with_colors(mesh: Mesh, *, lit: bool = False) -> bytes:
+    """The mesh as GLB with its colours and normals; matt and in the viewer's light if `lit`, else unlit."""
+    colors = _LINEAR[mesh.colors]
     opaque = np.full_like(colors[:, :1], _MOST)
     surface = trimesh.Trimesh(
         mesh.vertices,
@@ -28,7 +28,8 @@ def glb_with_colors(mesh: Mesh) -> bytes:
         vertex_attributes={_ATTRIBUTE: np.concatenate([colors, opaque], 1)},
         process=False,
     )
-    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=_finish)
+    finish = _matt if lit else _unlit
+    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=finish)
 
 
 def colors_of_glb(scene: trimesh.Scene) -> UInt8[np.ndarray, "v 3"] | None:
@@ -63,7 +64,15 @@ def srgb_from_linear(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "
     return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
 
 
-def _finish(tree: dict[str, Any]) -> None:
+_LINEAR = np.rint(_MOST * linear_from_srgb(np.arange(256) / 255.0)).astype(np.uint16)  # of each sRGB value
+
+
+def _unlit(tree: dict[str, Any]) -> None:
+    _matt(tree)
+    mark_unlit(tree)
+
+
+def _matt(tree: dict[str, Any]) -> None:
     """Name the attribute as glTF does, as fractions of 65535, and give the mesh its material."""
     tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}]
     for primitive in (primitive for mesh in tree["meshes"] for primitive in mesh["primitives"]):
@@ -71,4 +80,3 @@ def _finish(tree: dict[str, Any]) -> None:
         primitive["attributes"]["COLOR_0"] = index
         tree["accessors"][index]["normalized"] = True
         primitive["material"] = 0
-    mark_unlit(tree)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from PIL import Image
 
 from quicksurf.camera_paths import orbit
 from quicksurf.data.scene import Roi, Scene
+from quicksurf.mesh.gltf import glb_with_colors
 from quicksurf.mesh.types import Mesh
 
 if TYPE_CHECKING:
@@ -28,12 +28,9 @@ FRUSTUM = 0.05  # height of a photo by the distance of the cameras: they must no
 THUMBNAIL = 160  # pixels of a photo's longer side: 60 of them are half a megabyte
 MAX_PHOTOS = 240  # beyond, cameras are shown without
 MAX_POINTS = 50_000
-AMBIENT = 1.2  # beside viser's own lights, so that colours come out about as bright as in the photos
+AMBIENT = 1.2  # beside viser's own lights, so that clay is not dark
 CLAY = (170, 166, 158)
 TRAIN_COLOR, HELD_OUT_COLOR, ROI_COLOR = (60, 60, 60), (200, 90, 20), (30, 110, 220)
-
-
-_LINEAR = np.round(255 * (np.arange(256) / 255) ** 2.2).astype(np.uint8)  # of an sRGB value
 
 
 class Nodes:
@@ -189,22 +186,11 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "t u 3"]:
     return np.asarray(Image.fromarray(image).reduce(max(1, max(image.shape[:2]) // THUMBNAIL)))
 
 
-def _as_glb(mesh: Mesh, vertices: Float[np.ndarray, "v 3"], surface: Surface) -> bytes:
-    """The mesh for the browser, as glTF, whose vertex colours are linear; the field's are sRGB."""
+def _as_glb(mesh: Mesh, vertices: Float64[np.ndarray, "v 3"], surface: Surface) -> bytes:
+    """The mesh for the browser: clay in its light, colours and normals as they are."""
+    colors = mesh.colors
     if surface == "normals":
         colors = (127.5 * (mesh.normals + 1)).astype(np.uint8)
     elif surface == "clay":
-        colors = np.broadcast_to(np.array(CLAY, np.uint8), mesh.colors.shape)
-    else:
-        colors = mesh.colors
-    alpha = np.full((len(colors), 1), 255, np.uint8)
-    drawn = trimesh.Trimesh(
-        vertices,
-        mesh.faces,
-        vertex_colors=np.concatenate([_LINEAR[colors], alpha], 1),
-        vertex_normals=mesh.normals,
-        process=False,
-    )
-    blob = drawn.export(file_type="glb")
-    assert isinstance(blob, bytes)
-    return blob
+        colors = np.broadcast_to(np.array(CLAY, np.uint8), colors.shape)
+    return glb_with_colors(mesh._replace(vertices=vertices, colors=colors), lit=surface == "clay")
