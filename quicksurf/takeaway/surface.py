@@ -75,27 +75,29 @@ def run_mesh(
     check_formats(formats)
     wanted.frame.check()
     run = open_run(folder)
-    folder = _home(run, output, wanted.frame)
+    home = _home(run, output, wanted.frame)
     with run.locked():
         reconstruction = run.load_checkpoint(backends.load(device))
-        needed = wanted.extras.needs_photos or wanted.frame.moves
-        scene = _read_again(run, reconstruction) if needed else None
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
         wanted.extras.check(watertight=mesh_config.watertight)
+        needed = wanted.extras.needs_photos or wanted.frame.moves
+        scene = _read_again(run, reconstruction) if needed else None
         mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
         if scene is None:
-            return write_mesh(mesh, folder, "mesh", formats), report
-        taken = Takeaway(reconstruction, scene, mesh, report).trimmed(wanted.extras)
-        return _write_all(taken, folder, formats, mesh_config.faces, wanted), taken.report
+            files = write_mesh(mesh, home, "mesh", formats)
+        else:
+            taken = Takeaway(reconstruction, scene, mesh, report).trimmed(wanted.extras)
+            files, report = _write_all(taken, home, formats, mesh_config.faces, wanted), taken.report
+        if not wanted.frame.moves:  # what a sidecar says is of the mesh that was there before
+            (home / SIDECAR).unlink(missing_ok=True)
+        return files, report
 
 
 def _home(run: Run, output: Path | None, frame: FrameRequest) -> Path:
-    """The folder to write into; a sidecar there does not outlive the mesh that it is about."""
+    """The folder to write into."""
     if not frame.moves:
-        folder = output or run.path
-        (folder / SIDECAR).unlink(missing_ok=True)
-        return folder
+        return output or run.path
     folder = output or run.path / EXPORT
     if folder.resolve() == run.path.resolve():
         raise ConfigError(
