@@ -17,6 +17,7 @@ from quicksurf import schedules
 from quicksurf.backends import Backend
 from quicksurf.cameras import Cameras, pixel_rays
 from quicksurf.config import Config, from_settings
+from quicksurf.data.pixels import Border
 from quicksurf.data.scene import Roi
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_atomic, write_json
@@ -215,8 +216,9 @@ class Reconstruction:
         config = from_settings(meta["config"])
         names = [str(name) for name in meta["names"]]
         x, y, z, radius = (float(value) for value in meta["roi"])
-        background = tensors.get("background.color")
-        renderer = build_renderer(config, backend, background)
+        solid = tensors.get("background.color")
+        border = Border(torch.zeros(3), False) if solid is None else Border(solid, True)
+        renderer = build_renderer(config, backend, border)
         cameras = Cameras(**_with_prefix(tensors, "cameras."))
         result = cls(
             config,
@@ -251,11 +253,12 @@ class Reconstruction:
         return torch.nn.ModuleDict(modules)
 
 
-def build_renderer(config: Config, backend: Backend, background: Float[Tensor, "3"] | None) -> Renderer:
-    """A renderer with fresh fields; `background` is the solid colour around the object, if it has one."""
+def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer:
+    """A renderer with fresh fields; a solid border is the background itself, another one what its field begins as."""
     seed = config.train.seed
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
-    around = BackgroundField(backend, seed + 2) if background is None else background.to(backend.device)
+    color = border.color.to(backend.device)
+    around = color if border.solid else BackgroundField(backend, color, seed + 2)
     return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
 
 

@@ -83,7 +83,7 @@ def test_contraction_is_the_identity_inside_and_ends_at_two():
 
 @pytest.mark.parametrize("n", [0, 1, 50])
 def test_background_is_a_mean_of_colours(backend, n):
-    field = BackgroundField(backend, 0)
+    field = BackgroundField(backend, torch.full((3,), 0.5), 0)
     origins = 3 * torch.nn.functional.normalize(points_in_ball(n), dim=-1) if n else torch.zeros(0, 3)
     directions = torch.nn.functional.normalize(points_in_ball(n, 1) - origins, dim=-1)
     rays = Rays(origins, directions, *unit_ball_span(origins, directions))
@@ -91,6 +91,14 @@ def test_background_is_a_mean_of_colours(backend, n):
     assert colors.shape == (n, 3) and bool(((colors >= 0) & (colors <= 1 + 1e-4)).all())
     colors.sum().backward()
     assert field.network.params.grad.isfinite().all()
+
+
+def test_background_begins_as_the_colour_of_the_border(backend):
+    """Black included: grey behind an object on black makes the surface grow over the whole region, to hide it."""
+    for color in (torch.tensor([0.9, 0.5, 0.1]), torch.zeros(3), torch.ones(3)):
+        field = BackgroundField(backend, color, 0)
+        _, colors = field.query(contract(5 * points_in_ball(200)))
+        assert (colors - color).abs().max() < 0.1  # the network adds a little
 
 
 def test_appearance_starts_as_identity_and_keeps_its_gauge():

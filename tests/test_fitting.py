@@ -15,7 +15,7 @@ from tolerances import relative
 from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.pixels import PixelBank, solid_background
+from quicksurf.data.pixels import PixelBank, border_of
 from quicksurf.errors import CaptureError, SurfaceError
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget
@@ -243,6 +243,6 @@ def test_a_solid_surrounding_is_recognised_and_a_textured_one_is_not():
         np.full((40, 30, 3), 250, np.uint8) + rng.integers(0, 4, (40, 30, 3), dtype=np.uint8)
         for _ in range(3)
     ]
-    color = solid_background(white)
-    assert color is not None and torch.allclose(color, torch.full((3,), 251.5 / 255), atol=0.01)
-    assert solid_background([rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)] * 3) is None
+    color, solid = border_of(white)
+    assert solid and torch.allclose(color, torch.full((3,), 251.5 / 255), atol=0.01)
+    assert not border_of([rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)] * 3).solid

@@ -36,6 +36,15 @@ class PixelBatch(NamedTuple):
         return torch.lerp(behind, self.colors, self.masks[:, None])
 
 
+class Border(NamedTuple):
+    """What surrounds the object, as the borders of the images show it."""
+
+    color: Float[Tensor, "3"]
+    """In [0, 1]."""
+    solid: bool
+    """Whether it is of that colour everywhere: it needs no model then, and silhouettes get sharper without."""
+
+
 @dataclass(frozen=True)
 class PixelBank:
     """Images of any mix of sizes, one behind the other."""
@@ -105,14 +114,11 @@ class PixelBank:
         return PixelBatch(self.image_indices[which], pixels, self.colors[at].float() / 255, masks)
 
 
-def solid_background(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "3"] | None:
-    """The one colour that surrounds the object in all images, in [0, 1]; None if their borders vary.
-
-    An object on a sheet of one colour needs no model of its surroundings, and gets sharper silhouettes without.
-    """
+def border_of(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Border:
+    """The colour of the images' outermost pixels, their median, and whether nearly all of them have it."""
     borders = np.concatenate(
         [np.concatenate([i[0], i[-1], i[:, 0], i[:, -1]]).astype(np.int16) for i in images]
     )
     median = np.median(borders, axis=0)
     near = (np.abs(borders - median) <= _SOLID_SPREAD).all(1).mean()
-    return torch.from_numpy(median).float() / 255 if near >= _SOLID_SHARE else None
+    return Border(torch.from_numpy(median).float() / 255, bool(near >= _SOLID_SHARE))

@@ -3,6 +3,9 @@
 The contraction is mip-NeRF 360's (Barron et al. 2022, eq. 10): c(x) = x inside the unit ball, (2 − 1/|x|) x/|x|
 outside, so that all of space is a ball of radius 2. Density σ is per unit of contracted length:
 α = 1 − e^(−σ |c_{i+1} − c_i|).
+
+The field begins as fog of the colour that the photos' borders have. Where it begins brighter or darker than what the
+photos show, the surface grows over the whole region within a few steps, to hide it, and is painted as the surroundings.
 """
 
 import torch
@@ -13,6 +16,7 @@ from quicksurf.backends import Backend
 from quicksurf.rays import Rays
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
+_DARKEST = 0.02  # at the start: a sigmoid closer to 0 or 1 would hardly learn
 _EXPLORE = (
     0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
 )
@@ -27,8 +31,12 @@ def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 class BackgroundField(nn.Module):
     """Density and view-independent colour in contracted space."""
 
-    def __init__(self, backend: Backend, seed: int) -> None:
+    color_offset: Tensor
+
+    def __init__(self, backend: Backend, color: Float[Tensor, "3"], seed: int) -> None:
+        """Begin as fog of one colour, in [0, 1]."""
         super().__init__()
+        self.register_buffer("color_offset", torch.logit(color.clamp(_DARKEST, 1 - _DARKEST)))
         grid = {
             "otype": "HashGrid",
             "n_levels": 12,
@@ -43,7 +51,7 @@ class BackgroundField(nn.Module):
     def query(self, contracted: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         """Density and colour at contracted points."""
         output = self.network((0.25 * contracted.T + 0.5).T)
-        return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:])
+        return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:] + self.color_offset)
 
     def render(self, rays: Rays, jitter: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
         """Colour of the part of each ray behind the region of interest, opaque at its end.

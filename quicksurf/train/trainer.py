@@ -13,7 +13,7 @@ from quicksurf.backends.late import LateValue
 from quicksurf.backends.modules import MAX_SLOPE
 from quicksurf.config import Config
 from quicksurf.data.hull import room_for_object
-from quicksurf.data.pixels import PixelBank, PixelBatch, solid_background
+from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
 from quicksurf.data.scene import Scene
 from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
@@ -217,7 +217,7 @@ class Trainer:
 
 
 def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reconstruction:
-    solid = torch.ones(3) if masked else solid_background(scene.images)
+    border = Border(torch.ones(3), solid=True) if masked else border_of(scene.images)
     return Reconstruction(
         config,
         scene.cameras,
@@ -225,7 +225,7 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reco
         scene.held_out,
         scene.roi,
         masked,
-        build_renderer(config, backend, solid),
+        build_renderer(config, backend, border),
         Appearance(len(scene.names)).to(backend.device),
     )
 
