@@ -103,6 +103,7 @@ class TrainConfig:
     first_levels: Annotated[int, Between(1, 32)] = 5
     """Hash levels active at the start; all are at half time."""
     query_noise: Annotated[float, Between(0.0, 1.0)] = 0.02
+    background_noise: Annotated[float, Between(0.0, 1.0)] = 0.1
     n_surface_points: Annotated[int, Between(0, 1 << 16)] = 256
     """Surface points of a step that the losses on the logit's gradient look at."""
     smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005

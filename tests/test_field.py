@@ -101,6 +101,25 @@ def test_background_begins_as_the_colour_of_the_border(backend):
         assert (colors - color).abs().max() < 0.1  # the network adds a little
 
 
+def test_noise_blurs_the_background_by_its_standard_deviation(backend, monkeypatch):
+    """A wall, white where x > 0: noise of deviation s shows at x the share Φ(x/s) of white."""
+
+    def wall(contracted):
+        return torch.full_like(contracted[:, 0], 1e6), (contracted[:, :1] > 0).float().expand(-1, 3)
+
+    field = BackgroundField(backend, torch.full((3,), 0.5), 0)
+    monkeypatch.setattr(field, "query", wall)
+    n, deviation = 20000, 0.1
+    directions = torch.tensor([0.0, 0.0, 1.0]).expand(n, 3)
+    noise = deviation * torch.randn(n, 4, 3, generator=torch.Generator().manual_seed(0))
+    for x in (-0.1, 0.0, 0.05):
+        origins = torch.tensor([x, 0.0, -0.5]).expand(n, 3)
+        rays = Rays(origins, directions, torch.zeros(n), torch.full((n,), 0.7))
+        seen = field.render(rays, torch.full((n, 4), 0.5), noise).mean()
+        share = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(x / deviation))
+        assert abs(seen - share) < 0.02  # five deviations of the mean
+
+
 def test_appearance_starts_as_identity_and_keeps_its_gauge():
     appearance = Appearance(4)
     colors = torch.rand(10, 3)

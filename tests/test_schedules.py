@@ -31,6 +31,12 @@ def test_noise_is_gone_after_half_time():
     assert schedules.query_noise(0.75, 0.02) == 0
 
 
+def test_noise_of_the_background_is_gone_long_before():
+    assert schedules.background_noise(0, 0.2) == 0.2
+    assert schedules.background_noise(0.1, 0.2) == pytest.approx(0.1)
+    assert schedules.background_noise(0.2, 0.2) == schedules.background_noise(1, 0.2) == 0
+
+
 def test_learning_rate_warms_up_holds_and_decays():
     factor = schedules.learning_rate_factor
     assert factor(0) == pytest.approx(0.1) and factor(0.01) == factor(0.4) == 1

@@ -53,7 +53,9 @@ class BackgroundField(nn.Module):
         output = self.network((0.25 * contracted.T + 0.5).T)
         return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:] + self.color_offset)
 
-    def render(self, rays: Rays, jitter: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
+    def render(
+        self, rays: Rays, jitter: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
+    ) -> Float[Tensor, "n 3"]:
         """Colour of the part of each ray behind the region of interest, opaque at its end.
 
         The way from where the ray leaves the ball to far away is divided uniformly in 1/t. A first pass without
@@ -63,16 +65,17 @@ class BackgroundField(nn.Module):
 
         Args:
             jitter: in [0, 1), places each of k samples in its quantile.
+            noise: moves each sample in contracted space, so that the field is fitted blurred.
         """
         coarse = torch.linspace(0, 1, 2 * jitter.shape[1] + 1, device=jitter.device).expand(len(jitter), -1)
         with torch.no_grad():
             weights = self._march(rays, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
         ways = _draw(coarse, weights + _EXPLORE / weights.shape[1], jitter)
-        weights, colors = self._march(rays, ways)
+        weights, colors = self._march(rays, ways, noise)
         return (weights[..., None] * colors).sum(1)
 
     def _march(
-        self, rays: Rays, ways: Float[Tensor, "n k"]
+        self, rays: Rays, ways: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
         """Weights and colours at fractions `ways` of the way behind the region."""
         begin = rays.far.clamp_min(0.05)[:, None]
@@ -80,6 +83,7 @@ class BackgroundField(nn.Module):
         points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
         lengths = torch.nn.functional.pad(lengths, (0, 1), value=1e3)  # something is behind everything
+        points = points if noise is None else points + noise
         density, colors = self.query(points.reshape(-1, 3))
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
         clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)

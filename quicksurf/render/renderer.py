@@ -35,7 +35,9 @@ class RenderSettings(NamedTuple):
     opacity: str
     n_background: int
     noise: float = 0.0
-    """Standard deviation of the noise on query points."""
+    """Standard deviation of the noise on query points of the surface."""
+    background_noise: float = 0.0
+    """And of the background, in contracted space."""
 
 
 class Rendering(NamedTuple):
@@ -147,8 +149,11 @@ class Renderer:
             return self.background.expand(len(rays.near), 3)
         index = self.backend.rows.all_below(opacities, 1 - _VISIBLE_BACKGROUND, clear)
         shape = len(index), settings.n_background
-        jitter = torch.full(shape, 0.5, device=index.device)
+        jitter, noise = torch.full(shape, 0.5, device=index.device), None
         if generator is not None:
             jitter = torch.rand(shape, generator=generator, device=index.device)
-        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter)
+        if settings.background_noise > 0 and generator is not None:
+            noise = torch.randn((*shape, 3), generator=generator, device=index.device)
+            noise = settings.background_noise * noise
+        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter, noise)
         return torch.zeros_like(rays.origins).index_put((index,), colors)

@@ -145,7 +145,11 @@ class Trainer:
 
     def _settings(self, progress: float) -> RenderSettings:
         settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
-        return settings._replace(noise=schedules.query_noise(progress, self._config.train.query_noise))
+        train = self._config.train
+        return settings._replace(
+            noise=schedules.query_noise(progress, train.query_noise),
+            background_noise=schedules.background_noise(progress, train.background_noise),
+        )
 
     def _restrict_to_hull(self, scene: Scene) -> None:
         """Leave empty what the masks of the training views do not allow."""
