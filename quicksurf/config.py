@@ -138,19 +138,22 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
-def load_config(preset: str | Path | None, overrides: Mapping[str, Any]) -> Config:
+def load_config(
+    preset: str | Path | None, overrides: Mapping[str, Any], defaults: Config | None = None
+) -> Config:
     """Defaults, then a preset, then `overrides` (keys `section.key`), each value checked.
 
     Args:
         preset: name of a file in configs/ (without .toml), path of a TOML file, or None.
         overrides: settings that win over the preset's.
+        defaults: `Config()` if None.
 
     Raises:
         ConfigError: on an unknown preset or key (the nearest one is named), a wrong type or a value out of range.
     """
     origin = f"preset {preset}" if preset is not None else "defaults"
     settings = dict(_flatten(_read_preset(preset))) if preset is not None else {}
-    return with_settings(_apply(Config(), settings, origin), overrides)
+    return with_settings(_apply(defaults or Config(), settings, origin), overrides)
 
 
 def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from quicksurf.backends import Backend
 from quicksurf.config import Config, load_config
 from quicksurf.data.scene import Roi, Scene
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
+from quicksurf.model.size import with_tables_for
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget
 from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
@@ -103,15 +105,20 @@ def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
     return budget
 
 
-def resolve_config(request: FitRequest, run: Run, resumed: Reconstruction | None) -> Config:
+def resolve_config(
+    request: FitRequest, run: Run, resumed: Reconstruction | None, seconds: float, backend: Backend
+) -> Config:
     """The preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
+
+    Args:
+        seconds: of the whole command; together with the backend's speed they decide what a preset leaves open.
 
     Raises:
         ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
     """
     if resumed is None:
         seed = {} if request.seed is None else {"train.seed": request.seed}
-        config = load_config(request.preset, seed)
+        config = load_config(request.preset, seed, with_tables_for(seconds, Config(), backend))
         return _with_mesh_of(request, config)
     _refuse_changes(request, run)
     kept = run.path / "config.toml"

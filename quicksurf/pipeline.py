@@ -116,7 +116,7 @@ def run_fit(
             budget = budget_of(request, run, started)
             backend = backends.load(request.device)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
-            config = resolve_config(request, run, resumed)
+            config = resolve_config(request, run, resumed, budget.seconds, backend)
             request.extras.check(watertight=config.mesh.watertight)
             watcher.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:

@@ -108,6 +108,7 @@ CASES: tuple[Case, ...] = (
         silhouettes=True,
     ),
     Case("fox", "poses", "fox", targets={3.0: (at_least(PSNR, 23),), 10.0: (at_least(PSNR, 25),)}),
+    Case("temple", "poses", "temple", minutes=(10.0,)),
     # Poses are found within the minutes: fewer would be spent on them alone.
     Case("tankard", "photos only", "tankard/images", NO_MASKS, minutes=(10.0,)),
     Case("herzjesu", "photos only", "herzjesu/images", minutes=(10.0,)),
