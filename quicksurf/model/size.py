@@ -15,7 +15,7 @@ from quicksurf.model.field import SurfaceField
 
 LARGER = 18  # log2 of the entries of a level
 MANY_SAMPLES = 1.0e8  # dev-b at 3·10⁷: nothing gained; at 10⁸: 8 % nearer for 17 % more time
-_GEOMETRY_SHARE = 0.3  # of a step's time: the geometry network, forward and backward, at the step's samples
+_GEOMETRY_SHARE = 0.2  # of the time of a step: the geometry network, forward and backward, at its samples
 _RUNS = 3  # the fastest counts: others may be at work
 
 
