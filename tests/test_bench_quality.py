@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from quality_bench import hull, measure, runs
 from quality_bench.captures import CASES, CHAMFER, Case, at_least, at_most, in_time, select
+from quality_bench.ledger import TORCH, Ledger
 from quality_bench.measure import Plan, rows_of
 from quality_bench.plot import write_plot
 from quality_bench.runs import Record, Request
 from quality_bench.silhouettes import Silhouettes, draw, held_out_iou
-from quality_bench.table import HULL, Row, describe, keep_row, kept_row, markdown, write_table
+from quality_bench.table import HULL, Row, describe, markdown, read_rows, write_table
 from quality_bench.truth import load_truth, score
 
 from quicksurf.camera_paths import look_at
@@ -181,12 +184,31 @@ def test_a_failed_run_meets_nothing_and_cannot_break_the_table():
 
 
 def test_rows_come_back_unless_they_failed(tmp_path):
-    keep_row(tmp_path / "row.json", ROW)
-    assert kept_row(tmp_path / "row.json") == ROW
-    keep_row(tmp_path / "row.json", Row("a", "", "", 1.0, failure="exit code 9"))
-    assert kept_row(tmp_path / "row.json") is None and kept_row(tmp_path / "none.json") is None
-    (tmp_path / "row.json").write_text("{")
-    assert kept_row(tmp_path / "row.json") is None
+    assert read_rows(tmp_path) == []
+    with_options = Row("dev-b", "no masks", "quicksurf", 3.0, FIGURES, options=("--no-masks",))
+    write_table(tmp_path, [ROW, with_options, Row("a", "", "", 1.0, failure="exit code 9")])
+    assert read_rows(tmp_path) == [ROW, with_options]
+    (tmp_path / "quality.json").write_text("{")
+    assert read_rows(tmp_path) == []
+
+
+def test_a_ledger_keeps_what_is_not_asked_for_and_puts_rows_in_order(tmp_path):
+    masks = Row("dev-a", "masks", "quicksurf", 3.0, {CHAMFER: 0.05})
+    write_table(tmp_path, [masks, ROW, Row("dev-a", "no masks", TORCH, 1.0, FIGURES)])
+    hull = Row("dev-a", "masks", HULL, None, {CHAMFER: 0.04})
+    assert Ledger(tmp_path).row(hull, lambda: hull) == hull
+    rows = Ledger(tmp_path).rows()
+    assert [(row.method, row.inputs) for row in rows] == [
+        (HULL, "masks"),
+        ("quicksurf", "no masks"),
+        (TORCH, "no masks"),
+        ("quicksurf", "masks"),
+    ]
+    assert rows[0].targets == () and rows[2].targets == ()
+    assert (
+        at_most(CHAMFER, 0.04, "visual hull") in rows[3].targets and at_most(CHAMFER, 0.10) in rows[3].targets
+    )
+    assert (tmp_path / "quality.png").exists() and "not met" in (tmp_path / "quality.md").read_text()
 
 
 def test_plot_is_written_where_something_is_known(tmp_path):
@@ -228,6 +250,9 @@ def fake_runs(monkeypatch, exit_code=0):
         return Record(list(arguments), 60 * minutes + 1, exit_code, "" if exit_code == 0 else "words", "here")
 
     monkeypatch.setattr(runs, "run_command", run)
+    monkeypatch.setattr(measure, "mesh_of", lambda run: run.path / "mesh.ply")
+    monkeypatch.setattr(measure, "read_mesh", lambda path: SimpleNamespace(vertices=None, faces=None))
+    monkeypatch.setattr(runs, "figures_of", lambda run, record: {"psnr": 30.0, "seconds": record.seconds})
     return made
 
 
@@ -236,22 +261,28 @@ def plan_of(tmp_path, **options):
     return Plan([case], None, False, tmp_path / "captures", tmp_path / "out")
 
 
+def measured(tmp_path, **options):
+    plan = plan_of(tmp_path, **options)
+    return list(rows_of(plan, Ledger(plan.output, (), plan.cases)))
+
+
 def test_a_bench_goes_on_from_what_lies_there(tmp_path, monkeypatch):
     made = fake_runs(monkeypatch)
-    monkeypatch.setattr(measure, "_measured", lambda case, request, record, plan: ROW)
-    rows = rows_of(plan_of(tmp_path))
+    plan = plan_of(tmp_path)
+    rows = rows_of(plan, Ledger(plan.output, (), plan.cases))
     next(rows)
     rows.close()  # interrupted after the first row
     assert made == ["scene-photos-1min"]
-    assert len(list(rows_of(plan_of(tmp_path)))) == 2 and made[1:] == ["scene-photos-3min"]
-    assert len(list(rows_of(plan_of(tmp_path)))) == 2 and len(made) == 2
+    assert len(measured(tmp_path)) == 2 and made[1:] == ["scene-photos-3min"]
+    shutil.rmtree(tmp_path / "out" / "runs")  # on another day, with the table alone
+    rows = measured(tmp_path)
+    assert len(rows) == 2 and len(made) == 2
 
 
 def test_other_options_are_another_run(tmp_path, monkeypatch):
     made = fake_runs(monkeypatch)
-    monkeypatch.setattr(measure, "_measured", lambda case, request, record, plan: ROW)
-    list(rows_of(plan_of(tmp_path)))
-    list(rows_of(plan_of(tmp_path, options=("--no-masks",))))
+    measured(tmp_path)
+    measured(tmp_path, options=("--no-masks",))
     assert len(made) == 4
 
 
@@ -292,9 +323,9 @@ def test_nothing_but_a_run_is_removed(tmp_path):
 
 def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
     made = fake_runs(monkeypatch, exit_code=9)
-    (row, _) = rows_of(plan_of(tmp_path))
+    (row, _) = measured(tmp_path)
     assert row.failure == "exit code 9: words" and row.figures == {"seconds": 61.0}
-    list(rows_of(plan_of(tmp_path)))
+    measured(tmp_path)
     assert len(made) == 4
 
 

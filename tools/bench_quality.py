@@ -1,13 +1,14 @@
 """What minutes buy: how accurate the surface is after 1, 3 and 10 minutes, beside the visual hull.
 
-    python tools/bench_quality.py                                # everything, two and a half hours
+    python tools/bench_quality.py                                # everything, three hours
     python tools/bench_quality.py --only dev-a --minutes 1       # one capture, one budget
     python tools/bench_quality.py --only '^dev' --torch          # the slow back end for the same minutes, too
 
 Runs the public command, one after the other, in a child process with a clock beside it, and scores its mesh. Writes
-into --output: quality.md, quality.json and quality.png, and the runs. What lies there already is not made again, so
-that a bench which was ended goes on when it is called again; name another folder, or remove rows/ and runs/, to measure
-anew. The machine should be idle. Captures: those of --captures that are there; the others are named as not run.
+into --output: quality.md, quality.json and quality.png, and the runs. Rows that its quality.json has already are not
+measured again, so that a bench which was ended goes on when it is called again, also on another day: each row says on
+what machine, of what commit and when it was made. Name another folder to measure anew. The machine should be idle.
+Captures: those of --captures that are there; the others are named as not run. The published rows: tools/quality.json.
 
 Leaves with 0 if every target was met, 1 if one was not, another code if it could not run.
 """
@@ -26,9 +27,9 @@ TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
 from quality_bench.captures import CASES, Case, select  # noqa: E402
+from quality_bench.ledger import Ledger  # noqa: E402
 from quality_bench.measure import Plan, rows_of  # noqa: E402
-from quality_bench.plot import write_plot  # noqa: E402
-from quality_bench.table import Row, describe, write_table  # noqa: E402
+from quality_bench.table import describe  # noqa: E402
 
 from quicksurf.errors import QuicksurfError  # noqa: E402
 
@@ -56,13 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(plan: Plan, notes: Sequence[str]) -> int:
-    """Print each row as soon as it is there, and keep the table and the plot up to date; 1 if a target was missed."""
-    rows: list[Row] = []
-    for row in rows_of(plan):
+    """Print each row as soon as it is there; 1 if a target was missed."""
+    rows = []
+    for row in rows_of(plan, Ledger(plan.output, notes)):
         rows.append(row)
         print(describe(row), flush=True)
-        write_table(plan.output, rows, notes)
-        write_plot(plan.output / "quality.png", rows)
     print(f"wrote {plan.output / 'quality.md'}")
     missed = [
         target for row in rows for target in row.targets if not target.met(row.figures.get(target.figure))

@@ -1,20 +1,22 @@
-"""One row after another: run or carve, score, keep. Rows that were kept are not measured again."""
+"""One row after another: run or carve, and score."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from quality_bench import runs
-from quality_bench.captures import CHAMFER, Case
+from quality_bench.captures import Case
 from quality_bench.hull import carve
-from quality_bench.runs import Record, Request, provenance
+from quality_bench.ledger import METHOD, TORCH, Ledger
+from quality_bench.runs import Request, provenance
 from quality_bench.silhouettes import held_out_iou, read_silhouettes
-from quality_bench.table import HULL, Row, keep_row, kept_row
+from quality_bench.table import HULL, Row
 from quality_bench.truth import load_truth, score
 from quicksurf.data.masks import FOLDERS
 from quicksurf.errors import QuicksurfError
@@ -23,8 +25,6 @@ from quicksurf.mesh.export import read_mesh, write_mesh
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.types import Mesh
 from quicksurf.session.runs import open_run
-
-METHOD, TORCH = "quicksurf", "quicksurf, torch back end"
 
 
 class Plan(NamedTuple):
@@ -39,53 +39,36 @@ class Plan(NamedTuple):
     output: Path
 
 
-def rows_of(plan: Plan) -> Iterator[Row]:
-    """Measure `plan`, row by row; what fails becomes a row that says so.
+def rows_of(plan: Plan, ledger: Ledger) -> Iterator[Row]:
+    """Measure what `ledger` lacks of `plan`, row by row; what fails becomes a row that says so.
 
     Raises:
         OutputError: if the folder of the output cannot be written.
     """
-    hulls: dict[str, Row | None] = {}
+    carved: set[str] = set()
     for case in plan.cases:
-        if case.has_truth and case.scene not in hulls:
-            hulls[case.scene] = hull = hull_row(case, plan)
-            if hull is not None:
-                yield hull
+        if case.has_truth and case.scene not in carved and _has_masks(case, plan):
+            carved.add(case.scene)
+            hull = Row(case.scene, "masks", HULL, None)
+            yield ledger.row(hull, partial(_carved, case, hull, plan))
         for minutes in plan.minutes or case.minutes:
             for torch in (False, True) if plan.torch else (False,):
-                yield run_row(case, minutes, torch, plan, hulls.get(case.scene))
+                method = TORCH if torch else METHOD
+                row = Row(case.scene, case.inputs, method, minutes, options=case.options)
+                yield ledger.row(row, partial(_run, case, row, plan))
 
 
-def run_row(case: Case, minutes: float, torch: bool, plan: Plan, hull: Row | None) -> Row:
-    """The row of one run, made if there is none yet. Targets are for the default back end alone."""
-    request = Request(case.name, plan.captures / case.source, minutes, case.options, torch)
-    kept = plan.output / "rows" / f"{request.key}.json"
-    record = runs.kept_record(request, plan.output / "runs")
-    row = kept_row(kept) if record is not None else None
-    if row is None:
-        record = record or runs.fit(request, plan.output / "runs")
-        row = _measured(case, request, record, plan)
-        keep_row(kept, row)
-    bound = None if hull is None else hull.figures.get(CHAMFER)
-    return replace(row, targets=() if torch else case.targets_at(minutes, bound))
+def _has_masks(case: Case, plan: Plan) -> bool:
+    return any((plan.captures / case.source / name).is_dir() for name in FOLDERS)
 
 
-def hull_row(case: Case, plan: Plan) -> Row | None:
-    """The row of the visual hull, carved if it was not before; None where the capture has no masks."""
-    source = plan.captures / case.source
-    if not any((source / name).is_dir() for name in FOLDERS):
-        return None
-    kept = plan.output / "rows" / f"{case.scene}-hull.json"
-    row = kept_row(kept)
-    if row is None:
-        row = _carved(case, source, plan)
-        keep_row(kept, row)
-    return row
-
-
-def _measured(case: Case, request: Request, record: Record, plan: Plan) -> Row:
-    method = TORCH if request.torch else METHOD
-    row = Row(case.scene, case.inputs, method, request.minutes, {"seconds": record.seconds}, made=record.made)
+def _run(case: Case, row: Row, plan: Plan) -> Row:
+    """The command's run, made if there is none yet, and how good its mesh is."""
+    assert row.minutes is not None
+    source, torch = plan.captures / case.source, row.method == TORCH
+    request = Request(case.name, source, row.minutes, case.options, torch)
+    record = runs.kept_record(request, plan.output / "runs") or runs.fit(request, plan.output / "runs")
+    row = replace(row, figures={"seconds": record.seconds}, made=record.made)
     if record.failure is not None:
         return replace(row, failure=record.failure)
     try:
@@ -97,11 +80,10 @@ def _measured(case: Case, request: Request, record: Record, plan: Plan) -> Row:
         return replace(row, failure=str(error))
 
 
-def _carved(case: Case, source: Path, plan: Plan) -> Row:
-    row = Row(case.scene, "masks", HULL, None, made=provenance())
-    started = time.monotonic()
+def _carved(case: Case, row: Row, plan: Plan) -> Row:
+    row, started = replace(row, made=provenance()), time.monotonic()
     try:
-        vertices, faces = carve(read_silhouettes(source))
+        vertices, faces = carve(read_silhouettes(plan.captures / case.source))
         figures = {"seconds": time.monotonic() - started}
         _write_hull(vertices, faces, plan.output / "hulls", case.scene)
         return replace(row, figures=figures | _scores(case, vertices, faces, plan))

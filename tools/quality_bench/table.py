@@ -56,6 +56,8 @@ class Row:
     """Why there is nothing more."""
     made: str = ""
     """On what machine, of what commit, on what day."""
+    options: tuple[str, ...] = ()
+    """Of the command line, besides minutes and places."""
     targets: tuple[Target, ...] = ()
 
 
@@ -93,19 +95,17 @@ def write_table(folder: Path, rows: Sequence[Row], notes: Sequence[str] = ()) ->
     write_json(folder / "quality.json", {"rows": listed, "notes": list(notes)})
 
 
-def keep_row(path: Path, row: Row) -> None:
-    """Write one row; its targets are not kept, they follow from the table of captures."""
-    write_json(path, {**asdict(row), "targets": []})
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of a quality.json, without their targets, which follow from the table of captures.
 
-
-def kept_row(path: Path) -> Row | None:
-    """The row that an earlier call kept; None if there is none, or its run failed and should be tried again."""
+    A failed row is left out, to be tried again; where there is no such file, or it is damaged, there are none.
+    """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        row = Row(**{**values, "targets": ()})
-    except (OSError, ValueError, TypeError):
-        return None
-    return row if row.failure is None else None
+        listed = json.loads((folder / "quality.json").read_text(encoding="utf-8"))["rows"]
+        rows = [Row(**{**values, "options": tuple(values["options"]), "targets": ()}) for values in listed]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [row for row in rows if row.failure is None]
 
 
 def _footer(rows: Sequence[Row]) -> list[str]:
