@@ -112,7 +112,8 @@ def _evaluate(
 ) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], int]:
     """Logits of the steps that decide where the first crossing is, which those are, and how many.
 
-    Where the second batch is full, a crossing is looked for between the steps of the first alone.
+    Where the second batch is full, each ray keeps the last of its steps, which are nearest to the crossing, and as many
+    as every other ray; what is left out is passed over.
     """
     n_steps = steps.t_mids.shape[1]
     index = torch.arange(n_steps, device=rays.near.device)
@@ -124,9 +125,17 @@ def _evaluate(
     clear = torch.where(coarse, logits.neg() / MAX_SLOPE, 0.0)
     fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
     n_fine = _FINE_STEPS * len(logits)
-    fine = fine & (fine.view(-1).cumsum(0) <= n_fine).view_as(fine)
+    fine = _last_of_each(fine, n_fine)
     _fill(logits, surface, rays, steps, fine, n_fine)
     return logits, coarse | fine, n_coarse + n_fine
+
+
+def _last_of_each(chosen: Bool[Tensor, "n s"], n_most: int) -> Bool[Tensor, "n s"]:
+    """The chosen steps, or the last r of each ray with the largest r of which all rays together have `n_most`."""
+    ranks = chosen.flip(1).cumsum(1).flip(1)  # of a ray's last chosen step: 1
+    numbers = torch.zeros(chosen.shape[1] + 1, dtype=torch.long, device=chosen.device)
+    numbers = numbers.scatter_add(0, ranks.view(-1), chosen.reshape(-1).long())
+    return chosen & (numbers.cumsum(0) <= n_most)[ranks]
 
 
 def _fill(

@@ -1,10 +1,12 @@
 """Surface search on fields with a known surface, and the native search against its twin."""
 
+import back_ends
 import pytest
 import torch
 from tolerances import BOUNDARY
 
 from quicksurf import _native, backends
+from quicksurf.backends import batched_unisurf
 from quicksurf.backends.modules import LogitNetwork
 from quicksurf.backends.torch_rays import traverse_grids
 from quicksurf.rays import Interval, Rays, unit_ball_span
@@ -101,6 +103,26 @@ def test_the_search_leaves_a_ray_at_its_surface_and_skips_empty_cells(backend):
     occupied = len(steps.t_mids)
     assert found.n_evaluations < occupied < 0.7 * everywhere
     assert found.n_evaluations < 0.3 * everywhere
+
+
+def test_a_full_batch_leaves_every_ray_its_last_steps():
+    chosen = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1]]).bool()
+    last_two = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]]).bool()
+    assert torch.equal(batched_unisurf._last_of_each(chosen, 8), chosen)
+    assert torch.equal(batched_unisurf._last_of_each(chosen, 5), last_two)
+    assert not batched_unisurf._last_of_each(chosen, 2).any()
+
+
+def test_the_order_of_rays_does_not_matter_where_the_batch_is_full(monkeypatch):
+    backend = back_ends.present("batched")
+    surface, rays = bumpy(backend), camera_rays(400)
+    grid, backwards = grid_of(surface), Rays(*(part.flip(0) for part in rays))
+    whole = find(backend, surface, grid, rays, 0.01)
+    monkeypatch.setattr(batched_unisurf, "_FINE_STEPS", 2)
+    found, other = (find(backend, surface, grid, r, 0.01) for r in (rays, backwards))
+    assert torch.equal(found.hits, other.hits.flip(0))
+    assert torch.allclose(found.ts, other.ts.flip(0), atol=1e-6)
+    assert not torch.equal(found.ts, whole.ts)  # it was full
 
 
 @pytest.mark.parametrize("level", [0.0, 0.05])
