@@ -13,6 +13,7 @@ from quicksurf.demo_scene.light import SUN, irradiance, make_lights
 from quicksurf.demo_scene.room import Room, light_room, room_radiance
 from quicksurf.demo_scene.solid import Solid
 from quicksurf.mesh.clean import decimate
+from quicksurf.srgb import srgb_from_linear
 
 _SAMPLES = 2  # per pixel and axis
 _OCCLUDER_FACES = 40_000  # the shadows are softer than these triangles
@@ -45,7 +46,7 @@ def photograph(scene: DemoScene, cameras: Cameras, index: int) -> UInt8[np.ndarr
     radiance = _radiance(scene, fine, index, width, height)
     image = radiance.T.reshape(1, 3, height, width)
     image = torch.nn.functional.avg_pool2d(image, _SAMPLES)[0].permute(1, 2, 0)
-    return (_srgb(image) * 255).round().to(torch.uint8).numpy()
+    return np.rint(255 * srgb_from_linear(image.clamp(0, 1).double().numpy())).astype(np.uint8)
 
 
 def _radiance(
@@ -100,10 +101,3 @@ def _barycentric(
     v = (directions * torch.linalg.cross(offset, first)).sum(1) * inverse
     u, v = u.clamp(0, 1), v.clamp(0, 1)
     return torch.stack([(1 - u - v).clamp_min(0), u, v], 1)
-
-
-def _srgb(linear: Tensor) -> Tensor:
-    linear = linear.clamp(0, 1)
-    return torch.where(
-        linear < 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055
-    )

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 from trimesh.exchange.gltf import export_glb
 
 from quicksurf.mesh.types import Mesh
+from quicksurf.srgb import linear_from_srgb, srgb_from_linear
 
 _ATTRIBUTE = "_COLOR16"  # under which trimesh takes them; it has no way to give COLOR_0 more than 8 bits
 _MOST = 65535
+_LINEAR = np.rint(_MOST * linear_from_srgb(np.arange(256) / 255.0)).astype(np.uint16)  # of each sRGB value
 
 
 def glb_with_colors(mesh: Mesh, *, lit: bool = False) -> bytes:
@@ -52,19 +54,6 @@ def mark_unlit(tree: dict[str, Any]) -> None:
     for material in tree.get("materials", []):
         material.setdefault("extensions", {})["KHR_materials_unlit"] = {}
     tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), "KHR_materials_unlit"})
-
-
-def linear_from_srgb(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """IEC 61966-2-1, both in [0, 1]."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def srgb_from_linear(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """The inverse of `linear_from_srgb`."""
-    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
-
-
-_LINEAR = np.rint(_MOST * linear_from_srgb(np.arange(256) / 255.0)).astype(np.uint16)  # of each sRGB value
 
 
 def _unlit(tree: dict[str, Any]) -> None:
