@@ -55,13 +55,35 @@ def test_taps_are_exact_for_linear_fields():
     )
 
 
+def test_colours_see_a_blurred_normal_through_which_nothing_is_learned(backend):
+    field = SurfaceField(SMALL, backend, 0)
+    points, directions = points_in_ball(100), torch.nn.functional.normalize(points_in_ball(100, 1), dim=-1)
+    normals = field.shading_normals(points)
+    assert torch.allclose(normals.norm(dim=-1), torch.ones(100), atol=1e-4) and not normals.requires_grad
+
+    class Bumpy(SurfaceField):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+        def logits(self, points):
+            return 0.5 - points.norm(dim=-1) + 0.01 * torch.sin(100 * points).sum(1)
+
+    outward = torch.nn.functional.normalize(points, dim=-1)
+    away = points.norm(dim=-1) > 0.3
+    sharp, blurred = Bumpy().gradients(points, 1e-3), Bumpy().shading_normals(points)
+    assert (torch.nn.functional.normalize(-sharp, dim=-1) * outward).sum(1)[away].min() < 0.8
+    assert (blurred * outward).sum(1)[away].min() > 0.9
+    colors = field.colors_of(points, field.query(points)[1], directions, normals)
+    assert colors.shape == (100, 3) and bool(((colors >= 0) & (colors <= 1)).all())
+
+
 def test_back_ends_give_the_same_logits_colours_and_gradients():
     cpu, twin = (SurfaceField(SMALL, backends.load(name), 0) for name in ("cpu", "torch"))
     points, directions = points_in_ball(300), torch.nn.functional.normalize(points_in_ball(300, 1), dim=-1)
     results = []
     for field in (cpu, twin):
         logits, features = field.query(points)
-        colors = field.colors_of(points, features, directions)
+        colors = field.colors_of(points, features, directions, field.shading_normals(points))
         (logits.square().sum() + colors.square().sum()).backward()
         results.append(
             (logits.detach(), colors.detach(), field.geometry.params.grad, field.color.params.grad)

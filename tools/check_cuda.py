@@ -122,15 +122,15 @@ def measure_limits(device: torch.device, size: Size) -> dict[str, float]:
 def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
     """Relative L2 between `backend` and `cpu`: logits, colours and gradients of the parameters of one field."""
     generator = torch.Generator().manual_seed(0)
-    points, directions = 2 * torch.rand(2, n_points, 3, generator=generator) - 1
-    directions = torch.nn.functional.normalize(directions, dim=-1)
+    points, *others = 2 * torch.rand(3, n_points, 3, generator=generator) - 1
+    directions, normals = (torch.nn.functional.normalize(other, dim=-1) for other in others)
     results = []
     for engine in (backends.load("cpu"), backend):
         field = SurfaceField(config.model, engine, seed=0)
         field.geometry.params.data[field.geometry.layout.n_network_params :] *= 1000  # tables that matter
-        here, along = points.to(engine.device), directions.to(engine.device)
+        here, *along = (x.to(engine.device) for x in (points, directions, normals))
         logits, features = field.query(here)
-        colors = field.colors_of(here, features, along)
+        colors = field.colors_of(here, features, *along)
         (logits.mean() + colors.square().mean()).backward()
         grads = [network.params.grad for network in (field.geometry, field.color)]
         gradients = torch.cat([grad.cpu() for grad in grads if grad is not None])

@@ -233,7 +233,7 @@ def color_vertices(
 def _mean_color(
     field: Field, points: Float[Tensor, "n 3"], best: Int64[Tensor, "n k"], centers: Float[Tensor, "c 3"]
 ) -> Float[Tensor, "n 3"]:
-    normals = field.normals(points)
+    normals = field.shading_normals(points)
     unseen = (best < 0).all(1)
     total = torch.zeros_like(points)
     total[unseen] = field.colors(points[unseen], normals[unseen], -normals[unseen])

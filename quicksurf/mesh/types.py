@@ -36,8 +36,12 @@ class Field(Protocol):
         """Unit, outward."""
         ...
 
+    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit, outward, of a blurred surface: what colours depend on."""
+        ...
+
     def colors(
         self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point)."""
+        """sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point), with `shading_normals`."""
         ...

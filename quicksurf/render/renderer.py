@@ -17,13 +17,23 @@ from torch import Tensor
 from quicksurf.backends import Backend
 from quicksurf.backends.late import LateValue
 from quicksurf.model.background import BackgroundField
-from quicksurf.model.field import SurfaceField
+from quicksurf.model.field import N_TAPS, SurfaceField
 from quicksurf.rays import Interval, Rays, Samples, Surface
 from quicksurf.render import unisurf
 from quicksurf.render.grid import OccupancyGrid
 
 _VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
 _VISIBLE_BACKGROUND = 2e-3  # rays with less clear view get no background samples
+_SHADED = 1e-2  # of opacity: what colour a fainter surface has, no normal decides
+
+
+class LateShares(NamedTuple):
+    """What is remembered from step to step of the shares of rays that are gone on with."""
+
+    clear: LateValue
+    """They see the background."""
+    shaded: LateValue
+    """They see the surface."""
 
 
 class RenderSettings(NamedTuple):
@@ -75,7 +85,7 @@ class Renderer:
         generator: torch.Generator | None = None,
         behind: Float[Tensor, "n 3"] | None = None,
         probe: Probe | None = None,
-        clear: LateValue | None = None,
+        shares: LateShares | None = None,
     ) -> Rendering:
         """Render rays; jittered with a generator (training), in the middle of the strata without.
 
@@ -83,8 +93,7 @@ class Renderer:
             behind: colours behind the surface that replace the background (masked captures).
             probe: evaluated together with the samples, because each evaluation of the geometry that is differentiated
                 costs a gradient of all its tables.
-            clear: what is remembered from step to step of the share of rays that see the background; without it that
-                is read from the device, which waits.
+            shares: of the steps before; without them they are read from the device, which waits.
         """
         surface, samples = unisurf.sample(
             self.backend,
@@ -102,39 +111,60 @@ class Renderer:
             points = points + settings.noise * noise
         all_logits, features = self.field.query(torch.cat([points, extra]))
         logits, probed = all_logits.split([len(points), len(extra)])
-        colors, opacities = self._composite(rays, samples, points, logits, features, settings)
+        weights, opacities = self.backend.unisurf.render_weight_from_logits(
+            logits, samples.thicknesses, samples.packed_info, settings.sharpness, settings.opacity
+        )
+        normals, n_normals = self._normals(rays, samples, weights.detach(), opacities.detach(), shares)
+        colors = self._shade(rays, samples, points, features, weights, normals)
         if behind is None:
-            behind = self._behind(rays, opacities.detach(), settings, generator, clear)
+            behind = self._behind(rays, opacities.detach(), settings, generator, shares)
         colors = colors + (1 - opacities)[:, None] * behind
-        n_evaluations = len(all_logits) + surface.n_evaluations
+        n_evaluations = len(all_logits) + n_normals + surface.n_evaluations
         return Rendering(colors, opacities, surface, len(points), n_evaluations, probed)
 
-    def _composite(
+    def _normals(
+        self,
+        rays: Rays,
+        samples: Samples,
+        weights: Float[Tensor, "m"],
+        opacities: Float[Tensor, "n"],
+        shares: LateShares | None,
+    ) -> tuple[Float[Tensor, "n 3"], int]:
+        """The normals that colours see, one a ray, at the mean depth of its light; 0 where a ray meets next to nothing.
+
+        Also the evaluations of the geometry that they took.
+        """
+        depths = self.backend.rays.accumulate_along_rays(weights, samples.ts[:, None], samples.packed_info)[
+            :, 0
+        ]
+        index = self.backend.rows.all_below(-opacities, -_SHADED, None if shares is None else shares.shaded)
+        points = rays.at(index, depths[index] / opacities[index].clamp_min(_SHADED))
+        normals = torch.zeros_like(rays.origins).index_copy(0, index, self.field.shading_normals(points))
+        return normals, N_TAPS * len(index)
+
+    def _shade(
         self,
         rays: Rays,
         samples: Samples,
         points: Float[Tensor, "m 3"],
-        logits: Float[Tensor, "m"],
         features: Float[Tensor, "_ k"],
-        settings: RenderSettings,
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-        """Colour and opacity of the surface along each ray; only visible samples are shaded.
+        weights: Float[Tensor, "m"],
+        normals: Float[Tensor, "n 3"],
+    ) -> Float[Tensor, "n 3"]:
+        """Colour of the surface along each ray; only visible samples are shaded.
 
         Args:
             features: of the samples first; what follows is not looked at.
         """
-        accumulate = self.backend.rays.accumulate_along_rays
-        weights, opacities = self.backend.unisurf.render_weight_from_logits(
-            logits, samples.thicknesses, samples.packed_info, settings.sharpness, settings.opacity
-        )
         visible = weights.detach() > _VISIBLE_WEIGHT
         index, packed = self.backend.rows.packed_where(visible, samples.packed_info)
         features, seen = features[: len(points)], samples.ray_indices
         if index is not None:
             features = features.T.index_select(1, index).T
             points, weights, seen = (x.index_select(0, index) for x in (points, weights, seen))
-        shades = self.field.colors_of(points, features, rays.directions.index_select(0, seen))
-        return accumulate(weights, shades, packed), opacities
+        of_samples = (of_rays.index_select(0, seen) for of_rays in (rays.directions, normals))
+        shades = self.field.colors_of(points, features, *of_samples)
+        return self.backend.rays.accumulate_along_rays(weights, shades, packed)
 
     def _behind(
         self,
@@ -142,11 +172,12 @@ class Renderer:
         opacities: Float[Tensor, "n"],
         settings: RenderSettings,
         generator: torch.Generator | None,
-        clear: LateValue | None,
+        shares: LateShares | None,
     ) -> Float[Tensor, "n 3"]:
         """Colours behind the region; black where the surface hides them."""
         if isinstance(self.background, Tensor):
             return self.background.expand(len(rays.near), 3)
+        clear = None if shares is None else shares.clear
         index = self.backend.rows.all_below(opacities, 1 - _VISIBLE_BACKGROUND, clear)
         shape = len(index), settings.n_background
         jitter, noise = torch.full(shape, 0.5, device=index.device), None

@@ -22,7 +22,7 @@ from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import gradients_from_taps, taps_around
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
-from quicksurf.render.renderer import Rendering, RenderSettings
+from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
 from quicksurf.train.alignment import CameraAlignment
 from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.train.held_out import HeldOutViews
@@ -63,7 +63,7 @@ class Trainer:
         self._n_rays = config.train.n_samples * self._fill // 32
         self._consistency = ViewConsistency(scene.images, self._train, self._device)
         self._rows = backend.rows
-        self._share_useful, self._share_clear = LateValue(), LateValue()
+        self._share_useful, self._shares = LateValue(), LateShares(LateValue(), LateValue())
         self._lost_running = torch.zeros((), dtype=torch.long, device=self._device)
         self._n_lost_steps = LateValue()
 
@@ -80,9 +80,7 @@ class Trainer:
         all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
         behind = None if batch.masks is None else self._random(all_rays.origins.shape)
         probe = partial(self._probe, n)
-        rendering = result.renderer.render(
-            all_rays, settings, self._generator, behind, probe, self._share_clear
-        )
+        rendering = result.renderer.render(all_rays, settings, self._generator, behind, probe, self._shares)
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         if behind is not None:  # the photo's map is of its light, not of what is put behind the object
             behind = result.appearance(behind[:n], batch.image_indices).detach()

@@ -23,6 +23,9 @@ class AnalyticField:
             (gradient,) = torch.autograd.grad(self.distance(points).sum(), points)
         return torch.nn.functional.normalize(-gradient, dim=1)
 
+    def shading_normals(self, points):
+        return self.normals(points)
+
     def colors(self, points, normals, directions):
         return (points + 1) / 2 if len(points) else points
 
