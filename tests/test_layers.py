@@ -27,7 +27,7 @@ LAYERS: tuple[set[str], ...] = (
     {"data", "model", "render"},
     {"backends"},
     {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film"},
-    {"config", "errors", "_native"},
+    {"config", "errors", "srgb", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY_LIMITS = {

@@ -1,6 +1,7 @@
 """Planning, pair choice, accounts of what was lost, the frame, and the worker's deadline. No photo is read here."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -158,9 +159,13 @@ def test_worker_that_dies_is_an_error_with_its_last_words(
 
 def test_interrupt_kills_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = _replace_worker(monkeypatch, "import time; time.sleep(60)")
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), 2)).start()
-    with pytest.raises(KeyboardInterrupt):
-        _find(tmp_path, seconds=30)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _find(tmp_path, seconds=30)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert started[0].poll() is not None
 
 
