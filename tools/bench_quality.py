@@ -8,7 +8,8 @@ Runs the public command, one after the other, in a child process with a clock be
 into --output: quality.md, quality.json and quality.png, and the runs. Rows that its quality.json has already are not
 measured again, so that a bench which was ended goes on when it is called again, also on another day: each row says on
 what machine, of what commit and when it was made. Name another folder to measure anew. The machine should be idle.
-Captures: those of --captures that are there; the others are named as not run. The published rows: tools/quality.json.
+Captures: those of --captures that are there; the others are named as not run. Published rows are in tools/quality.json;
+a bench goes on from them if they are copied into --output.
 
 Leaves with 0 if every target was met, 1 if one was not, another code if it could not run.
 """
