@@ -1,7 +1,7 @@
 """The surface: a logit, inside > 0, and a colour, in the frame where the region of interest is the unit ball at 0.
 
     l(x) = r₀ − |x| − s · g(x)_0        r₀ = s = 0.5
-    c(x, d, n) = sigmoid(h(g(x)_{1..15}, x, r, n·d, Y(d)))        r = d − 2 (n·d) n
+    c(x, d, n) = sigmoid(h(g(x)_{1..15}, x, r, n·d, Y(r), Y(d)))        r = d − 2 (n·d) n
 
 with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half
 the region, and l stays below MAX_SLOPE times a distance, so that steps have a length. Occupancy is sigmoid(κ l), with κ
@@ -89,10 +89,11 @@ class SurfaceField(nn.Module):
             seed=seed,
         )
         inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 7}
+        sphere = {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3}
         self.color = backend.modules.NetworkWithInputEncoding(
-            N_GEOMETRY_FEATURES + 10,
+            N_GEOMETRY_FEATURES + 13,
             3,
-            {"otype": "Composite", "nested": [inputs, {"otype": "SphericalHarmonics", "degree": 4}]},
+            {"otype": "Composite", "nested": [inputs, sphere, sphere]},
             {
                 "otype": "FullyFusedMLP",
                 "n_neurons": model.n_neurons,
@@ -141,8 +142,8 @@ class SurfaceField(nn.Module):
         """
         along = (directions * normals).sum(1, keepdim=True)
         reflected = directions - 2 * along * normals
-        parts = features.T, points.T, reflected.T, along.T, 0.5 * directions.T + 0.5
-        return self.color(torch.cat(parts).T)
+        spheres = 0.5 * reflected.T + 0.5, 0.5 * directions.T + 0.5
+        return self.color(torch.cat([features.T, points.T, reflected.T, along.T, *spheres]).T)
 
     @torch.no_grad()
     def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
