@@ -7,7 +7,6 @@ nothing of CUDA is imported without one.
 """
 
 import importlib.util
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -72,11 +71,16 @@ def may_use_gpu(name: str) -> bool:
     return name in ("auto", "cuda")
 
 
-def on_device(name: str, device: torch.device, reason: str, run: Run, fill: int = 1) -> Backend:
+def on_device(
+    name: str,
+    device: torch.device,
+    reason: str,
+    run: Run,
+    fill: int = 1,
+    rays: ModuleType = batched_rays,
+) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
-    return Backend(
-        name, device, reason, Modules(run, device), batched_rays, batched_unisurf, steady_rows, fill
-    )
+    return Backend(name, device, reason, Modules(run, device), rays, batched_unisurf, steady_rows, fill)
 
 
 def set_num_threads(n: int) -> None:
@@ -105,7 +109,7 @@ def _cuda(reason: str) -> Backend:
         raise BackendError(f"torch {built}: use --device cpu, or see `quicksurf doctor`")
     device = torch.device("cuda", torch.cuda.current_device())
     run, engine = _gpu_networks(device)
-    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL)
+    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL, _gpu_rays(device))
 
 
 def _gpu_networks(device: torch.device) -> tuple[Run, str]:
@@ -117,7 +121,7 @@ def _gpu_networks(device: torch.device) -> tuple[Run, str]:
 
             try_out(cuda.run_network, device)
             return cuda.run_network, "networks by tiny-cuda-nn"
-        except _FAILURES as error:
+        except Exception as error:  # extensions for other GPUs, or without a part, raise whatever they like
             advice = f"tinycudann does not work ({_short(error)}), install it again: {INSTALL_TINYCUDANN}"
     if importlib.util.find_spec("triton") is not None:
         try:
@@ -125,13 +129,23 @@ def _gpu_networks(device: torch.device) -> tuple[Run, str]:
 
             try_out(triton_networks.run_network, device)
             return triton_networks.run_network, f"networks by Triton; {advice}"
-        except _FAILURES as error:
+        except Exception as error:  # as above: a TritonError is no RuntimeError
             advice = f"{advice}; Triton does not work ({_short(error)})"
     return torch_networks.run_network, f"networks by torch, slowly; {advice}"
 
 
-_FAILURES = ImportError, OSError, RuntimeError, AttributeError, subprocess.SubprocessError, BackendError
-"""How extensions for GPUs say that they were built for others, or lack a part."""
+def _gpu_rays(device: torch.device) -> ModuleType:
+    """Ray operations for the GPU: with the optimiser's step as one kernel where Triton works."""
+    try:
+        from quicksurf.backends import triton_rays
+
+        param, *others = torch.ones(4, 1, device=device)
+        triton_rays.adam_step(
+            param, *others, learning_rate=0.5, betas=(0.9, 0.99), epsilon=1e-15, step=1, skip_zero=True
+        )
+        return triton_rays if float(param) < 1 else batched_rays
+    except Exception:  # as above; whole tensors do the same
+        return batched_rays
 
 
 def try_out(run: Run, device: torch.device) -> None:

@@ -12,20 +12,20 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quicksurf.backends import triton_encoding, triton_mlp
+from quicksurf.backends import triton_encoding, triton_mlp, triton_rays
 from quicksurf.backends.layout import network_layout
 from quicksurf.backends.triton_networks import FORWARD_PRECISION, GRID_TILE, launch_constants
 
 INTEGERS = {"n", "pitch", "stride_point", "stride_axis", "stride_row"}
+SCALARS = {"rate", "root", "beta_first", "beta_second", "epsilon"}
+POINTERS = {"levels": "*i64", "sound": "*u8"}
 
 
 def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str, object]:
     """A kernel with 32-bit sizes and 16-byte aligned tensors, as torch hands them over."""
     arguments = list(inspect.signature(kernel.fn).parameters)
-    pointers = {name: "*i64" if name == "levels" else "*fp32" for name in arguments}
-    signature = (
-        pointers | dict.fromkeys(INTEGERS & set(arguments), "i32") | dict.fromkeys(constants, "constexpr")
-    )
+    signature = dict.fromkeys(arguments, "*fp32") | POINTERS | dict.fromkeys(constants, "constexpr")
+    signature |= dict.fromkeys(INTEGERS, "i32") | dict.fromkeys(SCALARS, "fp32")
     source = ASTSource(kernel, {name: signature[name] for name in arguments}, constants)
     target = GPUTarget("cuda", capability, 32)
     built = triton.compile(source, target=target, options={"num_warps": num_warps})
@@ -39,7 +39,8 @@ def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str,
 
 
 def builds(capability: int):
-    """All kernels as the default geometry network uses them."""
+    """All kernels, those of networks as the default geometry network uses them."""
+    yield build(triton_rays.adam, capability, SKIP_ZERO=True, TILE=triton_rays.ADAM_TILE)
     grid = {"F": 2, "TILE": GRID_TILE}
     for name in ("encode_grid_forward", "encode_grid_backward", "encode_grid_backward_input"):
         yield build(getattr(triton_encoding, name), capability, **grid)

@@ -1,6 +1,6 @@
 """What Triton's kernels must compute: values and gradients of the torch twin, awkward shapes, bad layouts.
 
-Not collected by itself: under TRITON_INTERPRET=1 it runs on CPU tensors (test_triton_networks.py does that in a
+Not collected by itself: under TRITON_INTERPRET=1 it runs on CPU tensors (test_triton.py does that in a
 process of its own, because the variable must be set before Triton's first import), without it on a GPU:
 `pytest tests/backends/triton_contract.py`. The interpreter takes milliseconds an operation, so shapes are small.
 """
@@ -11,7 +11,8 @@ import pytest
 import torch
 from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, TF32, relative
 
-from quicksurf.backends import torch_networks, triton_networks
+from quicksurf import backends
+from quicksurf.backends import torch_networks, torch_rays, triton_networks, triton_rays
 from quicksurf.backends.layout import encoding_layout, network_layout
 from quicksurf.backends.modules import initial_params
 from quicksurf.errors import ConfigError
@@ -165,3 +166,30 @@ def test_an_odd_number_of_features_is_refused():
     layout = encoding_layout(3, GRID | {"n_features_per_level": 3})
     with pytest.raises(ConfigError, match="1, 2, 4 or 8"):
         triton_networks.run_network(layout, *problem(4, layout), 99)
+
+
+@pytest.mark.parametrize("n", [0, 1, triton_rays.ADAM_TILE, triton_rays.ADAM_TILE + 5])
+@pytest.mark.parametrize("skip_zero", [True, False])
+@pytest.mark.parametrize("sound", [True, False, None])
+def test_the_optimisers_step_equals_the_twin(n, skip_zero, sound):
+    generator = torch.Generator().manual_seed(n)
+    param, grad, first, second = torch.randn(4, n + 1, generator=generator)[:, 1:]  # as a group's slice
+    grad[::3] = 0
+    if sound is False:
+        grad[1::3] = torch.nan
+    known = {"learning_rate": 1e-2, "betas": (0.9, 0.99), "epsilon": 1e-15, "step": 7, "skip_zero": skip_zero}
+    results = []
+    for engine, device in ((torch_rays, torch.device("cpu")), (triton_rays, DEVICE)):
+        tensors = [x.to(device, copy=True) for x in (param, grad, first, second.square())]
+        engine.adam_step(
+            *tensors, **known, sound=None if sound is None else torch.tensor(sound, device=device)
+        )
+        results.append([tensors[i].cpu() for i in (0, 2, 3)])
+    for start, expected, found in zip((param, first, second.square()), *results, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
+        assert not skip_zero or torch.equal(found[::3], start[::3])
+        assert sound is not False or torch.equal(found, start)
+
+
+def test_it_is_chosen_where_it_works():
+    assert backends._gpu_rays(DEVICE) is triton_rays

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from quicksurf import backends
+from quicksurf.backends import batched_rays, torch_networks
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -41,7 +45,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     done = python(str(FOLDER / "triton_builds.py"), "80", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {row.pop("kernel"): row for row in map(json.loads, done.stdout.splitlines())}
-    assert len(rows) == 5 and all(row["bytes"] > 0 for row in rows.values())
+    assert len(rows) == 6 and all(row["bytes"] > 0 for row in rows.values())
     assert {name for name, row in rows.items() if row["tensor_cores"]} == {
         "network_forward",
         "network_backward",
@@ -50,3 +54,19 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
         "encode_grid_backward",
         "encode_grid_backward_input",
     }
+
+
+def test_whatever_triton_raises_the_next_engine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its errors have no base in common with others': a compiler that knows no such GPU must not end a fit."""
+    from triton.errors import TritonError
+
+    from quicksurf.backends import triton_networks, triton_rays
+
+    def refuse(*_: object) -> None:
+        raise TritonError("no such GPU")
+
+    monkeypatch.setattr(triton_networks, "run_network", refuse)
+    monkeypatch.setattr(triton_rays, "adam_step", refuse)
+    run, said = backends._gpu_networks(torch.device("cpu"))
+    assert run is torch_networks.run_network and "Triton does not work (no such GPU)" in said
+    assert backends._gpu_rays(torch.device("cpu")) is batched_rays
