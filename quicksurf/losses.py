@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _LEAST_PASSED, _LEAST_OPACITY = 1e-6, 1e-12  # what rounding leaves of 1 − O, and of O far from the surface
+_LEAST_SLOPE = 0.5  # of the logit: where it is flatter, there is no surface yet to be moved
 
 
 def color_loss(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
@@ -39,6 +40,15 @@ def steepness(gradients: Float[Tensor, "n 3"], largest: float) -> Float[Tensor, 
     """
     excess = (gradients.norm(dim=-1) / largest - 1).clamp_min(0)
     return excess.square().mean() if len(gradients) else gradients.sum()
+
+
+def outward_pressure(logits: Float[Tensor, "n"], gradients: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """−l / |∇l| at surface points: how far the surface moves out, negated; the pressure of a balloon (Cohen 1991).
+
+    Where a surface shines, what the photos show of it lies behind it, and so the fit ends inside.
+    """
+    slopes = gradients.detach().norm(dim=-1).clamp_min(_LEAST_SLOPE)
+    return -(logits / slopes).mean() if len(logits) else logits.sum()
 
 
 def psnr_of(squared_error: float) -> float:

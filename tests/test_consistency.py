@@ -238,13 +238,15 @@ def test_where_few_views_show_the_same_none_is_believed():
 def test_what_is_not_believed_is_compared_now_and_then(cameras, photos):
     patches, _ = patches_at(cameras)
     believed = consistency.ViewConsistency(photos, [0, 1, 2, 3], torch.device("cpu"))
+    assert believed.doubt == 0
     believed.compare(cameras, patches)
+    assert believed.doubt == 0
     assert all(believed.due(step) for step in range(8))
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 255, photo.shape, dtype=np.uint8) for photo in photos]
     doubted = consistency.ViewConsistency(noise, [0, 1, 2, 3], torch.device("cpu"))
     doubted.compare(cameras, patches)
-    assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16]
+    assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16] and doubted.doubt == 1
 
 
 def test_what_stands_in_front_and_what_is_brighter_shows_something_else(cameras, photos):

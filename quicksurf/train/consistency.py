@@ -292,6 +292,12 @@ class ViewConsistency:
         """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
         return self._trust.get() != 0 or step % _PAUSE == 0
 
+    @property
+    def doubt(self) -> float:
+        """1 − `trust` of the last comparison: 1 where the object shines or has no texture; 0 before the first."""
+        last = self._trust.get()
+        return 0.0 if last is None else 1 - last
+
     @torch.no_grad()
     def compare(self, cameras: Cameras, patches: Patches) -> Matches:
         """Each patch with the nearest views that see it."""

@@ -19,7 +19,7 @@ from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
-from quicksurf.model.field import gradients_from_taps, taps_around
+from quicksurf.model.field import N_TAPS, gradients_from_taps, taps_around
 from quicksurf.rays import Rays, Surface
 from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
 from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
@@ -189,25 +189,28 @@ class Trainer:
         return self._rows.first_where(surface.hits, self._config.train.n_surface_points * self._fill)
 
     def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
-        """UNISURF's normal pairs, and what keeps |∇l| below the slope that the search relies on."""
+        """UNISURF's normal pairs, what keeps |∇l| below the slope that the search allows, and outward pressure."""
         train = self._config.train
         gradients = gradients_from_taps(probed, self._tap_step())
         at_surface, neighbours, _ = gradients.chunk(3)
         smoothness = losses.normal_smoothness(at_surface, neighbours)
         steepness = losses.steepness(gradients, MAX_SLOPE)
-        return train.smoothness_weight * smoothness + train.steepness_weight * steepness
+        logits = probed.view(-1, N_TAPS).mean(1)[: len(at_surface)]
+        pressure = losses.outward_pressure(logits, at_surface)
+        loss = train.smoothness_weight * smoothness + train.steepness_weight * steepness
+        return loss + self._consistency.doubt * train.pressure_weight * pressure
 
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""
         surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
         index = self._probed_rays(surface)
-        probed = rendering.probed[: 4 * len(index)]
+        probed = rendering.probed[: N_TAPS * len(index)]
         gradients = gradients_from_taps(probed.detach(), self._tap_step())
         normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
         points = rays.at(index, surface.ts[index])
         patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
         matches = self._consistency.compare(self.alignment.cameras, patches)
-        depths = implicit_depths(probed.view(-1, 4).mean(1), gradients, rays.directions[index])
+        depths = implicit_depths(probed.view(-1, N_TAPS).mean(1), gradients, rays.directions[index])
         return consistency_loss(matches, depths)
 
     def _random(self, shape: torch.Size) -> Tensor:
