@@ -2,11 +2,10 @@
 
 Neural modules have tiny-cuda-nn's constructor arguments and JSON vocabulary, ray operations nerfacc's names and packed
 layout. `cpu` is native code, `torch` the slow twin that specifies it, `cuda` runs on an NVIDIA GPU: networks by
-tiny-cuda-nn where it is installed, else by Triton, rays by torch. Nothing outside this folder asks for a device, and
-nothing of CUDA is imported without one.
+tiny-cuda-nn where it is installed, else by Triton, rays by torch and Triton. Nothing outside this folder asks for a
+device, and nothing of CUDA is imported without one.
 """
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -17,14 +16,14 @@ from quicksurf.backends import (
     batched_rays,
     batched_unisurf,
     exact_rows,
+    gpu,
     steady_rows,
     torch_networks,
     torch_rays,
     torch_unisurf,
 )
-from quicksurf.backends.layout import network_layout
 from quicksurf.backends.modules import Modules, Run
-from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
+from quicksurf.errors import BackendError
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,10 @@ def on_device(
     run: Run,
     fill: int = 1,
     rays: ModuleType = batched_rays,
+    unisurf: ModuleType = batched_unisurf,
 ) -> Backend:
     """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
-    return Backend(name, device, reason, Modules(run, device), rays, batched_unisurf, steady_rows, fill)
+    return Backend(name, device, reason, Modules(run, device), rays, unisurf, steady_rows, fill)
 
 
 def set_num_threads(n: int) -> None:
@@ -108,62 +108,8 @@ def _cuda(reason: str) -> Backend:
         built = "sees no NVIDIA GPU or driver" if torch.version.cuda else "is its build without CUDA"
         raise BackendError(f"torch {built}: use --device cpu, or see `quicksurf doctor`")
     device = torch.device("cuda", torch.cuda.current_device())
-    run, engine = _gpu_networks(device)
-    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL, _gpu_rays(device))
-
-
-def _gpu_networks(device: torch.device) -> tuple[Run, str]:
-    """The fastest networks that work on the GPU, and what to say about them."""
-    advice = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
-    if importlib.util.find_spec("tinycudann") is not None:
-        try:
-            from quicksurf.backends import cuda
-
-            try_out(cuda.run_network, device)
-            return cuda.run_network, "networks by tiny-cuda-nn"
-        except Exception as error:  # extensions for other GPUs, or without a part, raise whatever they like
-            advice = f"tinycudann does not work ({_short(error)}), install it again: {INSTALL_TINYCUDANN}"
-    if importlib.util.find_spec("triton") is not None:
-        try:
-            from quicksurf.backends import triton_networks
-
-            try_out(triton_networks.run_network, device)
-            return triton_networks.run_network, f"networks by Triton; {advice}"
-        except Exception as error:  # as above: a TritonError is no RuntimeError
-            advice = f"{advice}; Triton does not work ({_short(error)})"
-    return torch_networks.run_network, f"networks by torch, slowly; {advice}"
-
-
-def _gpu_rays(device: torch.device) -> ModuleType:
-    """Ray operations for the GPU: with the optimiser's step as one kernel where Triton works."""
-    try:
-        from quicksurf.backends import triton_rays
-
-        param, *others = torch.ones(4, 1, device=device)
-        triton_rays.adam_step(
-            param, *others, learning_rate=0.5, betas=(0.9, 0.99), epsilon=1e-15, step=1, skip_zero=True
-        )
-        return triton_rays if float(param) < 1 else batched_rays
-    except Exception:  # as above; whole tensors do the same
-        return batched_rays
-
-
-def try_out(run: Run, device: torch.device) -> None:
-    """Run a small network forward and backward: a build for other GPUs fails at its first kernel.
-
-    Raises:
-        RuntimeError: if its gradients are no numbers, or as the engine says what is wrong.
-    """
-    grid = {"otype": "HashGrid", "n_levels": 2, "log2_hashmap_size": 8}
-    layout = network_layout(3, 1, grid, {"n_neurons": 16})
-    params = torch.ones(layout.n_params, device=device, requires_grad=True)
-    run(layout, params, torch.ones(1, 3, device=device), 2).sum().backward()
-    if params.grad is None or not bool(params.grad.isfinite().all()):
-        raise RuntimeError("gradients are no numbers")
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    run, engine = gpu.networks(device)
+    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL, *gpu.rays(device))
 
 
 def _cpu(reason: str) -> Backend:

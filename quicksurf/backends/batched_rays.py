@@ -36,17 +36,21 @@ def traverse_lattice(
 ) -> LatticeSteps:
     """The steps of `torch_rays.traverse_grids`, unpacked: each starts at near + k · step_size.
 
-    The march begins where a ray enters the largest box, so that S = diagonal / step_size + 2 steps are enough.
+    The march begins where a ray enters the largest box.
     """
     t_mins, t_maxs, hits = (values[:, -1:] for values in ray_aabb_intersect(*rays[:2], aabbs[-1:]))
     near, end = rays.near[:, None], torch.minimum(rays.far[:, None], t_maxs)
     skipped = ((t_mins - near) / step_size - 0.5).floor().clamp_min(0).nan_to_num(posinf=0)
-    n_steps = math.ceil(_diagonal(aabbs) / step_size) + 2
-    t_starts = near + step_size * (skipped + torch.arange(n_steps, device=near.device))
+    t_starts = near + step_size * (skipped + torch.arange(lattice_size(aabbs, step_size), device=near.device))
     t_mids = t_starts + step_size / 2
     occupied = hits & (t_mids < end) & (t_mids >= t_mins)
     occupied = occupied & _occupied_at(rays, t_mids, binaries, aabbs)
     return LatticeSteps(t_starts, torch.minimum(t_starts + step_size, end), t_mids, occupied)
+
+
+def lattice_size(aabbs: Float[Tensor, "m 6"], step_size: float) -> int:
+    """S: as many steps as cross the largest box, and one at each end."""
+    return math.ceil(_diagonal(aabbs) / step_size) + 2
 
 
 def accumulate_along_rays(

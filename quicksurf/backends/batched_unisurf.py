@@ -8,6 +8,9 @@ stand for nothing have a negative thickness; the second batch has room for `_FIN
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import nerfacc
 import torch
@@ -32,8 +35,20 @@ _FINE_STEPS = (
 )
 
 
+class Pieces(NamedTuple):
+    """What of the search and the sampling has a kernel of its own on some devices."""
+
+    march: Callable[[Rays, Tensor, Tensor, float], LatticeSteps]
+    """See `batched_rays.traverse_lattice`."""
+    narrow: Callable[..., Float[Tensor, "n"]]
+    """See `torch_unisurf.secant`."""
+    spread: Callable[..., tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]]
+    """See `interval_samples`."""
+
+
 @torch.no_grad()
-def sample_surface(
+def sample_by(
+    pieces: Pieces,
     surface: LogitNetwork,
     rays: Rays,
     binaries: Bool[Tensor, "m x y z"],
@@ -46,14 +61,14 @@ def sample_surface(
 
     Samples of negative thickness weigh nothing: they stand for no stretch of the ray.
     """
-    steps = traverse_lattice(rays, binaries, aabbs, step_size)
+    steps = pieces.march(rays, binaries, aabbs, step_size)
     crosses = steps.occupied.any(1)
     n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
     index = steady_rows.first_where(crosses, n_crossing)
     rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
-    found, slopes = find_surface(surface, rays, steps, interval.level, n_coarse)
+    found, slopes = find_surface(pieces, surface, rays, steps, interval.level, n_coarse)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
-    ts, thicknesses = interval_samples(steps, found, half_widths, slopes, interval, jitter[index])
+    ts, thicknesses = pieces.spread(steps, found, half_widths, slopes, interval, jitter[index])
     hits = torch.zeros_like(crosses).index_copy(0, index, found.hits)
     depths = torch.zeros_like(jitter[:, 0]).index_copy(0, index, found.ts)
     of_rays = index[:, None].expand(ts.shape).reshape(-1)
@@ -68,7 +83,7 @@ def _read(counts: Int[Tensor, "k"]) -> list[int]:
 
 
 def find_surface(
-    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
+    pieces: Pieces, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Surface, Float[Tensor, "n"]]:
     """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
 
@@ -78,7 +93,7 @@ def find_surface(
     logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level, n_coarse)
     hits, bracket = first_crossing(steps, logits, evaluated, level)
     every = torch.arange(len(hits), device=hits.device)
-    roots = secant(surface, rays, every, *bracket.unbind(0))
+    roots = pieces.narrow(surface, rays, every, *bracket.unbind(0))
     widths = bracket[1] - bracket[0]
     refined = hits & (widths > 0)
     slopes = torch.where(refined, (bracket[3] - bracket[2]) / widths, 1.0)
@@ -232,3 +247,6 @@ def render_weight_from_logits(
     passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
     weights = (1 - torch.exp(-gained)) * torch.exp(-passed)
     return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
+
+
+sample_surface = partial(sample_by, Pieces(traverse_lattice, secant, interval_samples))

@@ -1,6 +1,6 @@
 """Ray operations on a GPU where Triton works: those of `batched_rays`, and the optimiser's step in one kernel.
 
-Whole tensors take 14 launches for a group's step and pass over its values as often; a step of the fit has six groups.
+Whole tensors take 14 launches for a group and pass over its values as often; a step of the fit has six groups.
 """
 
 from typing import no_type_check

@@ -12,7 +12,7 @@ from test_networks import GRID, NESTED, run
 from tolerances import HALF, HALF_GRADIENT, HALF_IMAGE, relative
 
 from quicksurf import backends
-from quicksurf.backends import torch_networks
+from quicksurf.backends import gpu, torch_networks
 from quicksurf.backends.layout import encoding_layout, network_layout
 from quicksurf.backends.modules import initial_params
 from quicksurf.config import ModelConfig
@@ -118,9 +118,9 @@ def test_a_build_with_another_layout_is_refused():
 
 
 def test_an_engine_is_tried_out_before_it_is_chosen():
-    backends.try_out(CUDA.run_network, torch.device("cpu"))
+    gpu.try_out_networks(CUDA.run_network, torch.device("cpu"))
     with pytest.raises(RuntimeError, match="no numbers"):
-        backends.try_out(lambda layout, params, x, levels: params.sum() / 0 * x, torch.device("cpu"))
+        gpu.try_out_networks(lambda layout, params, x, levels: params.sum() / 0 * x, torch.device("cpu"))
 
 
 def rendered(backend, state, occupied):
@@ -162,8 +162,9 @@ def test_without_a_gpu_nothing_of_cuda_is_imported(tmp_path):
         "try: backends.load('cuda')\n"
         "except backends.BackendError as error: assert '--device cpu' in str(error)\n"
         "else: raise SystemExit('cuda was loaded')\n"
-        "ours = ('quicksurf.backends.triton_networks', 'quicksurf.backends.cuda')\n"
-        "print([m for m in ('tinycudann', *ours) if m in sys.modules])\n"
+        "ours = ['triton_networks', 'triton_rays', 'triton_unisurf', 'cuda']\n"
+        "named = ['tinycudann', *('quicksurf.backends.' + name for name in ours)]\n"
+        "print([name for name in named if name in sys.modules])\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quicksurf import backends
-from quicksurf.backends import batched_rays, torch_networks
+from quicksurf.backends import batched_rays, batched_unisurf, gpu, torch_networks
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -45,7 +44,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     done = python(str(FOLDER / "triton_builds.py"), "80", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {row.pop("kernel"): row for row in map(json.loads, done.stdout.splitlines())}
-    assert len(rows) == 6 and all(row["bytes"] > 0 for row in rows.values())
+    assert len(rows) == 9 and all(row["bytes"] > 0 for row in rows.values())
     assert {name for name, row in rows.items() if row["tensor_cores"]} == {
         "network_forward",
         "network_backward",
@@ -67,6 +66,13 @@ def test_whatever_triton_raises_the_next_engine_is_taken(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(triton_networks, "run_network", refuse)
     monkeypatch.setattr(triton_rays, "adam_step", refuse)
-    run, said = backends._gpu_networks(torch.device("cpu"))
+    run, said = gpu.networks(torch.device("cpu"))
     assert run is torch_networks.run_network and "Triton does not work (no such GPU)" in said
-    assert backends._gpu_rays(torch.device("cpu")) is batched_rays
+    assert gpu.rays(torch.device("cpu")) == (batched_rays, batched_unisurf)
+
+
+def test_rays_that_end_elsewhere_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu.try_out_rays(batched_rays, batched_unisurf, torch.device("cpu"))
+    monkeypatch.setattr(batched_rays, "adam_step", lambda *_, **__: None)
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        gpu.try_out_rays(batched_rays, batched_unisurf, torch.device("cpu"))

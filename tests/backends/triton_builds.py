@@ -12,13 +12,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quicksurf.backends import triton_encoding, triton_mlp, triton_rays
+from quicksurf.backends import triton_encoding, triton_mlp, triton_rays, triton_unisurf
 from quicksurf.backends.layout import network_layout
 from quicksurf.backends.triton_networks import FORWARD_PRECISION, GRID_TILE, launch_constants
 
-INTEGERS = {"n", "pitch", "stride_point", "stride_axis", "stride_row"}
-SCALARS = {"rate", "root", "beta_first", "beta_second", "epsilon"}
-POINTERS = {"levels": "*i64", "sound": "*u8"}
+SIZES = {"n", "pitch", "n_steps", "n_x", "n_y", "n_z", "n_front", "n_interval"}
+INTEGERS = SIZES | {"stride_point", "stride_axis", "stride_row"}
+SCALARS = {"rate", "root", "beta_first", "beta_second", "epsilon", "step_size"}
+POINTERS = {"levels": "*i64", "index": "*i64"} | dict.fromkeys(("sound", "cells", "occupied", "hits"), "*u8")
 
 
 def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str, object]:
@@ -41,6 +42,9 @@ def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str,
 def builds(capability: int):
     """All kernels, those of networks as the default geometry network uses them."""
     yield build(triton_rays.adam, capability, SKIP_ZERO=True, TILE=triton_rays.ADAM_TILE)
+    yield build(triton_unisurf.march, capability, N_BOXES=1, TILE=triton_unisurf.TILE)
+    yield build(triton_unisurf.narrow, capability, KNOWN=True, TILE=triton_unisurf.TILE)
+    yield build(triton_unisurf.spread, capability, STEPS=512)
     grid = {"F": 2, "TILE": GRID_TILE}
     for name in ("encode_grid_forward", "encode_grid_backward", "encode_grid_backward_input"):
         yield build(getattr(triton_encoding, name), capability, **grid)

@@ -11,11 +11,21 @@ import pytest
 import torch
 from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, TF32, relative
 
-from quicksurf import backends
-from quicksurf.backends import torch_networks, torch_rays, triton_networks, triton_rays
+from quicksurf.backends import (
+    batched_rays,
+    batched_unisurf,
+    gpu,
+    torch_networks,
+    torch_rays,
+    torch_unisurf,
+    triton_networks,
+    triton_rays,
+    triton_unisurf,
+)
 from quicksurf.backends.layout import encoding_layout, network_layout
-from quicksurf.backends.modules import initial_params
+from quicksurf.backends.modules import LogitNetwork, initial_params
 from quicksurf.errors import ConfigError
+from quicksurf.rays import Interval, Rays, Surface
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -191,5 +201,84 @@ def test_the_optimisers_step_equals_the_twin(n, skip_zero, sound):
         assert sound is not False or torch.equal(found, start)
 
 
+class Ball(LogitNetwork):
+    """A logit whose surface is a ball, as searched by the back ends; steep, so that false position has to work."""
+
+    def query(self, points):
+        return (self.radius - points.norm(dim=1)) * (1 + 3 * points.square().sum(1)), None
+
+
+BALL = Ball(None, 0.6, 0.0)
+
+
+def problem_of_rays():
+    """Rays from all around, one along a face, one that misses; two nested grids, half of whose cells count."""
+    generator = torch.Generator().manual_seed(3)
+    directions = torch.nn.functional.normalize(torch.randn(24, 3, generator=generator), dim=-1)
+    origins = -3 * directions + 0.5 * torch.randn(24, 3, generator=generator)
+    origins[0], directions[0] = torch.tensor([-3.0, 0.1, 1.0]), torch.tensor([1.0, 0.0, 0.0])
+    origins[1], directions[1] = torch.tensor([-3.0, 5.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+    near, far = torch.rand(24, generator=generator), torch.full((24,), 4.5)
+    cells = torch.rand(2, 5, 6, 7, generator=generator) < 0.5
+    boxes = torch.tensor([[-0.7, -0.8, -0.9, 0.7, 0.8, 0.9], [-1.1, -1, -1, 1, 1, 1.2]])
+    jitter = torch.rand(24, 13, generator=generator)
+    return Rays(*(part.to(DEVICE) for part in (origins, directions, near, far))), *(
+        part.to(DEVICE) for part in (cells, boxes, jitter)
+    )
+
+
+def test_the_march_equals_whole_tensors():
+    rays, cells, boxes, _ = problem_of_rays()
+    for n_boxes in (1, 2):
+        found, expected = (
+            engine.traverse_lattice(rays, cells[:n_boxes], boxes[:n_boxes], 0.07)
+            for engine in (triton_unisurf, batched_rays)
+        )
+        assert 0.1 < float(expected.occupied.float().mean()) < 0.6
+        assert (found.occupied ^ expected.occupied).float().mean() <= (0 if INTERPRETED else 1e-3)
+        both = found.occupied & expected.occupied
+        for ours, theirs in zip(found[:3], expected[:3], strict=True):
+            assert torch.allclose(ours[both], theirs[both], atol=1e-5)
+
+
+def test_roots_equal_whole_tensors():
+    rays, *_ = problem_of_rays()
+    index = torch.tensor([5, 2, 9, 23], device=DEVICE)
+    middle = -(rays.origins * rays.directions).sum(1)[index]
+    low, high = middle - 2.0, middle
+    ends = [BALL.query(rays.at(index, t))[0] for t in (low, high)]
+    expected = torch_unisurf.secant(BALL, rays, index, low, high, *ends)
+    found = triton_unisurf.secant(BALL, rays, index, low, high, *ends)
+    assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found, high)
+
+
+@pytest.mark.parametrize("n_front", [0, 5])
+def test_samples_equal_whole_tensors(n_front):
+    rays, cells, boxes, jitter = problem_of_rays()
+    steps = batched_rays.traverse_lattice(rays, cells, boxes, 0.07)
+    middle = -(rays.origins * rays.directions).sum(1)
+    found = Surface(torch.arange(24, device=DEVICE) % 3 > 0, middle - 0.4, 0)
+    widths, slopes = torch.linspace(0.05, 2, 24, device=DEVICE), torch.linspace(0, 2, 24, device=DEVICE)
+    known = steps, found, widths, slopes, Interval(0.1, 0.0, 13 - n_front, n_front), jitter
+    (ts, lengths), (expected, expected_lengths) = (
+        engine.interval_samples(*known) for engine in (triton_unisurf, batched_unisurf)
+    )
+    assert torch.allclose(lengths, expected_lengths, atol=1e-5) and bool((lengths > 0).any())
+    stands = expected_lengths > 0
+    assert torch.allclose(ts[stands], expected[stands], atol=1e-4)
+
+
+def test_search_and_samples_equal_whole_tensors():
+    rays, cells, boxes, jitter = problem_of_rays()
+    known = rays, cells | True, boxes, 0.07, Interval(0.1, 0.3, 8, 5, 0.05), jitter
+    (surface, samples), (expected, of_expected) = (
+        engine.sample_surface(BALL, *known) for engine in (triton_unisurf, batched_unisurf)
+    )
+    assert torch.equal(surface.hits, expected.hits) and bool(surface.hits.any())
+    assert torch.allclose(surface.ts, expected.ts, atol=1e-5)
+    assert torch.equal(samples.packed_info, of_expected.packed_info)
+    assert torch.allclose(samples.thicknesses, of_expected.thicknesses, atol=1e-4)
+
+
 def test_it_is_chosen_where_it_works():
-    assert backends._gpu_rays(DEVICE) is triton_rays
+    assert gpu.rays(DEVICE) == (triton_rays, triton_unisurf)
