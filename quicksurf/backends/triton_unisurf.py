@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.backends.batched_rays import LatticeSteps, lattice_size
-from quicksurf.backends.batched_unisurf import Pieces, render_weight_from_logits, sample_by
+from quicksurf.backends.batched_unisurf import Pieces, sample_by
 from quicksurf.backends.modules import LogitNetwork
 from quicksurf.backends.torch_unisurf import MIN_SLOPE, N_SECANT
+from quicksurf.backends.triton_weights import render_weight_from_logits
 from quicksurf.rays import Interval, Rays, Surface
 
 __all__ = ["render_weight_from_logits", "sample_surface"]

@@ -162,7 +162,7 @@ def test_without_a_gpu_nothing_of_cuda_is_imported(tmp_path):
         "try: backends.load('cuda')\n"
         "except backends.BackendError as error: assert '--device cpu' in str(error)\n"
         "else: raise SystemExit('cuda was loaded')\n"
-        "ours = ['triton_networks', 'triton_rays', 'triton_unisurf', 'cuda']\n"
+        "ours = ['triton_networks', 'triton_rays', 'triton_unisurf', 'triton_weights', 'cuda']\n"
         "named = ['tinycudann', *('quicksurf.backends.' + name for name in ours)]\n"
         "print([name for name in named if name in sys.modules])\n"
     )

@@ -12,14 +12,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quicksurf.backends import triton_encoding, triton_mlp, triton_rays, triton_unisurf
+from quicksurf.backends import triton_encoding, triton_mlp, triton_rays, triton_unisurf, triton_weights
 from quicksurf.backends.layout import network_layout
 from quicksurf.backends.triton_networks import FORWARD_PRECISION, GRID_TILE, launch_constants
 
 SIZES = {"n", "pitch", "n_steps", "n_x", "n_y", "n_z", "n_front", "n_interval"}
 INTEGERS = SIZES | {"stride_point", "stride_axis", "stride_row"}
-SCALARS = {"rate", "root", "beta_first", "beta_second", "epsilon", "step_size"}
-POINTERS = {"levels": "*i64", "index": "*i64"} | dict.fromkeys(("sound", "cells", "occupied", "hits"), "*u8")
+SCALARS = {"rate", "root", "beta_first", "beta_second", "epsilon", "step_size", "sharpness"}
+POINTERS = dict.fromkeys(("levels", "index", "packed_info"), "*i64") | dict.fromkeys(
+    ("sound", "cells", "occupied", "hits"), "*u8"
+)
 
 
 def build(kernel, capability: int, num_warps: int = 4, **constants) -> dict[str, object]:
@@ -45,6 +47,8 @@ def builds(capability: int):
     yield build(triton_unisurf.march, capability, N_BOXES=1, TILE=triton_unisurf.TILE)
     yield build(triton_unisurf.narrow, capability, KNOWN=True, TILE=triton_unisurf.TILE)
     yield build(triton_unisurf.spread, capability, STEPS=512)
+    for kernel in (triton_weights.weights_forward, triton_weights.weights_backward):
+        yield build(kernel, capability, triton_weights.WARPS, PAPER=False, TILE=triton_weights.TILE)
     grid = {"F": 2, "TILE": GRID_TILE}
     for name in ("encode_grid_forward", "encode_grid_backward", "encode_grid_backward_input"):
         yield build(getattr(triton_encoding, name), capability, **grid)

@@ -9,7 +9,7 @@ import os
 
 import pytest
 import torch
-from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, TF32, relative
+from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, SCAN32, TF32, relative
 
 from quicksurf.backends import (
     batched_rays,
@@ -25,7 +25,7 @@ from quicksurf.backends import (
 from quicksurf.backends.layout import encoding_layout, network_layout
 from quicksurf.backends.modules import LogitNetwork, initial_params
 from quicksurf.errors import ConfigError
-from quicksurf.rays import Interval, Rays, Surface
+from quicksurf.rays import Interval, Rays, Surface, pack_counts
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
@@ -278,6 +278,39 @@ def test_search_and_samples_equal_whole_tensors():
     assert torch.allclose(surface.ts, expected.ts, atol=1e-5)
     assert torch.equal(samples.packed_info, of_expected.packed_info)
     assert torch.allclose(samples.thicknesses, of_expected.thicknesses, atol=1e-4)
+
+
+@pytest.mark.parametrize("opacity", ["transmittance", "occupancy"])
+@pytest.mark.parametrize("counts", [[3, 0, 1, 12, 7] * 15, [0, 0], []])
+def test_weights_and_their_gradients_equal_whole_tensors(opacity, counts):
+    packed = pack_counts(torch.tensor(counts, dtype=torch.long)).to(DEVICE)
+    generator = torch.Generator().manual_seed(4)
+    n = sum(counts)
+    logits = (0.15 * torch.randn(n, generator=generator)).to(DEVICE)
+    thicknesses = (0.03 * torch.rand(n, generator=generator)).to(DEVICE)
+    thicknesses[::5] = -1.0
+    pulls = (
+        torch.randn(n, generator=generator).to(DEVICE),
+        torch.randn(len(counts), generator=generator).to(DEVICE),
+    )
+    results = []
+    for engine in (triton_unisurf, batched_unisurf):
+        leaf = logits.clone().requires_grad_()
+        weights, sums = engine.render_weight_from_logits(leaf, thicknesses, packed, 30.0, opacity)
+        ((weights * pulls[0]).sum() + (sums * pulls[1]).sum()).backward()
+        results.append((weights.detach(), sums.detach(), leaf.grad))
+    for found, expected in zip(*results, strict=True):
+        assert found.shape == expected.shape
+        assert not n or (relative(found, expected) < SCAN32 and bool(expected.any()))
+
+
+def test_a_logit_that_is_no_number_shows_in_its_ray_alone():
+    logits = torch.tensor([torch.nan, 0.1, 0.2, 0.1], device=DEVICE)
+    packed = pack_counts(torch.tensor([3, 1])).to(DEVICE)
+    weights, sums = triton_unisurf.render_weight_from_logits(
+        logits, torch.full_like(logits, 0.01), packed, 30.0, "transmittance"
+    )
+    assert bool(sums[0].isnan()) and bool(weights[0].isnan()) and 0.85 < float(sums[1]) < 1
 
 
 def test_it_is_chosen_where_it_works():
