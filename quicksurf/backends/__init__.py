@@ -79,7 +79,7 @@ def on_device(
     rays: ModuleType = batched_rays,
     unisurf: ModuleType = batched_unisurf,
 ) -> Backend:
-    """The back end whose networks are run by `run` and whose rays are whole tensors of torch, on any device."""
+    """The back end whose networks are run by `run` and that never loops over rays, on any device."""
     return Backend(name, device, reason, Modules(run, device), rays, unisurf, steady_rows, fill)
 
 
