@@ -29,6 +29,7 @@ from quicksurf.cameras import Cameras
 from quicksurf.data.scene import Roi
 from quicksurf.errors import CaptureError, OutputError
 
+TOOLS = Path(__file__).parents[1] / "tools"
 CENTER, RADIUS, DISTANCE = np.array([3.0, -2.0, 1.0]), 0.6, 4.0
 SIZE, FOCAL = 160, 320.0
 SUBPIXEL = 0.25  # pixels: an outline of anti-aliased masks is known better than that
@@ -209,6 +210,13 @@ def test_a_ledger_keeps_what_is_not_asked_for_and_puts_rows_in_order(tmp_path):
         at_most(CHAMFER, 0.04, "visual hull") in rows[3].targets and at_most(CHAMFER, 0.10) in rows[3].targets
     )
     assert (tmp_path / "quality.png").exists() and "not met" in (tmp_path / "quality.md").read_text()
+
+
+def test_the_published_table_is_that_of_the_published_rows():
+    published = Ledger(TOOLS)
+    notes = json.loads((TOOLS / "quality.json").read_text(encoding="utf-8"))["notes"]
+    assert published.rows() and all(row.made for row in published.rows())
+    assert (TOOLS / "quality.md").read_text(encoding="utf-8") == markdown(published.rows(), notes)
 
 
 def test_plot_is_written_where_something_is_known(tmp_path):
