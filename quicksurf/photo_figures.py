@@ -83,13 +83,12 @@ def flag(figures: Sequence[PhotoFigures], stops: Sequence[float]) -> list[Flags]
     return [Flags(bool(b), bool(e), bool(c)) for b, e, c in zip(blurred, off, bleached, strict=True)]
 
 
-def fitted_stops(offsets: Float[np.ndarray, "n 3 4"]) -> Float[np.ndarray, "n"]:
+def fitted_stops(maps: Float[np.ndarray, "n 3 4"]) -> Float[np.ndarray, "n"]:
     """How much brighter than the mean photo the fit found each one, in stops, at middle grey.
 
-    c ↦ (I + A) c + b at c = ½ (sRGB; 2.2 stops of light to one of values), so that a photo that shows the dark side
-    of the object does not count as underexposed.
+    `maps` are A − 1 | b of c ↦ A c + b, taken at c = ½ (sRGB; 2.2 stops of light to one of values): a photo that
+    shows the dark side of the object does not count as underexposed.
     """
-    maps = offsets - offsets.mean(0)
     grey = 0.5 + (maps[:, :, :3].sum(-1) * 0.5 + maps[:, :, 3]).mean(-1)
     return 2.2 * np.log2(np.clip(grey, 1e-3, None) / 0.5)
 

@@ -215,6 +215,7 @@ class Reconstruction:
     def _restore(cls, meta: dict[str, Any], tensors: dict[str, Tensor], backend: Backend) -> "Reconstruction":
         config = from_settings(meta["config"])
         names = [str(name) for name in meta["names"]]
+        held_out = torch.tensor(meta["held_out"], dtype=torch.bool)
         x, y, z, radius = (float(value) for value in meta["roi"])
         solid = tensors.get("background.color")
         border = Border(torch.zeros(3), False) if solid is None else Border(solid, True)
@@ -224,11 +225,11 @@ class Reconstruction:
             config,
             cameras,
             names,
-            np.array(meta["held_out"], dtype=bool),
+            held_out.numpy(),
             Roi((x, y, z), radius),
             bool(meta["masked"]),
             renderer,
-            Appearance(len(names)).to(backend.device),
+            Appearance(held_out).to(backend.device),
             float(meta["seconds_fitted"]),
             int(meta["step"]),
             meta["psnr_held_out"],

@@ -19,11 +19,27 @@ MATCHED = 1e-2  # relative L2: the pull to the identity remains
 
 
 def test_maps_are_relative_to_their_mean():
-    appearance = Appearance(4)
+    appearance = Appearance(torch.zeros(4, dtype=torch.bool))
     with torch.no_grad():
         appearance.offsets += torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     colors = torch.rand(9, 3, generator=torch.Generator().manual_seed(1))
     assert relative(appearance(colors, torch.arange(9) % 4).detach(), colors) < 1e-6
+
+
+def test_held_out_photos_have_the_identity_and_take_nothing_that_the_others_have_in_common():
+    held_out = torch.arange(5) == 2
+    appearance = Appearance(held_out)
+    with torch.no_grad():
+        appearance.offsets += torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    maps = appearance.from_identity().detach()
+    assert torch.equal(maps[2], torch.zeros(3, 4)) and maps[~held_out].mean(0).abs().max() < 1e-6
+    assert maps[~held_out].abs().max() > 0.1
+    colors = torch.rand(20, 3, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(20, 3, generator=torch.Generator().manual_seed(2))
+    (appearance(colors, torch.arange(20) % 5) * weights).sum().backward()
+    gradients = appearance.offsets.grad
+    assert torch.equal(gradients[2], torch.zeros(3, 4)) and gradients.sum(0).abs().max() < 1e-5
+    assert gradients.abs().max() > 0.1
 
 
 def test_an_affine_change_is_undone_and_nothing_is_learned_from_the_pixels_judged():

@@ -143,7 +143,7 @@ def test_noise_blurs_the_background_by_its_standard_deviation(backend, monkeypat
 
 
 def test_appearance_starts_as_identity_and_keeps_its_gauge():
-    appearance = Appearance(4)
+    appearance = Appearance(torch.zeros(4, dtype=torch.bool))
     colors = torch.rand(10, 3)
     images = torch.arange(10) % 4
     assert torch.equal(appearance(colors, images), colors)

@@ -1,9 +1,9 @@
 """Exposure and white balance: one affine colour map per photo, c ↦ A c + b, as in reconstruction in the wild.
 
-The gauge is fixed: maps are measured against their mean over the photos, so that the scene's own colours stay where
-the average photo has them, and a held-out view is rendered with the identity. Where exposures vary, such a view is
-measured up to a map of its own, found on one half of its pixels and applied to the other (Martin-Brualla et al. 2021,
-NeRF in the Wild, section 4.3, fit on one half as well).
+The gauge is fixed: maps are measured against their mean over the photos of the fit, so that the scene's own colours
+stay where the average photo has them, and a held-out view is rendered with the identity. Where exposures vary, such a
+view is measured up to a map of its own, found on one half of its pixels and applied to the other (Martin-Brualla et
+al. 2021, NeRF in the Wild, section 4.3, fit on one half as well).
 """
 
 import torch
@@ -14,15 +14,28 @@ _PULL = 1e-3  # towards the identity, as a share of the pixels: a view of one co
 
 
 class Appearance(nn.Module):
-    """Offsets of `n_images` affine maps from the identity."""
+    """One affine map for each photo of the fit; a held-out photo has the identity.
 
-    def __init__(self, n_images: int) -> None:
+    Args:
+        held_out: photos that no loss sees; in the mean, they would take whatever all the others have in common.
+    """
+
+    held_out: Bool[Tensor, "n"]
+
+    def __init__(self, held_out: Bool[Tensor, "n"]) -> None:
         super().__init__()
-        self.offsets = nn.Parameter(torch.zeros(n_images, 3, 4))
+        self.offsets = nn.Parameter(torch.zeros(len(held_out), 3, 4))
+        self.register_buffer("held_out", held_out, persistent=False)
+        self._n_fitted = max(int((~held_out).sum()), 1)
+
+    def from_identity(self) -> Float[Tensor, "n 3 4"]:
+        """A − 1 | b of every photo."""
+        used = self.offsets.masked_fill(self.held_out[:, None, None], 0)
+        return (used - used.sum(0) / self._n_fitted).masked_fill(self.held_out[:, None, None], 0)
 
     def forward(self, colors: Float[Tensor, "n 3"], image_indices: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
         """Colours as the given photos show them."""
-        maps = (self.offsets - self.offsets.mean(0)).index_select(0, image_indices)
+        maps = self.from_identity().index_select(0, image_indices)
         return colors + (maps[:, :, :3] * colors[:, None]).sum(-1) + maps[:, :, 3]
 
 

@@ -155,7 +155,8 @@ def _photos(scene: Scene, reconstruction: Reconstruction, clock: Clock) -> Photo
         if clock.left() <= 0:
             break
         figures.append(measure(image))
-    stops = fitted_stops(reconstruction.appearance.offsets.detach().cpu().double().numpy())
+    maps = reconstruction.appearance.from_identity().detach().cpu().double().numpy()
+    stops = fitted_stops(maps)
     stops = exposures(figures, [float(value) for value in stops[: len(figures)]])
     return Photos(figures, stops, flag(figures, stops))
 

@@ -76,8 +76,7 @@ class Extras:
 def photos_of(reconstruction: Reconstruction, scene: Scene) -> Photos:
     """The photos that the field was fitted to, with masks if it was fitted with them."""
     used = np.flatnonzero(~reconstruction.held_out)
-    offsets = reconstruction.appearance.offsets.detach().cpu()
-    exposures = torch.eye(3, 4) + offsets - offsets.mean(0)
+    exposures = torch.eye(3, 4) + reconstruction.appearance.from_identity().detach().cpu()
 
     def read(
         index: int, max_pixels: int

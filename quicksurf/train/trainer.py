@@ -231,7 +231,7 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reco
         scene.roi,
         masked,
         build_renderer(config, backend, border),
-        Appearance(len(scene.names)).to(backend.device),
+        Appearance(torch.from_numpy(scene.held_out)).to(backend.device),
     )
 
 
