@@ -13,6 +13,7 @@ from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.model.appearance import Appearance, matched_by_halves
+from quicksurf.train.held_out import score
 from quicksurf.train.trainer import Trainer
 
 MATCHED = 1e-2  # relative L2: the pull to the identity remains
@@ -63,16 +64,34 @@ def test_a_view_of_one_color_or_without_a_half_stays_finite():
         ).all()
 
 
-def test_maps_learn_faster_where_held_out_photos_differ_in_exposure_alone(tmp_path):
+@pytest.mark.parametrize(("gains", "varies"), [((0.6,) * 6, False), ((0.6, 1.3, 0.8, 1.0, 1.2, 0.7), True)])
+def test_what_all_views_have_in_common_is_not_exposure(gains, varies):
+    generator = torch.Generator().manual_seed(0)
+    targets = 0.7 * torch.rand(6 * 400, 3, generator=generator)
+    seen = torch.rand(len(targets), generator=generator) < 0.5
+    targets[~seen] = 1.0
+    noise = 0.02 * torch.randn(targets.shape, generator=generator)
+    dimmed = torch.tensor(gains).repeat_interleave(400)[:, None] * targets + noise
+    colors = torch.where(seen[:, None], dimmed, targets)
+    first = torch.rand(len(targets), generator=generator) < 0.5
+    result = score(colors, targets, first, seen, 400)
+    assert result.exposure_varies == varies
+    errors = (colors - targets).square().view(6, -1).mean(1)
+    plain = float(-10 * errors.log10().mean())
+    assert result.psnr > plain + 5 if varies else result.psnr == pytest.approx(plain, abs=1e-3)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_maps_learn_faster_where_the_exposure_of_held_out_photos_varies(tmp_path, masks):
     scene = read_scene(
-        write_capture(tmp_path), ReadOptions(max_pixels=10_000, use_masks=False, say=lambda line: None)
+        write_capture(tmp_path), ReadOptions(max_pixels=10_000, use_masks=masks, say=lambda line: None)
     )
     config = load_config(Path(__file__).with_name("tiny.toml"), {})
-    for gain, factor in ((1.0, 1.0), (0.5, 10.0)):
-        images = [
-            (gain * image).astype(np.uint8) if out else image
-            for image, out in zip(scene.images, scene.held_out, strict=True)
-        ]
+    held_out = np.flatnonzero(scene.held_out).tolist()
+    assert len(held_out) > 1
+    for low, high, factor in ((1.0, 1.0, 1.0), (0.4, 1.0, 10.0)):
+        gains = dict(zip(held_out, np.linspace(low, high, len(held_out)), strict=True))
+        images = [(gains.get(i, 1.0) * image).astype(np.uint8) for i, image in enumerate(scene.images)]
         trainer = Trainer(dataclasses.replace(scene, images=images), config, backends.load("cpu"), None)
         for step in range(60):
             trainer.step(0.005 * step)

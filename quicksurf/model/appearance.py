@@ -44,21 +44,27 @@ def matched_by_halves(
 ) -> Float[Tensor, "n 3"]:
     """The colours of one view after the affine map to `targets` that the other half of its pixels gives.
 
-    Least squares with a light pull to the identity. No pixel takes part in finding the map that it is judged by.
+    No pixel takes part in finding the map that it is judged by.
 
     Args:
         first: the first half; the others are the second.
     """
     matched = colors.clone()
     for half in (first, ~first):
-        matched[half] = _with_one(colors[half]) @ _affine_map(colors[~half], targets[~half])
+        matched[half] = mapped(colors[half], affine_map(colors[~half], targets[~half]))
     return matched
 
 
-def _affine_map(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, "4 3"]:
+def affine_map(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, "4 3"]:
+    """The map that brings `colors` to `targets`: least squares with a light pull to the identity."""
     rows, pull = _with_one(colors), _PULL * max(len(colors), 1)
     matrix = rows.T @ rows + pull * torch.eye(4).to(rows)
     return torch.linalg.solve(matrix, rows.T @ targets + pull * torch.eye(4, 3).to(rows))
+
+
+def mapped(colors: Float[Tensor, "n 3"], matrix: Float[Tensor, "4 3"]) -> Float[Tensor, "n 3"]:
+    """The colours after an affine map."""
+    return _with_one(colors) @ matrix
 
 
 def _with_one(colors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quicksurf import losses
 from quicksurf.data.pixels import PixelBank
-from quicksurf.model.appearance import matched_by_halves
+from quicksurf.model.appearance import affine_map, mapped, matched_by_halves
 from quicksurf.rays import Rays
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.train.alignment import CameraAlignment
@@ -36,9 +36,7 @@ class HeldOutViews:
     def measure(self, result: Reconstruction, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
         """Mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
 
-        Where poses are refined, each half of a view is rendered as the other half says. Where an affine map found on
-        one half brings the other nearer to the photo by more than a decibel, exposure was not fixed: the view is then
-        measured so matched.
+        Where poses are refined, each half of a view is rendered as the other half says.
         """
         per_view = max(n_pixels // len(self.bank.sizes), 64)
         batch = self.bank.draw_each(per_view, torch.Generator(result.device).manual_seed(0))
@@ -47,12 +45,31 @@ class HeldOutViews:
         colors = torch.cat([result.render_rays(Rays(*part)).colors for part in parts]).clamp(0, 1)
         targets = batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
         seen = torch.ones_like(colors[:, 0]) if batch.masks is None else batch.masks
-        parts = colors, targets, self.bank.in_left_half(batch), seen > 0
-        views = list(zip(*(part.split(per_view) for part in parts), strict=True))
-        plain = float(np.mean([_psnr(colors, targets) for colors, targets, *_ in views]))
-        matched = float(np.mean([_psnr(_matched(*view), view[1]) for view in views]))
-        varies = matched > plain + _EXPOSURE_GAIN
-        return HeldOutScore(matched if varies else plain, varies)
+        return score(colors, targets, self.bank.in_left_half(batch), seen > 0, per_view)
+
+
+def score(
+    colors: Float[Tensor, "n 3"],
+    targets: Float[Tensor, "n 3"],
+    first: Bool[Tensor, "n"],
+    seen: Bool[Tensor, "n"],
+    per_view: int,
+) -> HeldOutScore:
+    """The PSNR of what was rendered, and whether exposure varies.
+
+    It does where an affine map of each view, found on one half of it, brings the other half nearer to the photo by more
+    than a decibel than none, and than one found on the other views: what the views have in common says nothing of
+    exposure, an unfinished fit is too dark in all of them. Views are then measured matched by halves.
+
+    Args:
+        first: in the first half of its view.
+        seen: pixels that show the scene; the white around a mask needs no match.
+        per_view: pixels of each view, one view behind the other.
+    """
+    matched = _matched(colors, targets, first, seen, per_view)
+    plain, own, others = (_psnr(shown, targets, per_view) for shown in (colors, *matched))
+    varies = own > max(plain, others) + _EXPOSURE_GAIN
+    return HeldOutScore(own if varies else plain, varies)
 
 
 def _matched(
@@ -60,12 +77,19 @@ def _matched(
     targets: Float[Tensor, "n 3"],
     first: Bool[Tensor, "n"],
     seen: Bool[Tensor, "n"],
-) -> Float[Tensor, "n 3"]:
-    """The colours of one view matched by halves where the photo is `seen`; the white around a mask needs no match."""
-    matched = colors.clone()
-    matched[seen] = matched_by_halves(colors[seen], targets[seen], first[seen])
-    return matched
+    per_view: int,
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """The colours after the map of the other half of their view, and after that of all other views."""
+    own, others = colors.clone(), colors.clone()
+    views = torch.arange(len(colors), device=colors.device) // per_view
+    for view in range(len(colors) // per_view):
+        here, elsewhere = seen & (views == view), seen & (views != view)
+        own[here] = matched_by_halves(colors[here], targets[here], first[here])
+        others[here] = mapped(colors[here], affine_map(colors[elsewhere], targets[elsewhere]))
+    return own, others
 
 
-def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> float:
-    return losses.psnr_of(float((colors - targets).square().mean()))
+def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"], per_view: int) -> float:
+    """dB, the mean over the views."""
+    errors = (colors - targets).square().view(-1, per_view, 3).mean((1, 2))
+    return float(np.mean([losses.psnr_of(float(error)) for error in errors]))
