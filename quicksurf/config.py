@@ -109,7 +109,8 @@ class TrainConfig:
     smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
     steepness_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
     pressure_weight: Annotated[float, Between(0.0, 10.0)] = 0.04
-    """Of outward pressure on the surface where patches do not match across views, in the second half of the run."""
+    """Of outward pressure on the surface where patches do not match across views, in the second half of the run;
+    twice as much where there are masks."""
     silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
     consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2

@@ -34,6 +34,7 @@ _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
+_PRESSURE_WITHIN_MASKS = 2.0  # times the outward pressure: silhouettes withstand it
 _CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
 
 
@@ -198,7 +199,8 @@ class Trainer:
         logits = probed.view(-1, N_TAPS).mean(1)[: len(at_surface)]
         pressure = losses.outward_pressure(logits, at_surface)
         loss = train.smoothness_weight * smoothness + train.steepness_weight * steepness
-        return loss + self._consistency.doubt * train.pressure_weight * pressure
+        weight = train.pressure_weight * (_PRESSURE_WITHIN_MASKS if self.result.masked else 1.0)
+        return loss + self._consistency.doubt * weight * pressure
 
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""
