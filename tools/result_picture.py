@@ -1,8 +1,10 @@
 """A photo of a run beside its mesh from the same camera, in clay and in its own colours: the README's picture.
 
     python tools/result_picture.py RUN PHOTO docs/pages/images/boot.jpg
+    python tools/result_picture.py --clay RUN PHOTO PHOTO docs/pages/images/portal.jpg
 
-PHOTO is a part of the photo's name in RUN/cameras.json. Nothing of the fit is drawn but the mesh file.
+PHOTO is a part of the photo's name in RUN/cameras.json. Nothing of the fit is drawn but the mesh file. --clay leaves
+out what is of the photos themselves, for those that carry no licence.
 """
 
 import argparse
@@ -37,22 +39,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("photo", help="part of the photo's name")
+    parser.add_argument("photos", nargs="+", metavar="photo", help="part of the photo's name")
     parser.add_argument("output", type=Path)
-    parser.add_argument(
-        "--size", type=int, default=420, help="pixels of the longer side of each of the three"
-    )
+    parser.add_argument("--clay", action="store_true", help="draw the mesh in clay alone")
+    parser.add_argument("--size", type=int, default=420, help="pixels of the longer side of each tile")
     asked = parser.parse_args()
     run = open_run(asked.run)
     known = read_cameras(run.path / "cameras.json")
-    index = next(i for i, name in enumerate(known.names) if asked.photo in name)
-    ratio = asked.size / known.cameras.sizes[index].max().item()
-    camera = known.cameras.select(torch.tensor([index]))
-    camera = resize(camera, (camera.sizes * ratio).round().to(camera.sizes.dtype))
-    photo = Image.open(run.source / known.names[index]).convert("RGB")
-    photo = photo.resize(tuple(camera.sizes[0].tolist()), Image.Resampling.BOX)
-    tiles = [np.asarray(photo), *draw(read_mesh(mesh_of(run)), camera)]
+    mesh = read_mesh(mesh_of(run))
+    tiles = []
+    for part in asked.photos:
+        index = next(i for i, name in enumerate(known.names) if part in name)
+        ratio = asked.size / known.cameras.sizes[index].max().item()
+        camera = known.cameras.select(torch.tensor([index]))
+        camera = resize(camera, (camera.sizes * ratio).round().to(camera.sizes.dtype))
+        clay, colored = draw(mesh, camera)
+        tiles += [clay] if asked.clay else [_photo(run.source / known.names[index], camera), clay, colored]
     Image.fromarray(np.concatenate(tiles, 1)).save(asked.output, quality=QUALITY, optimize=True)
+
+
+def _photo(path: Path, camera: Cameras) -> UInt8[np.ndarray, "h w 3"]:
+    """The photo at the camera's size."""
+    size = tuple(camera.sizes[0].tolist())
+    return np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BOX))
 
 
 def draw(mesh: Mesh, camera: Cameras) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
