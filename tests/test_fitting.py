@@ -169,6 +169,34 @@ def test_going_on_keeps_the_time_already_spent(capture):
     assert 0.5 < statuses[0].progress < 0.9  # schedules do not start again
 
 
+def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
+    """On a slow machine a fit has few rays, and a look of fixed size would make the command late."""
+    looks, n_rays, clock = [], [], SteppedClock()
+    step, measure = Trainer.step, Trainer.measure_held_out
+
+    def counted(trainer, progress):
+        done = step(trainer, progress)
+        n_rays.append(len(done[0].colors))
+        return done
+
+    def noted(trainer, n_pixels):
+        looks.append((n_pixels, sum(n_rays)))
+        measure(trainer, n_pixels)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(Trainer, "measure_held_out", noted)
+    fit_scene(
+        scene_of(capture, False), CONFIG, backends.load("cpu"), seconds=2, now=clock, on_step=clock.tick
+    )
+    *during, (final, total) = looks
+    assert len(during) >= 5
+    before = 0
+    for n_pixels, rays in during:
+        assert 0 < n_pixels <= 0.1 * (rays - before)
+        before = rays
+    assert total == sum(n_rays) and 0 < final <= 0.05 * total
+
+
 def test_schedules_end_when_the_end_moves_nearer(capture):
     """The pipeline keeps more time for the mesh as it learns how slow the machine is."""
     start = time.monotonic()

@@ -22,6 +22,9 @@ _STATUS_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 60.0
 _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
+_FINAL_HELD_OUT_PIXELS = 48_000
+_LOOK_SHARE = 0.1  # of the rays since the last look may be looked at, so that a slow machine keeps its time
+_FINAL_LOOK_SHARE = 0.05  # of all rays
 
 
 class FitStatus(NamedTuple):
@@ -79,22 +82,26 @@ def fit_scene(
     clock = _Clock(trainer.result.seconds_fitted, seconds, seconds_left, now)
     window = last_window = _Window(now)
     checkpoint_at, held_out_at = 0.0, clock.progress() + _HELD_OUT_SHARE
+    n_rays = n_rays_at_look = 0
     while not clock.over() and not should_stop():
         progress = clock.progress()
-        window.add(*trainer.step(progress))
+        rendering, loss, error = trainer.step(progress)
+        window.add(rendering, loss, error)
+        n_rays += len(rendering.colors)
         trainer.result.seconds_fitted = clock.fitted()
         on_step(trainer.result)
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
             trainer.alignment.review(progress)
-            trainer.measure_held_out(_HELD_OUT_PIXELS)
+            trainer.measure_held_out(min(_HELD_OUT_PIXELS, int(_LOOK_SHARE * (n_rays - n_rays_at_look))))
+            n_rays_at_look = n_rays
         if window.seconds() > _STATUS_SECONDS:
             on_status(window.status(trainer.result, clock))
             window, last_window = _Window(now), window
         if on_checkpoint and clock.elapsed() > checkpoint_at + _CHECKPOINT_SECONDS:
             checkpoint_at = clock.elapsed()
             on_checkpoint(trainer.snapshot())
-    trainer.finish()
+    trainer.finish(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_SHARE * n_rays)))
     on_status((window if window.n_steps else last_window).status(trainer.result, clock))
     return trainer.snapshot()
 

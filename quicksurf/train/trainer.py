@@ -28,7 +28,6 @@ from quicksurf.train.consistency import Patches, ViewConsistency, consistency_lo
 from quicksurf.train.held_out import HeldOutViews
 from quicksurf.train.optimizer import Adam, Group, network_groups
 
-_FINAL_HELD_OUT_PIXELS = 48_000
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
@@ -105,11 +104,11 @@ class Trainer:
         return rendering, loss.detach(), (colors - targets).detach().square().mean()
 
     @torch.no_grad()
-    def finish(self) -> None:
-        """Probe every cell of the grid once more, for the mesh, and measure the held-out views well."""
+    def finish(self, n_pixels: int) -> None:
+        """Probe every cell of the grid once more, for the mesh, and measure `n_pixels` of the held-out views."""
         result = self.result
         result.renderer.grid.update(0, result.field.logits, result.settings().sharpness)
-        self.measure_held_out(_FINAL_HELD_OUT_PIXELS)
+        self.measure_held_out(n_pixels)
 
     def measure_held_out(self, n_pixels: int) -> None:
         """Note the PSNR on `n_pixels` of the held-out views; maps are learned faster where exposure varies."""
