@@ -22,5 +22,6 @@ NB_MODULE(_native, m) {
     bind_rays(m);
     bind_unisurf(m);
     bind_rasterize(m);
+    bind_match(m);
     bind_nerfacc(m);
 }

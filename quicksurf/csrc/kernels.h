@@ -79,7 +79,8 @@ struct Kernels {
     void (*adam)(const AdamStep&, size_t n, float* param, const float* grad, float* first, float* second);
 };
 
-// The widest set this processor runs, or the one QUICKSURF_ISA names ("v2", "v3", "v4", "generic").
+// The best set this processor runs, or the one QUICKSURF_ISA names: "generic", or on x86-64 the levels "v2", "v3", "v4" and,
+// for products of bytes (nearest.h), "avxvnni" on top of v3, "vnni" and "amx" on top of v4.
 const Kernels& kernels();
 std::string instruction_set();
 std::vector<std::string> instruction_sets();    // those this processor can run

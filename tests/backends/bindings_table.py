@@ -214,6 +214,27 @@ def rasterize(make: Maker) -> dict:
     return {"vertices": vertices, "faces": faces, "width": 9, "height": 7}
 
 
+def match_descriptors(make: Maker) -> dict:
+    first = make.rng.integers(0, 256, (make.n, 128), np.uint8)
+    pairs = np.array([(0, 1), (1, 0), (1, 1)], np.int32)
+    return {
+        "first": first,
+        "second": first[::-1].copy(),
+        "pairs": pairs,
+        "max_ratio": 0.8,
+        "max_distance": 0.7,
+    }
+
+
+def match_images(make: Maker) -> dict:
+    args = match_descriptors(make)
+    return {"descriptors": [args.pop("first"), args.pop("second")]} | args
+
+
+def match_two(first, second, **args):
+    return _native.match_descriptors([first, second], **args)
+
+
 # Name, what is called, its valid arguments.
 BINDINGS = {
     "usable_cpus": (_native.usable_cpus, lambda make: {}),
@@ -269,5 +290,7 @@ BINDINGS = {
     ),
     "accumulate_forward": (_native.accumulate_forward, lambda make: accumulate(make, False)),
     "accumulate_backward": (_native.accumulate_backward, lambda make: accumulate(make, True)),
+    "match_descriptors": (match_two, match_descriptors),
+    "match_descriptors, images": (_native.match_descriptors, match_images),
     "rasterize": (_native.rasterize, rasterize),
 }
