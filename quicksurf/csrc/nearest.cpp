@@ -5,6 +5,8 @@
 // column a lane and keeps the two largest values per column, and per row and lane.
 #include "nearest.h"
 
+#include <cstring>
+
 #include "simd.h"
 
 namespace quicksurf {
@@ -37,9 +39,13 @@ constexpr int N_WORDS = DESCRIPTOR_SIZE / PER_WORD;
 constexpr int TILE = N_VECTORS * L;
 static_assert(PANEL % BLOCK == 0 && PANEL % TILE == 0, "DESCRIPTOR_PADDING");
 
+// The order of values within a word is free: rows and columns share it.
 uint32_t word(const uint8_t* values) {
     uint32_t result = 0;
-    for (int k = 0; k < PER_WORD; ++k) result |= uint32_t(values[k]) << (32 / PER_WORD * k);
+    if (QS_BYTES)
+        std::memcpy(&result, values, sizeof result);
+    else
+        result = values[0] | uint32_t(values[1]) << 16;
     return result;
 }
 
@@ -52,12 +58,26 @@ void pack(const uint8_t* values, size_t n, uint32_t* packed) {
     }
 }
 
+// `x` into the two largest of each lane.
+inline void insert(Floats x, Floats& best, Floats& second) {
+    second = vmax<float>(second, vmin<float>(best, x));
+    best = vmax<float>(best, x);
+}
+
 struct alignas(64) Panel {
     uint32_t words[PANEL][N_WORDS];
     int32_t offsets[PANEL];  // added to the products of a row
     Floats best[PANEL], second[PANEL];
     Ints tile[PANEL];  // where a lane's best was found
     int32_t dots[BLOCK][TILE];
+
+    // A tile's two largest of row i, lane by lane.
+    void insert(size_t i, Floats tile_best, Floats tile_second, int32_t index) {
+        const Floats before = best[i];
+        second[i] = vmax<float>(vmax<float>(second[i], tile_second), vmin<float>(before, tile_best));
+        best[i] = vmax<float>(before, tile_best);
+        tile[i] = tile_best > before ? splat(index) : tile[i];
+    }
 };
 
 #if defined(__AMX_INT8__)
@@ -77,13 +97,14 @@ struct TileUnit {
 };
 
 // Tiles 0 to 3: sums of 16 rows and 16 columns each; 4, 5: rows; 6, 7: columns; 64 values a step.
-void products(const uint32_t* rows, const int32_t*, const uint32_t* columns, int32_t* dots) {
+[[gnu::noinline]] void products(const uint32_t* rows, const int32_t*, const uint32_t* columns, int32_t* dots) {
     constexpr int HALF = N_WORDS / 2, ROW_BYTES = 4 * N_WORDS, TILE_BYTES = 4 * TILE;
     asm volatile("" ::: "memory");  // the compiler does not know what the tile instructions read
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+#pragma GCC unroll 2
     for (int step = 0; step < 2; ++step, rows += HALF, columns += HALF * TILE) {
         _tile_loadd(6, columns, TILE_BYTES);
         _tile_loadd(4, rows, ROW_BYTES);
@@ -147,50 +168,40 @@ inline void register_products(const uint32_t* rows, const int32_t* offsets, cons
         for (int c = 0; c < N_VECTORS; ++c) store(dots + i * TILE + c * L, sum[i][c]);
 }
 
-void products(const uint32_t* rows, const int32_t* offsets, const uint32_t* columns, int32_t* dots) {
+[[gnu::noinline]] void products(const uint32_t* rows, const int32_t* offsets, const uint32_t* columns, int32_t* dots) {
     for (int i = 0; i < BLOCK; i += MR)
         register_products(rows + i * N_WORDS, offsets + i, columns, dots + i * TILE);
 }
 
 #endif
 
-struct TopTwo {
-    Floats best, second;
-    void insert(Floats x) {
-        second = vmax<float>(second, vmin<float>(best, x));
-        best = vmax<float>(best, x);
-    }
-};
-
 // The products of BLOCK rows from `begin` on and one tile, into the rows' and the columns' two largest.
-void update(Panel& panel, size_t begin, const float* row_norms, int32_t tile, const float* column_norms,
+[[gnu::noinline]] void update(Panel& panel, size_t begin, const float* row_norms, int32_t tile, const float* column_norms,
             float* column_best, float* column_second) {
-    Floats norms[N_VECTORS];
-    TopTwo columns[N_VECTORS];
-#pragma GCC unroll 3
+    Floats norms[N_VECTORS], best[N_VECTORS], second[N_VECTORS];
+#pragma GCC unroll 6
     for (int c = 0; c < N_VECTORS; ++c) {
         norms[c] = load(column_norms + c * L);
-        columns[c] = {load(column_best + c * L), load(column_second + c * L)};
+        best[c] = load(column_best + c * L);
+        second[c] = load(column_second + c * L);
     }
     for (int i = 0; i < BLOCK; ++i) {
-        const Floats row_norm = splat(row_norms[begin + i]);
-        TopTwo row{Floats{}, Floats{}};
-#pragma GCC unroll 3
+        Floats dot[N_VECTORS];
+#pragma GCC unroll 6
         for (int c = 0; c < N_VECTORS; ++c) {
-            const Floats dot = __builtin_convertvector(load(panel.dots[i] + c * L), Floats);
-            columns[c].insert(dot * row_norm);
-            row.insert(dot * norms[c]);
+            dot[c] = __builtin_convertvector(load(panel.dots[i] + c * L), Floats);
+            insert(dot[c] * row_norms[begin + i], best[c], second[c]);
         }
-        Floats &best = panel.best[begin + i], &second = panel.second[begin + i];
-        Ints& found = panel.tile[begin + i];
-        found = row.best > best ? splat(tile) : found;
-        second = vmax<float>(vmax<float>(second, row.second), vmin<float>(best, row.best));
-        best = vmax<float>(best, row.best);
+        Floats row_best = vmax<float>(dot[0] * norms[0], dot[1] * norms[1]);
+        Floats row_second = vmin<float>(dot[0] * norms[0], dot[1] * norms[1]);
+#pragma GCC unroll 6
+        for (int c = 2; c < N_VECTORS; ++c) insert(dot[c] * norms[c], row_best, row_second);
+        panel.insert(begin + i, row_best, row_second, tile);
     }
-#pragma GCC unroll 3
+#pragma GCC unroll 6
     for (int c = 0; c < N_VECTORS; ++c) {
-        store(column_best + c * L, columns[c].best);
-        store(column_second + c * L, columns[c].second);
+        store(column_best + c * L, best[c]);
+        store(column_second + c * L, second[c]);
     }
 }
 
