@@ -23,10 +23,10 @@ BASELINE = TOOLS / "baseline.json"
 # Before torch is loaded: its threads, which the twins use, must sleep and not spin while they wait. On a busy machine
 # two spinning ones made a twin ten times slower than one, and its ratio as much too good.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-# the tolerances are those of the tests, which are no package
-sys.path[:0] = [str(TOOLS), str(TOOLS.parent / "tests")]
+# the tolerances and the matcher's twin are those of the tests, which are no package
+sys.path[:0] = [str(TOOLS), *(str(TOOLS.parent / folder) for folder in ("tests", "tests/backends"))]
 
-from kernel_bench import gate, limits, marching, memory, networks, scans, step  # noqa: E402
+from kernel_bench import gate, limits, marching, matching, memory, networks, scans, step  # noqa: E402
 from kernel_bench.check import Mismatch  # noqa: E402
 from kernel_bench.kernel import MACHINE, measure, measure_limits  # noqa: E402
 from kernel_bench.results import Row, ratios_of, table_of  # noqa: E402
@@ -93,7 +93,7 @@ def jobs(n_threads: int, repeats: int) -> dict[str, Callable[[], Row]]:
     table: dict[str, Callable[[], Row]] = {
         MACHINE: partial(measure_limits, limits.machine(), n_threads, repeats)
     }
-    for kernel in [*networks.kernels(), *scans.kernels(), *marching.kernels()]:
+    for kernel in [*networks.kernels(), *scans.kernels(), *marching.kernels(), matching.kernel()]:
         table[kernel.name] = partial(measure, kernel, n_threads, repeats)
     table[step.NAME] = partial(step.measure, n_threads, max(3, repeats - 2))
     table[memory.NAME] = memory.measure

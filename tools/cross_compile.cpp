@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "match.h"
 #include "packed_scans.h"
 #include "rasterize.h"
 #include "thread_pool.h"
@@ -81,7 +82,7 @@ void run_search(const NetworkSpec& spec) {
     kernels().sample_surface(spec, params.data(), 2,
                              {Grids(occupied.data(), boxes.data(), 2, resolution),
                               {N, origins.data(), directions.data(), near.data(), far.data()},
-                              0.05f, 0.9f, 0.0f, 3, {0.1f, 5, 3}, jitter.data()},
+                              0.05f, 0.9f, 0.0f, 2.0f, 3, {0.1f, 0.05f, 5, 3, 0.0f}, jitter.data()},
                              {hits.data(), t_surface.data(), counts.data(), t.data(), thicknesses.data()});
     print("hits", hits);
     print("t_surface", t_surface);
@@ -111,6 +112,16 @@ void run_rasterizer() {
     print("rasterize", seen);
 }
 
+// The second image holds every other descriptor of the first with a little noise, in reverse.
+void run_matcher() {
+    const std::vector<float> x = values<float>(N * 128, 13), noise = values<float>(N * 64, 14);
+    std::vector<uint8_t> first(N * 128), second(N * 64);
+    for (size_t i = 0; i < first.size(); ++i) first[i] = uint8_t(240 * x[i] * x[i]);
+    for (size_t i = 0; i < second.size(); ++i)
+        second[i] = uint8_t(first[(N - 2 - i / 128 * 2) * 128 + i % 128] + 15 * noise[i]);
+    print("match", match_descriptors({{first.data(), N}, {second.data(), N / 2}}, {{0, 1}}, {0.8, 0.7})[0]);
+}
+
 }  // namespace
 
 int main() {
@@ -122,4 +133,5 @@ int main() {
     run_scan();
     run_adam();
     run_rasterizer();
+    run_matcher();
 }
