@@ -1,4 +1,4 @@
-"""A folder of photos without cameras: headers, copies at feature size, structure from motion, scene."""
+"""A folder of photos without cameras: headers, structure from motion, scene."""
 
 import shutil
 import tempfile
@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from quicksurf import _native
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
@@ -24,23 +23,15 @@ from quicksurf.data.images import (
 )
 from quicksurf.data.lost_photos import LOOK_PIXELS, explain, find_copies
 from quicksurf.data.scene import ReadReport, Scene
-from quicksurf.data.sfm import Photos, Poses, find_poses
-from quicksurf.data.sfm_plan import Plan, plan_poses, plan_retry
-from quicksurf.errors import BudgetError, ImageError, PosesError
-from quicksurf.io import write_atomic
+from quicksurf.data.sfm.plan import plan_poses
+from quicksurf.data.sfm.poses import Photos, Poses, find_poses
+from quicksurf.errors import ImageError
 
-_ENOUGH = 0.6  # of the photos registered: fewer is worth a second, harder try
-_QUALITY = 95  # JPEG of the working copies: its noise is below the camera's own
-
+_FEW = 0.5  # of the photos placed: fewer is a doubtful capture
+_DOUBTED = 0.05  # of the placed photos that contradict their place: fewer are the luck of single photos
 
 T = TypeVar("T", Path, ImageFile)
 R = TypeVar("R")
-
-
-class _Copies(NamedTuple):
-    photos: Photos
-    files: list[ImageFile]
-    """The originals, in the same order."""
 
 
 def read_photos(folder: Path, options: ReadOptions) -> Scene:
@@ -63,7 +54,7 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
     report.lost.update({copy.name: f"the same photo as {first.name}" for copy, first in copies.items()})
     files = _usable([path for path in paths if path not in copies], read_header, report)
     require_images(len(files), report.lost, root)
-    poses, files = _pose(files, root, options, ordered, report, started + options.pose_seconds)
+    poses = _pose(files, root, options, ordered, started + options.pose_seconds)
     _note_lost(poses, files, report, options)
     report.seconds_poses = time.monotonic() - started
     kept = [files[index].path for index in poses.registered]
@@ -79,92 +70,37 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF."""
+    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF.
+
+    Returns:
+        the photos of each group, and their focal length in parts of their width.
+    """
     groups: dict[tuple[int, int, int | None, str], list[int]] = {}
     for index, file in enumerate(files):
         focal = None if file.focal_pixels is None else round(file.focal_pixels)
         groups.setdefault((file.width, file.height, focal, file.lens), []).append(index)
-    return [(members, files[members[0]].focal_pixels) for members in groups.values()]
-
-
-def _pose(
-    files: list[ImageFile],
-    root: Path,
-    options: ReadOptions,
-    ordered: bool,
-    report: ReadReport,
-    deadline: float,
-) -> tuple[Poses, list[ImageFile]]:
-    """Poses of the photos that could be copied, and those photos; a second try if too few were found."""
-    megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
-    cpus = _native.usable_cpus()
-    plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
-    found, error = _attempt(files, root, options, plan, report, deadline)
-    if found is not None and len(found[0].registered) >= _ENOUGH * len(files):
-        return found
-    again = plan_retry(len(files), megapixels, deadline - time.monotonic(), cpus, ordered)
-    if again is not None:
-        n_first = len(found[0].registered) if found else 0
-        options.say(
-            f"only {n_first} of {len(files)} photos registered: trying once more with larger features"
-        )
-        second, _ = _attempt(files, root, options, again, report, deadline)
-        found = max(filter(None, (found, second)), key=lambda pair: len(pair[0].registered), default=None)
-    if found is None:
-        raise error or PosesError(f"no poses found for the photos in {root}")
-    return found
-
-
-def _attempt(
-    files: list[ImageFile], root: Path, options: ReadOptions, plan: Plan, report: ReadReport, deadline: float
-) -> tuple[tuple[Poses, list[ImageFile]] | None, PosesError | BudgetError | None]:
-    options.say(plan.describe(len(files)))
-    with _work_folder(options.work_folder) as folder:
-        copies = _copy(files, folder / "images", plan, report)
-        require_images(len(copies.files), report.lost, root)
-        try:
-            poses = find_poses(copies.photos, folder, plan, deadline - time.monotonic(), options.say)
-        except (PosesError, BudgetError) as error:  # a second try that is late must not cost the first
-            return None, error
-
-        def look(index: int) -> UInt8[np.ndarray, "_ _ 3"]:
-            return read_pixels(folder / "images" / copies.photos.names[index], LOOK_PIXELS).rgb
-
-        reasons = explain(poses.reasons, poses.registered, look)
-    return (poses._replace(reasons=reasons), copies.files), None
-
-
-def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadReport) -> _Copies:
-    """Write upright 8-bit copies of at most `plan.feature_pixels`; files with damaged pixels are lost."""
-    folder.mkdir(parents=True)
-    names = dict(zip((file.path for file in files), _spread_names(len(files)), strict=True))
-
-    def copy(file: ImageFile) -> tuple[ImageFile, float]:
-        pixels = read_pixels(file.path, plan.feature_pixels)
-        image = Image.fromarray(pixels.rgb)
-        write_atomic(
-            folder / names[file.path],
-            lambda target: image.save(target, "JPEG", quality=_QUALITY, subsampling=0),
-        )
-        return file, image.width / pixels.size[0]
-
-    copied = _usable(files, copy, report)
-    kept = [file for file, _ in copied]
-    groups = [
-        (members, None if focal is None else focal * copied[members[0]][1])
-        for members, focal in group_cameras(kept)
+    firsts = [(members, files[members[0]]) for members in groups.values()]
+    return [
+        (members, None if first.focal_pixels is None else first.focal_pixels / first.width)
+        for members, first in firsts
     ]
-    return _Copies(Photos([names[file.path] for file in kept], groups), kept)
 
 
-def _spread_names(n_images: int) -> list[str]:
-    """Names whose alphabet, the worker's order, takes every fourth photo first, then those between.
+def _pose(files: list[ImageFile], root: Path, options: ReadOptions, ordered: bool, deadline: float) -> Poses:
+    """Poses of as many photos as can be placed."""
+    megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
+    plan = plan_poses(
+        len(files), megapixels, deadline - time.monotonic(), _native.usable_cpus(), ordered
+    )
+    options.say(plan.describe(len(files)))
+    photos = Photos([file.path for file in files], group_cameras(files))
+    with _work_folder(options.work_folder) as folder:
+        poses = find_poses(photos, folder, plan, deadline - time.monotonic(), options.say)
 
-    So what is missing when time runs out is missing everywhere alike, not all on one side of the object.
-    """
-    order = [index for offset in (0, 2, 1, 3) for index in range(offset, n_images, 4)]
-    ranks = {index: rank for rank, index in enumerate(order)}
-    return [f"{ranks[index]:06d}.jpg" for index in range(n_images)]
+    def look(index: int) -> UInt8[np.ndarray, "_ _ 3"]:
+        return read_pixels(files[index].path, LOOK_PIXELS).rgb
+
+    return poses._replace(reasons=explain(poses.reasons, poses.registered, look) | poses.unreadable)
 
 
 def _usable(items: Sequence[T], read: Callable[[T], R], report: ReadReport) -> list[R]:
@@ -177,15 +113,38 @@ def _usable(items: Sequence[T], read: Callable[[T], R], report: ReadReport) -> l
 
 
 def _note_lost(poses: Poses, files: Sequence[ImageFile], report: ReadReport, options: ReadOptions) -> None:
-    report.lost.update({files[index].path.name: reason for index, reason in poses.reasons.items()})
-    options.say(f"{len(poses.registered)} of {report.photos} photos registered")
+    """Tell what was placed and what was not, and what speaks against the poses."""
+    names = [file.path.name for file in files]
+    report.lost.update({names[index]: reason for index, reason in poses.reasons.items()})
+    report.apart = [[names[index] for index in group] for group in poses.groups]
+    n_doubtful = len(poses.doubtful)
+    report.contradicting = [names[index] for index in poses.doubtful]
+    n_placed = len(poses.registered)
+    options.say(f"{n_placed} of {report.photos} photos placed")
     for name, reason in report.lost.items():
         options.say(f"  lost {name}: {reason}")
-    if len(poses.registered) < _ENOUGH * report.photos:
-        report.warnings.append(
-            f"only {len(poses.registered)} of {report.photos} photos could be posed: expect holes; take more "
-            "photos that overlap by two thirds, in focus"
+    if n_placed < _FEW * report.photos:
+        report.doubts.append(
+            f"only {n_placed} of {report.photos} photos could be placed: expect holes; take more photos that "
+            "overlap by two thirds, in focus"
         )
+    if report.apart:
+        report.doubts.append(_groups_apart(n_placed, report.apart))
+    if n_doubtful > _DOUBTED * n_placed:
+        named = ", ".join(report.contradicting[:5]) + (" ..." if n_doubtful > 5 else "")
+        report.doubts.append(
+            f"the poses of {n_doubtful} photos contradict the others ({named}): alike sides may have been taken for "
+            "one; look at the mesh, leave these photos out, or put something unlike beside each side"
+        )
+    report.warnings += report.doubts
+
+
+def _groups_apart(n_placed: int, apart: list[list[str]]) -> str:
+    groups = "; ".join(f"{len(group)} like {group[0]}" for group in apart[:4])
+    return (
+        f"the photos fall into {len(apart) + 1} groups that nothing joins for certain: {n_placed} photos are used, not "
+        f"those of the others ({groups}); take photos between the groups, of the object in both positions, or give masks"
+    )
 
 
 @contextmanager

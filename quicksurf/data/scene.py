@@ -44,6 +44,12 @@ class ReadReport:
     lost: dict[str, str] = field(default_factory=dict)
     """File name of each image that is not used → why."""
     warnings: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    """Those warnings that say the poses may be wrong or are of too few photos."""
+    apart: list[list[str]] = field(default_factory=list)
+    """Photos of each group that could not be joined to the placed ones."""
+    contradicting: list[str] = field(default_factory=list)
+    """Placed photos that share with the others hardly anything of what their poses say they should."""
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
 

@@ -1,4 +1,4 @@
-"""Camera poses from photos: runs `quicksurf.data.sfm_worker` by a plan of `quicksurf.data.sfm_plan`.
+"""Camera poses from photos: runs `quicksurf.data.sfm.worker` by a plan of `quicksurf.data.sfm.plan`.
 
 The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found
 comes back as `Poses`; what it did not find has a reason.
@@ -24,7 +24,7 @@ from quicksurf import _native
 from quicksurf import cameras as lens
 from quicksurf.cameras import N_DISTORTION, Cameras
 from quicksurf.data.scene import SparsePoints
-from quicksurf.data.sfm_plan import Plan
+from quicksurf.data.sfm.plan import Plan
 from quicksurf.errors import BudgetError, PosesError
 
 _GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
@@ -32,11 +32,11 @@ _MIN_FEATURES, _MIN_INLIERS = 30, 15  # COLMAP registers by 30 points, and keeps
 
 
 class Photos(NamedTuple):
-    """Upright photos at feature size, in one folder, as the worker reads them."""
+    """Photo files as the worker reads them."""
 
-    names: list[str]
+    paths: list[Path]
     groups: list[tuple[list[int], float | None]]
-    """Photos taken with one camera, and its focal length in pixels of these files where EXIF has it."""
+    """Photos taken with one camera, and its focal length in parts of their width where EXIF has it."""
 
 
 class Poses(NamedTuple):
@@ -49,12 +49,18 @@ class Poses(NamedTuple):
     """Image indices count registered photos."""
     reasons: dict[int, str]
     """Why each of the other photos is lost."""
+    unreadable: dict[int, str]
+    """Why photos could not be looked at."""
+    groups: list[list[int]]
+    """Photos of models that could not be joined to this one, largest first."""
+    doubtful: list[int]
+    """Registered photos that share with the others hardly anything of what their poses say they should."""
     stages: dict[str, float]
     """Seconds each stage took."""
 
 
 def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
-    """Run structure from motion on `folder`/images; at most `seconds` long.
+    """Run structure from motion on the photos, at most `seconds` long; databases go to `folder`.
 
     Raises:
         PosesError: if no three photos could be posed, with the likely reason.
@@ -69,9 +75,13 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
         cameras, points = _cameras(arrays), _points(arrays)
     if len(registered) < 3:
         raise _no_model(photos, messages)
+    found = messages["mapping"]
     reasons = lost_reasons(counts, messages["matches"]["inliers"], registered)
+    unreadable = {int(index): why for index, why in messages["features"]["unreadable"].items()}
+    reasons = {index: why for index, why in reasons.items() if index not in unreadable}
     cameras, points = stand_upright(cameras, points)
-    return Poses(registered, cameras, points, reasons, _stage_seconds(messages))
+    seconds_of = _stage_seconds(messages)
+    return Poses(registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], seconds_of)
 
 
 def lost_reasons(
@@ -142,11 +152,9 @@ def _run_worker(
     """Start the worker, relay its stages, end it at the deadline or when anything interrupts us."""
     job = {
         "folder": str(folder.resolve()),
-        **photos._asdict(),
-        **{
-            key: getattr(plan, key)
-            for key in ("n_features", "upsample", "n_partners", "n_neighbors", "use_global")
-        },
+        "paths": [str(path.resolve()) for path in photos.paths],
+        "groups": photos.groups,
+        **{key: getattr(plan, key) for key in ("max_pixels", "n_features", "n_partners", "n_neighbors")},
         "seconds": seconds,
         "n_threads": _native.usable_cpus(),
     }
@@ -164,10 +172,10 @@ def _run_worker(
 
 def _start(log: Any) -> subprocess.Popen:
     """The worker, deaf to the terminal's Ctrl-C: who started it decides when it ends."""
-    package_root = str(Path(__file__).resolve().parents[2])
+    package_root = str(Path(__file__).resolve().parents[3])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-m", "quicksurf.data.sfm_worker"],
+        [sys.executable, "-m", "quicksurf.data.sfm.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -225,7 +233,7 @@ def _progress(message: dict[str, Any]) -> str:
 def _log_tail(folder: Path) -> str:
     """The last line of the worker's log, which is gone from disk when the user reads the message."""
     lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
-    return f"its last words: {lines[-1][:200]}" if lines else "it said nothing"
+    return f"last log line: {lines[-1][:200]}" if lines else "no log output"
 
 
 def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -244,7 +252,7 @@ def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError
         )
     n_bare = sum(0 <= count < _MIN_FEATURES for count in counts)
     n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
-    found = f"no poses for these {len(photos.names)} photos"
+    found = f"no poses for these {len(photos.paths)} photos"
     if n_bare > len(counts) / 2:
         return PosesError(
             f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"

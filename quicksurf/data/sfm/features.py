@@ -1,0 +1,82 @@
+"""SIFT features of a photo: OpenCV's detector on the doubled image, RootSIFT descriptors in 8 bits.
+
+Many features are what connects photos (8192 of a 1.7 megapixel photo place photos that 1500 lose), and of more
+than that those of large scale are kept, which are seen from farther away, not those of high contrast.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from quicksurf.data.images import read_pixels
+from quicksurf.errors import ImageError
+
+# OpenCV divides it by the layers of an octave: a third of COLMAP's threshold, so that plain surfaces have features.
+_CONTRAST = 0.01
+_DESCRIPTOR_SCALE = 512.0  # as in COLMAP: components above half the norm are clipped at 255
+
+
+class Features(NamedTuple):
+    """Features of one photo, those of the largest scale first."""
+
+    points: Float[np.ndarray, "n 2"]
+    """Pixels; the centre of the upper left one is at (0.5, 0.5)."""
+    scales: Float[np.ndarray, "n"]
+    """Diameters in pixels."""
+    descriptors: UInt8[np.ndarray, "n 128"]
+    colors: UInt8[np.ndarray, "n 3"]
+    size: tuple[int, int]
+    """Width and height of the photo as it was looked at."""
+
+
+def extract(
+    paths: Sequence[Path], max_pixels: int, n_features: int, n_threads: int
+) -> Iterator[Features | ImageError]:
+    """Yield the features of each photo in order, or why it cannot be read."""
+    cv2.setNumThreads(1)  # a photo for each thread keeps all of them busy; OpenCV's own threads do not
+
+    def one(path: Path) -> Features | ImageError:
+        try:
+            image = read_pixels(path, max_pixels).rgb
+        except ImageError as error:
+            return error
+        return detect(image, n_features)
+
+    pool = ThreadPoolExecutor(n_threads)
+    try:
+        yield from pool.map(one, paths)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def detect(image: UInt8[np.ndarray, "h w 3"], n_features: int) -> Features:
+    """Find the `n_features` features of largest scale."""
+    size = image.shape[1], image.shape[0]
+    gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    sift = cv2.SIFT_create(contrastThreshold=_CONTRAST)
+    found = sorted(sift.detect(gray, None), key=lambda feature: -feature.size)[:n_features]
+    found, descriptors = sift.compute(gray, found)
+    if not found:
+        return nothing(size)
+    points = np.array([feature.pt for feature in found]) + 0.5
+    columns, rows = points.astype(int).clip(0, np.array(size) - 1).T
+    scales = np.array([feature.size for feature in found])
+    return Features(points, scales, root_sift(descriptors), image[rows, columns], size)
+
+
+def nothing(size: tuple[int, int] = (0, 0)) -> Features:
+    """Features of a photo that has none, or was not looked at."""
+    return Features(
+        np.zeros((0, 2)), np.zeros(0), np.zeros((0, 128), np.uint8), np.zeros((0, 3), np.uint8), size
+    )
+
+
+def root_sift(descriptors: Float[np.ndarray, "n 128"]) -> UInt8[np.ndarray, "n 128"]:
+    """Square roots of the histograms at unit sum (Arandjelović & Zisserman 2012): Euclid's distance is then Hellinger's."""
+    share = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6)
+    return np.minimum(np.rint(_DESCRIPTOR_SCALE * np.sqrt(share)), 255).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""How many points two photos should share by their poses, and how many they do: the judge of a model.
+
+SIFT finds a point again with a probability f that falls with the angle between the two rays to it. f is learned from
+the model itself, over all pairs of its photos. Photo j should then see f(angle) of those points of photo i that lie
+before it and inside its frame. Two photos that a model puts beside each other and that share nothing contradict it,
+whatever the reprojection error: alike faces taken for one, a backdrop taken for the object.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pycolmap
+from jaxtyping import Bool, Float, Int
+
+_BIN_DEGREES, _N_BINS = 5.0, 16
+_MAX_POINTS = 400  # of a photo that are looked at
+
+
+class Model(NamedTuple):
+    """A model as arrays; photos are numbered as in the graph."""
+
+    photos: Int[np.ndarray, "n"]
+    cam_from_world: Float[np.ndarray, "n 3 4"]
+    intrinsics: Float[np.ndarray, "n 3"]
+    """Focal length and principal point in pixels."""
+    sizes: Int[np.ndarray, "n 2"]
+    positions: Float[np.ndarray, "p 3"]
+    observations: Int[np.ndarray, "m 2"]
+    """(point, place in `photos`), one for each pair of them."""
+    features: Int[np.ndarray, "m"]
+    """Feature of the photo that observes the point."""
+
+
+def arrays(model: pycolmap.Reconstruction) -> Model:
+    """Read a COLMAP model whose image i + 1 is photo i."""
+    ids = sorted(model.reg_image_ids())
+    place = {image_id: index for index, image_id in enumerate(ids)}
+    lenses = [model.camera(model.image(image_id).camera_id) for image_id in ids]
+    points = list(model.points3D.values())
+    observations = [
+        (index, place[element.image_id], element.point2D_idx)
+        for index, point in enumerate(points)
+        for element in point.track.elements
+    ]
+    table = np.array(observations, np.int64).reshape(-1, 3)
+    return Model(
+        np.array(ids) - 1,
+        np.stack([model.image(image_id).cam_from_world().matrix() for image_id in ids]),
+        np.array([(lens.mean_focal_length(), lens.principal_point_x, lens.principal_point_y) for lens in lenses]),
+        np.array([(lens.width, lens.height) for lens in lenses]),
+        np.array([point.xyz for point in points]).reshape(-1, 3),
+        table[:, :2],
+        table[:, 2],
+    )
+
+
+def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray, "n n b"]]:
+    """Count the points of photo i that should be seen by photo j, and that are, by the angle between their rays.
+
+    Returns:
+        should, do: [i, j, bin of 5 degrees], scaled up where a photo has more points than are looked at.
+    """
+    n_images, n_points = len(model.photos), len(model.positions)
+    seen = np.zeros((n_images, n_points), bool)
+    seen[model.observations[:, 1], model.observations[:, 0]] = True
+    rotations, translations = model.cam_from_world[:, :, :3], model.cam_from_world[:, :, 3]
+    centers = -np.einsum("nji,nj->ni", rotations, translations)
+    should, do = np.zeros((2, n_images, n_images, _N_BINS))
+    generator = np.random.default_rng(0)
+    for index in range(n_images):
+        mine = np.flatnonzero(seen[index])
+        scale = max(1.0, len(mine) / _MAX_POINTS)
+        if scale > 1:
+            mine = generator.choice(mine, _MAX_POINTS, replace=False)
+        points = model.positions[mine]
+        local = np.einsum("nij,pj->npi", rotations, points) + translations[:, None]
+        depth = np.maximum(local[..., 2], 1e-9)
+        pixels = model.intrinsics[:, None, :1] * local[..., :2] / depth[..., None] + model.intrinsics[:, None, 1:]
+        inside = (local[..., 2] > 1e-9) & (pixels > 0).all(2) & (pixels < model.sizes[:, None]).all(2)
+        rays = points - centers[:, None]
+        rays /= np.maximum(np.linalg.norm(rays, axis=2, keepdims=True), 1e-12)
+        cosines = np.einsum("npi,pi->np", rays, rays[index])
+        bins = (np.degrees(np.arccos(np.clip(cosines, -1, 1))) / _BIN_DEGREES).astype(int)
+        inside &= bins < _N_BINS
+        flat = np.arange(n_images)[:, None] * _N_BINS + np.minimum(bins, _N_BINS - 1)
+        count = lambda marked: np.bincount(flat[marked], minlength=n_images * _N_BINS)  # noqa: E731
+        should[index] = scale * count(inside).reshape(n_images, _N_BINS)
+        do[index] = scale * count(inside & seen[:, mine]).reshape(n_images, _N_BINS)
+    return should, do
+
+
+def expected(
+    should: Float[np.ndarray, "n n b"], do: Float[np.ndarray, "n n b"], trusted: Bool[np.ndarray, "n n"]
+) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
+    """Return the points that each pair of photos is expected to share, and those it shares.
+
+    Args:
+        trusted: pairs that f(angle) is learned from.
+    """
+    pairs = trusted & ~np.eye(len(trusted), dtype=bool)
+    rate = do[pairs].sum(0) / np.maximum(should[pairs].sum(0), 1)
+    rate = np.minimum.accumulate(rate)  # it can only fall with the angle
+    wanted = should @ rate
+    return (wanted + wanted.T) / 2, (do.sum(2) + do.sum(2).T) / 2

@@ -1,0 +1,103 @@
+"""How hard to look for camera poses: a pure function of how many photos there are, how large, and of the time.
+
+Estimates rest on runs on two cores with AVX-512 (2026-11-30): reading and SIFT of the doubled image 0.4 s a photo of
+1.7 megapixels; 10 to 40 ms to match a pair of 8192 features, by instruction set; 8 ms to verify it; mapping and the last
+bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the worker.
+"""
+
+from typing import NamedTuple
+
+from quicksurf.errors import BudgetError
+
+_START_SECONDS = 2.5  # a Python process with numpy, OpenCV and pycolmap
+_DECODE_SECONDS = 0.02  # per megapixel of the file
+_FEATURE_SECONDS = 0.25  # per megapixel looked at
+_MATCH_SECONDS = 0.025  # per pair of 8192 features; grows with their square
+_VERIFY_SECONDS = 0.008  # per pair of 8192 features; about linear in them
+_COARSE_SECONDS = 6.0
+_MAP_SECONDS = 0.25  # per photo
+_COMFORT = 0.7  # a plan is taken if this fraction of the time suffices: machines and photos differ
+_ALL_PAIRS = 40  # photos up to which matching all pairs costs no more than choosing among them
+
+
+class Effort(NamedTuple):
+    """How hard to look: where time is short fewer features of large scale first, smaller photos last."""
+
+    megapixels: float
+    n_features: int
+    n_partners: int
+
+
+FULL = Effort(1.7, 8192, 24)
+LESS = Effort(1.7, 4096, 20)
+QUICK = Effort(0.8, 2048, 14)
+LEAST = Effort(0.4, 1024, 10)
+
+
+class Plan(NamedTuple):
+    """What the worker is asked to do."""
+
+    max_pixels: int
+    """Photos are shrunk to this many pixels before features are sought."""
+    n_features: int
+    n_partners: int
+    """Photos each one is matched with; n_images - 1 is all."""
+    n_neighbors: int
+    """Photos next in order that are matched in any case."""
+    seconds: float
+    """Estimate of the whole."""
+
+    def describe(self, n_images: int) -> str:
+        """One line for the user."""
+        pairs = (
+            "all pairs" if self.n_partners >= n_images - 1 else f"the {self.n_partners} most alike of each"
+        )
+        return (
+            f"finding poses of {n_images} photos: up to {self.n_features} features at "
+            f"{self.max_pixels / 1e6:.1f} MP, {pairs} matched, about {self.seconds:.0f} s"
+        )
+
+
+def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool) -> Plan:
+    """Choose the effort that fits into `seconds` with some room.
+
+    Args:
+        n_images: photos.
+        megapixels: size of a typical one.
+        seconds: time there is for poses.
+        n_threads: CPUs.
+        ordered: neighbours in order overlap, as frames of a video do.
+
+    Raises:
+        BudgetError: if even the least effort takes longer than that.
+    """
+    plans = [_plan(effort, n_images, megapixels, n_threads, ordered) for effort in (FULL, LESS, QUICK, LEAST)]
+    for plan in plans:
+        if plan.seconds <= _COMFORT * seconds:
+            return plan
+    if plans[-1].seconds <= seconds:
+        return plans[-1]
+    raise BudgetError(
+        f"about {plans[-1].seconds:.0f} s are needed to find the poses of {n_images} photos, "
+        f"{max(seconds, 0):.0f} s are left: give more --minutes or fewer photos"
+    )
+
+
+def _plan(effort: Effort, n_images: int, megapixels: float, n_threads: int, ordered: bool) -> Plan:
+    used = min(effort.megapixels, megapixels)
+    n_all = n_images * (n_images - 1) // 2
+    exhaustive = n_images <= _ALL_PAIRS
+    n_pairs = n_all if exhaustive else min(n_all, int(0.65 * n_images * effort.n_partners))  # most are mutual
+    richness = effort.n_features / 8192
+    parallel = (
+        n_images * (megapixels * _DECODE_SECONDS + used * _FEATURE_SECONDS)
+        + (0 if exhaustive else min(_COARSE_SECONDS, n_all * 0.003))
+        + n_pairs * (_MATCH_SECONDS * richness**2 + _VERIFY_SECONDS * richness)
+    )
+    return Plan(
+        max_pixels=int(effort.megapixels * 1e6),
+        n_features=effort.n_features,
+        n_partners=n_images - 1 if exhaustive else effort.n_partners,
+        n_neighbors=10 if ordered else 3,
+        seconds=_START_SECONDS + parallel * 2 / n_threads + n_images * _MAP_SECONDS,
+    )
