@@ -16,8 +16,10 @@ from jaxtyping import Float, UInt8
 from quicksurf.data.images import read_pixels
 from quicksurf.errors import ImageError
 
-# OpenCV divides it by the layers of an octave: a third of COLMAP's threshold, so that plain surfaces have features.
-_CONTRAST = 0.01
+# OpenCV divides it by the layers of an octave: a third of COLMAP's threshold, so that plain surfaces have features, and
+# a tenth where a photo has few of them even so.
+_CONTRAST, _LOW_CONTRAST = 0.01, 0.003
+_FEW = 2000
 _DESCRIPTOR_SCALE = 512.0  # as in COLMAP: components above half the norm are clipped at 255
 
 
@@ -59,7 +61,10 @@ def detect(image: UInt8[np.ndarray, "h w 3"], n_features: int) -> Features:
     size = image.shape[1], image.shape[0]
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     sift = cv2.SIFT_create(contrastThreshold=_CONTRAST)
-    found = sorted(sift.detect(gray, None), key=lambda feature: -feature.size)[:n_features]
+    found = sift.detect(gray, None)
+    if len(found) < _FEW:
+        found = cv2.SIFT_create(contrastThreshold=_LOW_CONTRAST).detect(gray, None)
+    found = sorted(found, key=lambda feature: -feature.size)[:n_features]
     found, descriptors = sift.compute(gray, found)
     if not found:
         return nothing(size)

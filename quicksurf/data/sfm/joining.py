@@ -21,7 +21,7 @@ _MIN_GROUP = 3
 _TRIALS = 4000
 _TOLERANCE = 0.02  # of the median distance between cameras and points
 _MAX_SCALE = 20.0  # between two models
-_MIN_SUPPORT = 12  # pairs of points
+_MIN_SUPPORT, _MANY = 12, 50  # pairs of points
 _MAX_HYPOTHESES = 4
 _MIN_WANTED = 300  # points that two groups should share before it means something that they do not
 
@@ -71,8 +71,10 @@ def joins(first: Model, second: Model, matches: Mapping[tuple[int, int], Matches
         join, inliers = _similarity(first, second, table)
         if join is None or len(join.shared) < _MIN_SUPPORT:
             break
-        side = np.isin(merge(first, second, join).photos, first.photos).astype(int)
-        found.append(join._replace(borne_out=split(merge(first, second, join), side)))
+        merged = merge(first, second, join)
+        part, wanted = split(merged, np.isin(merged.photos, first.photos).astype(int))
+        if wanted or len(join.shared) >= _MANY:  # photos of other sides share little: then by support alone
+            found.append(join._replace(borne_out=part))
         table = table[~inliers]
     return sorted(found, key=lambda join: -join.borne_out)
 
@@ -117,20 +119,24 @@ def _without(model: Model, photos: Int[np.ndarray, "k"]) -> Model:
     )
 
 
-def split(model: Model, labels: Int[np.ndarray, "n"]) -> float:
+def split(model: Model, labels: Int[np.ndarray, "n"]) -> tuple[float, float]:
     """Return the least part of what photos of two groups should share that they do, over pairs of groups.
 
     Args:
         labels: the group of each of the model's photos.
+
+    Returns:
+        that part, 1 where no two groups should share anything, and the points that those two should share.
     """
     should, do = overlap.overlaps(model)
     wanted, found = overlap.expected(should, do, labels[:, None] == labels[None])
-    least = 1.0
+    least = 1.0, 0.0
     for one in np.unique(labels):
         for other in np.unique(labels[labels > one]):
             across = np.ix_(labels == one, labels == other)
-            if wanted[across].sum() >= _MIN_WANTED:
-                least = min(least, float(found[across].sum() / wanted[across].sum()))
+            n_wanted = float(wanted[across].sum())
+            if n_wanted >= _MIN_WANTED:
+                least = min(least, (float(found[across].sum()) / n_wanted, n_wanted))
     return least
 
 

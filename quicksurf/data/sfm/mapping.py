@@ -6,7 +6,9 @@ bundle adjustment takes all (`refinement`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pycolmap
@@ -14,6 +16,18 @@ from jaxtyping import Bool
 
 from quicksurf.data.sfm.view_graph import ViewGraph, name
 
+
+
+class Start(NamedTuple):
+    """What lenses are taken for while photos are mapped."""
+
+    focal: float
+    """Of a camera without EXIF, in parts of the photo's longer side."""
+    distortion: bool
+    """Adjust it from the first photos on: with a long lens or few points it runs away and takes the model with it."""
+
+
+STARTS = Start(1.2, True), Start(1.2, False), Start(3.0, False)
 N_MAPPED = 800  # features of a photo that mapping takes
 _CELLS = 8  # across a photo, for their spread
 
@@ -24,17 +38,21 @@ def map_photos(
     folder: Path,
     seconds: float,
     n_threads: int,
-    hold_focal: bool = False,
+    start: Start = STARTS[0],
 ) -> list[pycolmap.Reconstruction]:
     """Map `photos`, the model of most photos first.
 
     Args:
         folder: for COLMAP's files.
         seconds: mapping ends after about so long, with what it has.
-        hold_focal: keep the focal lengths as they begin.
+        start: what the lenses are taken for.
     """
     database = folder / "mapping.db"
-    graph.write(database, connecting_features(graph))
+    cameras = [
+        camera if camera.trusted else replace(camera, focal=start.focal * max(camera.size))
+        for camera in graph.cameras
+    ]
+    replace(graph, cameras=cameras).write(database, connecting_features(graph))
     options = pycolmap.IncrementalPipelineOptions(num_threads=n_threads, random_seed=0)
     options.image_names = [name(index) for index in photos]
     options.max_num_models, options.min_model_size = 6, 3
@@ -45,8 +63,7 @@ def map_photos(
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
     options.ba_local_max_refinements = 1
-    options.ba_refine_focal_length = options.ba_refine_extra_params = not hold_focal
-    options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = not hold_focal
+    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = start.distortion
     output = folder / "models"
     output.mkdir(exist_ok=True)
     models = pycolmap.incremental_mapping(database, folder, output, options).values()

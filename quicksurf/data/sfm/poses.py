@@ -208,7 +208,8 @@ def _listen(
                 f"structure from motion stopped unexpectedly (code {process.wait()}); {_log_tail(folder)}"
             )
         message = json.loads(line)
-        messages[message["stage"]] = message
+        if "stage" in message:
+            messages[message["stage"]] = message
         say(_progress(message))
     return messages
 
@@ -220,6 +221,8 @@ def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
 
 
 def _progress(message: dict[str, Any]) -> str:
+    if "line" in message:
+        return f"  {message['seconds']:5.1f} s  {message['line']}"
     late = "" if message.get("complete", True) else " (cut short: no more time)"
     detail = {
         "features": lambda: f"{int(np.median(np.maximum(message['counts'], 0)))} per photo",

@@ -6,15 +6,17 @@ the photos bear out best, or not at all.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from quicksurf.data.sfm import joining, mapping, overlap, refinement
+from quicksurf.data.sfm import joining, mapping, overlap, refinement, resection
 from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.matching import Matches
 from quicksurf.data.sfm.overlap import Model
@@ -44,7 +46,12 @@ class Result(NamedTuple):
 
 
 def reconstruct(
-    graph: ViewGraph, matches: Mapping[tuple[int, int], Matches], folder: Path, seconds: float, n_threads: int
+    graph: ViewGraph,
+    matches: Mapping[tuple[int, int], Matches],
+    folder: Path,
+    seconds: float,
+    n_threads: int,
+    say: Callable[[str], None],
 ) -> Result:
     """Place the photos of `graph` in one frame, as many as can be placed right.
 
@@ -52,35 +59,106 @@ def reconstruct(
         matches: all matches of pairs, verified or not: the wrong motion may have been verified.
         folder: for databases.
         seconds: until it must be done.
+        say: takes one line for the user at a time.
     """
     deadline = time.monotonic() + seconds
 
     def left() -> float:
         return deadline - time.monotonic()
 
-    everything = range(len(graph.features))
-    models = mapping.map_photos(graph, everything, folder, 0.5 * left(), n_threads)
-    n_linked = int((graph.strengths().max(1, initial=0) > 0).sum())
-    if not models or models[0].num_reg_images() < _ENOUGH * n_linked:
-        held = mapping.map_photos(graph, everything, folder, 0.5 * left(), n_threads, hold_focal=True)
-        models = max(models, held, key=lambda found: sum(sorted(m.num_reg_images() ** 2 for m in found)))
+    models = _map(graph, folder, left, n_threads, say)
     if not models:
         return Result(None, {"groups": [], "doubtful": []})
-    parts = [posed(model) for model in models]
     apart = contradicted(graph, models[0])
     if apart:
+        sizes = " and ".join(str(len(group)) for group in apart)
+        say(f"weakly linked groups of {sizes} photos contradict each other: mapped apart")
         mapped = [mapping.map_photos(graph, group, folder, 0.3 * left(), n_threads) for group in apart]
-        models = sorted(
-            (model for found in mapped for model in found[:1]), key=lambda model: -model.num_reg_images()
-        ) + models[1:]
-        parts = [posed(model) for model in models]
-    joined, rest = join_all([overlap.arrays(model) for model in models], parts, matches)
-    full = folder / "full.db"
-    graph.write(full)
-    model = refinement.triangulate(refinement.build(full, joined.poses, joined.lenses), full, n_threads)
-    refinement.refine(model)
+        models = [model for found in mapped for model in found[:1]] + models[1:]
+        models.sort(key=lambda model: -model.num_reg_images())
+    joined, rest = join_all([overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say)
+    model = _refined(graph, joined, folder, n_threads)
+    if len(joined.poses) < len(graph.features) and left() > 0.5 * seconds:
+        graph, joined = _with_lost(graph, model, joined, lambda: left() < 0.4 * seconds, say)
+        model = _refined(graph, joined, folder, n_threads) if len(joined.poses) > model.num_reg_images() else model
     doubtful = contradicting(overlap.arrays(model))
-    return Result(model, {"groups": rest, "doubtful": doubtful})
+    rest = [[photo for photo in group if photo not in joined.poses] for group in rest]
+    return Result(model, {"groups": [group for group in rest if len(group) >= 3], "doubtful": doubtful})
+
+
+def _map(
+    graph: ViewGraph, folder: Path, left: Callable[[], float], n_threads: int, say: Callable[[str], None]
+) -> list[pycolmap.Reconstruction]:
+    """Map all photos, with other starts where one leaves many out; the models of the start that places most."""
+    everything = range(len(graph.features))
+    n_linked = int((graph.strengths().max(1, initial=0) > 0).sum())
+    best: list[pycolmap.Reconstruction] = []
+    for start in mapping.STARTS:
+        models = mapping.map_photos(graph, everything, folder, 0.5 * left(), n_threads, start)
+        if models and (not best or _size(models[0]) > _size(best[0])):
+            best = models
+        if best and best[0].num_reg_images() >= _ENOUGH * n_linked:
+            break
+        n_placed = best[0].num_reg_images() if best else 0
+        say(f"{n_placed} of {n_linked} photos in one model so far: mapping with other lenses")
+    return best
+
+
+def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
+    return model.num_reg_images(), model.compute_num_observations()
+
+
+def _refined(graph: ViewGraph, found: Posed, folder: Path, n_threads: int) -> pycolmap.Reconstruction:
+    """The model of these poses with points of all matches, adjusted."""
+    database = folder / "full.db"
+    graph.write(database)
+    model = refinement.triangulate(
+        refinement.build(database, found.poses, found.lenses), database, n_threads
+    )
+    refinement.refine(model)
+    return model
+
+
+def _with_lost(
+    graph: ViewGraph,
+    model: pycolmap.Reconstruction,
+    found: Posed,
+    expired: Callable[[], bool],
+    say: Callable[[str], None],
+) -> tuple[ViewGraph, Posed]:
+    """Add the photos that the model's points place; the graph then has their matches."""
+    now = posed(model)
+    lens_of = {
+        member: now.lenses[next(photo for photo in camera.members if photo in now.lenses)]
+        for camera in graph.cameras
+        if any(photo in now.lenses for photo in camera.members)
+        for member in camera.members
+    }
+    lost = [photo for photo in range(len(graph.features)) if photo not in now.poses]
+    placed = resection.place(graph, overlap.arrays(model), lost, lens_of.get, expired)
+    if placed:
+        say(f"{len(placed)} more photos placed by the points of all others")
+    pairs = dict(graph.pairs)
+    for photo, item in placed.items():
+        for other, links in item.links.items():
+            pair = (min(photo, other), max(photo, other))
+            pairs[pair] = _linked(links if other < photo else links[:, ::-1], pairs.get(pair))
+    lenses = now.lenses | {photo: lens_of[photo] for photo in placed}
+    poses = now.poses | {photo: item.cam_from_world for photo, item in placed.items()}
+    return replace(graph, pairs=pairs), Posed(poses, lenses)
+
+
+def _linked(
+    links: Int[np.ndarray, "k 2"], known: pycolmap.TwoViewGeometry | None
+) -> pycolmap.TwoViewGeometry:
+    geometry = pycolmap.TwoViewGeometry() if known is None else copy(known)
+    if known is None:
+        geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+    else:
+        links = np.concatenate([np.asarray(known.inlier_matches, np.int64), links])
+    _, first = np.unique(links[:, 0], return_index=True)
+    geometry.inlier_matches = links[first].astype(np.uint32)
+    return geometry
 
 
 def posed(model: pycolmap.Reconstruction) -> Posed:
@@ -102,13 +180,15 @@ def contradicted(graph: ViewGraph, model: pycolmap.Reconstruction) -> list[list[
     labels = np.full(len(found.photos), -1)
     for label, group in enumerate(groups):
         labels[group] = label
-    if joining.split(found, labels) >= _BORNE_OUT:
-        return []
-    return [found.photos[group].tolist() for group in groups]
+    part, _ = joining.split(found, labels)
+    return [] if part >= _BORNE_OUT else [found.photos[group].tolist() for group in groups]
 
 
 def join_all(
-    models: list[Model], parts: list[Posed], matches: Mapping[tuple[int, int], Matches]
+    models: list[Model],
+    parts: list[Posed],
+    matches: Mapping[tuple[int, int], Matches],
+    say: Callable[[str], None],
 ) -> tuple[Posed, list[list[int]]]:
     """Join what can be joined to the first model; also the photos of each that could not."""
     whole, poses, lenses = models[0], dict(parts[0].poses), dict(parts[0].lenses)
@@ -118,9 +198,10 @@ def join_all(
         if not new:
             continue
         found = joining.joins(whole, model, matches)
-        if not found or found[0].borne_out < _JOIN_BORNE_OUT or (
-            len(found) > 1 and found[0].borne_out < _CLEARLY * found[1].borne_out
-        ):
+        if found:
+            said = ", ".join(f"{100 * join.borne_out:.0f} % of {len(join.shared)}" for join in found)
+            say(f"joining {len(new)} photos to {len(poses)}: points borne out by the photos {said}")
+        if not _convincing(found):
             rest.append(new)
             continue
         whole = joining.merge(whole, model, found[0])
@@ -128,6 +209,13 @@ def join_all(
         poses.update({photo: whole.cam_from_world[place[photo]] for photo in new})
         lenses.update({photo: part.lenses[photo] for photo in new})
     return Posed(poses, lenses), rest
+
+
+def _convincing(found: list[joining.Join]) -> bool:
+    """The best join is borne out, and clearly better than the next."""
+    if not found or found[0].borne_out < _JOIN_BORNE_OUT:
+        return False
+    return len(found) == 1 or found[0].borne_out >= _CLEARLY * found[1].borne_out
 
 
 def contradicting(model: Model) -> list[int]:

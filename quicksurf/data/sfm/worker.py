@@ -101,7 +101,9 @@ def main() -> None:
     inliers = [(*pair, len(geometry.inlier_matches)) for pair, geometry in graph.pairs.items()]
     report({"stage": "matches", "seconds": clock.elapsed(), "complete": complete, "inliers": inliers})
     deadline = _MAPPING_END * job["seconds"] - clock.elapsed()
-    result = reconstruct.reconstruct(graph, matches, folder, deadline, job["n_threads"])
+    result = reconstruct.reconstruct(
+        graph, matches, folder, deadline, job["n_threads"], lambda line: report({"line": line, "seconds": clock.elapsed()})
+    )
     if result.model is not None:
         np.savez(folder / "poses.npz", allow_pickle=False, **reconstruct.model_arrays(result.model, items))
     report({"stage": "mapping", "seconds": clock.elapsed(), "found": result.model is not None, **result.findings})
