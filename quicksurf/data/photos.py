@@ -14,6 +14,7 @@ from PIL import Image
 
 from quicksurf import _native
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
+from quicksurf.data.exif import Focal
 from quicksurf.data.images import (
     ImageFile,
     each_or_error,
@@ -78,13 +79,48 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
     return assemble(views, root, options, report)
 
 
-def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF."""
-    groups: dict[tuple[int, int, int | None, str], list[int]] = {}
-    for index, file in enumerate(files):
-        focal = None if file.focal_pixels is None else round(file.focal_pixels)
-        groups.setdefault((file.width, file.height, focal, file.lens), []).append(index)
-    return [(members, files[members[0]].focal_pixels) for members in groups.values()]
+class CameraGroup(NamedTuple):
+    """Photos that share intrinsics, as far as EXIF and sizes tell."""
+
+    members: list[int]
+    focal: Focal | None
+    lens: str
+    """Camera, lens and zoom from EXIF; where it is empty, only the size joins these photos."""
+
+
+def group_cameras(files: Sequence[ImageFile]) -> list[CameraGroup]:
+    """Photos of one camera, lens and zoom: the same upright size, and the same lens and focal length in EXIF."""
+    groups: dict[tuple[int, int, str, int], CameraGroup] = {}
+    for index, (file, focal) in enumerate(zip(files, _focals(files), strict=True)):
+        key = file.width, file.height, file.lens, 0 if focal is None else round(focal.pixels)
+        groups.setdefault(key, CameraGroup([], focal, file.lens)).members.append(index)
+    return list(groups.values())
+
+
+def _focals(files: Sequence[ImageFile]) -> list[Focal | None]:
+    """Focal lengths in pixels, where crops of one lens share the scale that the largest of them needs.
+
+    A crop alone states only the least scale at which it fits into the original. Crops that have a side in common
+    were not cut at one scale, but each shrunk to that side.
+    """
+    shapes: dict[str, set[tuple[int, int]]] = {}
+    most: dict[str, float] = {}
+    for file in files:
+        if file.lens and file.focal is not None and file.focal.cropped:
+            shapes.setdefault(file.lens, set()).add((file.width, file.height))
+            most[file.lens] = max(most.get(file.lens, 0.0), file.focal.pixels)
+    shared = {lens for lens, sizes in shapes.items() if _no_common_side(sizes)}
+    return [
+        file.focal._replace(pixels=most[file.lens])
+        if file.lens in shared and file.focal is not None and file.focal.cropped
+        else file.focal
+        for file in files
+    ]
+
+
+def _no_common_side(shapes: set[tuple[int, int]]) -> bool:
+    sides = [side for shape in {(min(shape), max(shape)) for shape in shapes} for side in set(shape)]
+    return len(sides) == len(set(sides))
 
 
 def _pose(
@@ -151,8 +187,8 @@ def _copy(files: Sequence[ImageFile], folder: Path, plan: Plan, report: ReadRepo
     copied = _usable(files, copy, report)
     kept = [file for file, _ in copied]
     groups = [
-        (members, None if focal is None else focal * copied[members[0]][1])
-        for members, focal in group_cameras(kept)
+        (group.members, None if group.focal is None else group.focal.pixels * copied[group.members[0]][1])
+        for group in group_cameras(kept)
     ]
     return _Copies(Photos([names[file.path] for file in kept], groups), kept)
 
