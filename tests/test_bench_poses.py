@@ -193,7 +193,7 @@ def test_a_row_is_held_against_colmap(ours, peer, note, expected):
     row = dataclasses.replace(ROW, ours=ROW.ours | both | ours, peer=peer, note=note)
     assert [verdict.replace("*", "") for verdict in verdicts(row)] == expected
     assert markdown([row]).splitlines()[0].count("|") == markdown([row]).splitlines()[2].count("|")
-    assert ("~100" in describe(row)) == (not peer["timed"])
+    assert ("~100" in describe(row)) == (not peer["timed"]) == ("s / C's" not in describe(row))
 
 
 def found(poses: np.ndarray, **values) -> Found:

@@ -136,7 +136,7 @@ def _share(row: Row) -> float:
 
 def _cells(row: Row) -> list[str]:
     truth = f"{row.known}" + (f" ({row.note})" if row.note else "") if row.known else "none"
-    share = f"{_share(row):.2f}" if row.peer and row.ours else ""
+    share = f"{_share(row):.2f}" if row.peer.get("timed") else ""
     said = "warned" if row.doubts else ""
     judged = "<br>".join(verdicts(row))
     return [row.capture, f"{row.photos}", truth, *_five(row.ours), said, judged, *_five(row.peer), share]
