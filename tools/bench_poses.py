@@ -1,107 +1,114 @@
-"""How many photos of a folder are registered, how long it takes, and how far the poses are from a survey's.
+"""How many photos are placed and how many of them right, how exactly and how fast, beside plain COLMAP.
 
-    python tools/bench_poses.py ../shared/data/herzjesu/images \\
-        --truth ../shared/data/herzjesu/transforms_gt.json
+    python tools/bench_poses.py ../shared/data/herzjesu/images --truth ../shared/data/herzjesu/transforms_gt.json
+    python tools/bench_poses.py --all ../shared/data --peer --cache runs/colmap     # every capture, COLMAP's poses kept
+    python tools/bench_poses.py --all ../shared/data --time-peer --only herzjesu    # COLMAP timed beside ours
+    python tools/bench_poses.py --all ../shared/data --fill-cache                   # COLMAP alone, on a busy machine
 
-Errors are relative, over all pairs of registered photos, so that neither frame nor scale matters: the
-angle of R_ij R_ij*ᵀ and the angle between the directions of t_ij and t_ij*. AUC@5° is the area under the
-recall curve of the larger of the two up to 5°, divided by 5° (as in the image matching challenges; 100 %
-is perfect). Centres are compared after the similarity of least squares (Umeyama 1991).
+Photos are given alone, without masks and cameras; every run is a process of its own. --all writes poses.md and
+poses.json into --output after each row and goes on from them when it is called again: a row is measured anew if it
+failed, was given other --seconds, or lacks what is asked of COLMAP. Name another folder to measure anew.
+
+Leaves with 0 if no row has a verdict against it, 1 if one has, another code if it could not run.
 """
 
 import argparse
-import time
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
-from quicksurf.data.assemble import ReadOptions
-from quicksurf.data.photos import read_photos
-from quicksurf.data.transforms import read_transforms
+from pose_bench.captures import NAMES, Case, select  # noqa: E402
+from pose_bench.measure import Plan, peer_poses, rows_of  # noqa: E402
+from pose_bench.table import Ledger, describe, verdicts  # noqa: E402
+
+from quicksurf.errors import QuicksurfError  # noqa: E402
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what the command line asks for; print each row as soon as it is there."""
+    options = parse(arguments)
+    cases = _cases(options)
+    if not cases:
+        print(f"nothing in {options.all} is of '{options.only}': {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    try:
+        return fill(cases, options.cache) if options.fill_cache else report(cases, options)
+    except QuicksurfError as error:
+        print(f"bench_poses: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on from what is in {options.output}", file=sys.stderr)
+        return 130
+
+
+def report(cases: Sequence[Case], options: argparse.Namespace) -> int:
+    """Print row by row; 1 if one has a verdict against it."""
+    cache = options.cache if options.peer or options.time_peer else None
+    with tempfile.TemporaryDirectory(prefix="bench-poses-") as passing:
+        runs = options.output / "runs" if options.all else Path(passing)
+        plan = Plan(cases, options.seconds, runs, cache, options.time_peer)
+        failed = False
+        for row in rows_of(plan, Ledger(options.output if options.all else None, NAMES)):
+            print(describe(row), flush=True)
+            failed |= bool(verdicts(row))
+    return int(failed)
+
+
+def fill(cases: Sequence[Case], cache: Path) -> int:
+    """Run COLMAP where the cache has nothing; its seconds are marked as not comparable."""
+    failed = False
+    for case in cases:
+        found = peer_poses(case, cache, timed=False)
+        print(
+            f"{case.name}: {len(found.poses)} placed, {found.seconds:.0f} s, {found.failure or ''}",
+            flush=True,
+        )
+        failed |= found.failure is not None
+    return int(failed)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="folder of photos")
-    parser.add_argument("--truth", type=Path, help="transforms.json with the true cameras of the same photos")
-    parser.add_argument("--seconds", type=float, default=300.0, help="time for the poses")
-    arguments = parser.parse_args()
-    started = time.monotonic()
-    scene = read_photos(arguments.folder, ReadOptions(max_pixels=300_000, pose_seconds=arguments.seconds))
-    print(
-        f"registered {len(scene.names)} of {scene.report.photos}; poses {scene.report.seconds_poses:.1f} s, "
-        f"all {time.monotonic() - started:.1f} s; {len(scene.points.positions) if scene.points else 0} points"
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of photos")
+    parser.add_argument("--truth", type=Path, help="transforms.json or npz with the cameras of these photos")
+    parser.add_argument("--all", type=Path, metavar="DIR", help="folder of the captures")
+    parser.add_argument("--only", default="", metavar="REGEX", help="captures whose name matches")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time for our poses (%(default)g)")
+    parser.add_argument(
+        "--peer", action="store_true", help="beside COLMAP, from --cache where it has its poses"
     )
-    if arguments.truth:
-        truth = read_transforms(arguments.truth, ReadOptions(max_pixels=10_000, say=lambda _: None))
-        place = {Path(name).stem: index for index, name in enumerate(truth.names)}
-        common = [
-            (index, place[Path(name).stem])
-            for index, name in enumerate(scene.names)
-            if Path(name).stem in place
-        ]
-        ours, theirs = zip(*common, strict=True)
-        compare(
-            scene.cameras.select(torch.tensor(ours)).c2w.double().numpy(),
-            truth.cameras.select(torch.tensor(theirs)).c2w.double().numpy(),
-        )
+    parser.add_argument("--time-peer", action="store_true", help="run COLMAP anew, right after ours")
+    parser.add_argument("--fill-cache", action="store_true", help="run COLMAP alone where --cache lacks it")
+    parser.add_argument("--cache", type=Path, default=Path("runs/colmap"), help="of COLMAP (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/poses"), help="of --all (%(default)s)")
+    options = parser.parse_args(arguments)
+    if (options.folder is None) == (options.all is None):
+        parser.error("give a folder of photos, or --all and the folder of the captures")
+    given = options.folder or options.all
+    if not given.is_dir():
+        parser.error(f"{given} is no folder: check the path")
+    try:
+        re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only {options.only!r} is no regular expression: {error}")
+    return options
 
 
-def compare(c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"]) -> None:
-    """Print the relative errors of `c2w` against `true_c2w`."""
-    rotations, directions = pair_errors(c2w, true_c2w)
-    for name, errors in (("rotation", rotations), ("direction", directions)):
-        print(
-            f"relative {name} over {len(errors)} pairs: "
-            f"median {np.median(errors):.3f}°, worst {errors.max():.3f}°"
-        )
-    print(f"AUC@5° {100 * area_under_recall(np.maximum(rotations, directions), 5.0):.1f} %")
-    residuals = aligned_residuals(c2w[:, :, 3], true_c2w[:, :, 3])
-    extent = np.linalg.norm(true_c2w[:, :, 3] - true_c2w[:, :, 3].mean(0), axis=1).max()
-    rms = float(np.sqrt((residuals**2).mean()))
-    print(
-        f"centres after alignment: RMS {rms:.4f} (truth's units), {100 * rms / extent:.2f} % of their extent"
-    )
-
-
-def pair_errors(
-    c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"]
-) -> tuple[Float[np.ndarray, "p"], Float[np.ndarray, "p"]]:
-    """Angles in degrees for every pair: of the relative rotations, and of the directions between centres."""
-    first, second = np.triu_indices(len(c2w), 1)
-    relative, true_relative = (
-        np.swapaxes(poses[first, :, :3], 1, 2) @ poses[second, :, :3] for poses in (c2w, true_c2w)
-    )
-    cosines = (np.einsum("pij,pij->p", relative, true_relative) - 1) / 2
-    baseline, true_baseline = (
-        np.einsum("pji,pj->pi", poses[first, :, :3], poses[second, :, 3] - poses[first, :, 3])
-        for poses in (c2w, true_c2w)
-    )
-    dots = (baseline * true_baseline).sum(1)
-    dots /= np.linalg.norm(baseline, axis=1) * np.linalg.norm(true_baseline, axis=1)
-    return np.degrees(np.arccos(np.clip(cosines, -1, 1))), np.degrees(np.arccos(np.clip(dots, -1, 1)))
-
-
-def area_under_recall(errors: Float[np.ndarray, "p"], limit: float) -> float:
-    """∫₀^limit (share of errors ≤ x) dx / limit."""
-    return float(np.clip(limit - errors, 0, None).mean() / limit)
-
-
-def aligned_residuals(
-    points: Float[np.ndarray, "n 3"], targets: Float[np.ndarray, "n 3"]
-) -> Float[np.ndarray, "n"]:
-    """Distances left after the best similarity from `points` to `targets` (Umeyama 1991, eq. 40 to 43)."""
-    source, target = points - points.mean(0), targets - targets.mean(0)
-    u, singular, vt = np.linalg.svd(target.T @ source)
-    signs = np.array([1, 1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = u @ np.diag(signs) @ vt
-    scale = (singular * signs).sum() / (source**2).sum()
-    return np.linalg.norm(scale * source @ rotation.T - target, axis=1)
+def _cases(options: argparse.Namespace) -> list[Case]:
+    if options.all:
+        return select(options.all, options.only)
+    folder = options.folder.resolve()
+    name = folder.parent.name if folder.name in ("image", "images") else folder.name
+    return [Case(name, folder, options.truth)]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
+from PIL.ExifTags import IFD, Base
 
 from quicksurf.data.images import read_exif
 from quicksurf.errors import ImageError
 
-_ORIENTATION, _EXIF_IFD, _MAKER_NOTE, _ACCELERATION = 0x0112, 0x8769, 0x927C, 8
+_ACCELERATION = 8  # tag of the maker note
 _MAGIC, _HEADER = b"Apple iOS\0", 14
 _MAX_ENTRIES = 256  # a note has about 30
 _SIGNED_RATIONAL = 10
@@ -36,14 +37,14 @@ def up_in_photo(path: Path, upright: bool) -> Float64[np.ndarray, "3"] | None:
         exif = read_exif(path)
     except ImageError:
         return None
-    note = exif.get_ifd(_EXIF_IFD).get(_MAKER_NOTE)
+    note = exif.get_ifd(IFD.Exif).get(Base.MakerNote)
     acceleration = apple_acceleration(note) if isinstance(note, bytes) else None
     if acceleration is None:
         return None
     a_x, a_y, a_z = acceleration
     x, y = a_y, a_x
-    if upright and exif.get(_ORIENTATION) in _TURNS:
-        xx, xy, yx, yy = _TURNS[exif[_ORIENTATION]]
+    if upright and exif.get(Base.Orientation) in _TURNS:
+        xx, xy, yx, yy = _TURNS[exif[Base.Orientation]]
         x, y = xx * x + xy * y, yx * x + yy * y
     up = np.array([x, y, a_z])
     length = np.linalg.norm(up)

@@ -1,4 +1,4 @@
-"""One image file at a time: header, EXIF, pixels; nothing about cameras or scenes.
+"""One image file at a time: header and pixels; nothing about cameras or scenes.
 
 Files are hostile until decoded: the size in the header is bounded before memory is taken, only the formats
 named here are tried, and whatever a decoder raises becomes an `ImageError` that names the file. "Stored" is
@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pillow_heif
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from quicksurf import _native
+from quicksurf.data.exif import Focal, focal_of, lens_of
 from quicksurf.errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif"})
@@ -29,11 +31,7 @@ MAX_MEGAPIXELS = (
 MIN_IMAGES = 3  # two views carve no surface
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF")
-_MAKER, _MODEL, _ORIENTATION, _EXIF_IFD = 0x010F, 0x0110, 0x0112, 0x8769
-_FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
-_PLANE_RESOLUTION, _PLANE_UNIT, _EXIF_WIDTH, _EXIF_HEIGHT = 0xA20E, 0xA210, 0xA002, 0xA003
-_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 1e-3}  # inch, cm, mm, µm
-_DIAGONAL_35MM = math.hypot(36.0, 24.0)
+_TURNED = (5, 6, 7, 8)  # orientations in which width and height are exchanged
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,12 +48,12 @@ class ImageFile(NamedTuple):
     """Upright width in pixels."""
     height: int
     """Upright height in pixels."""
-    focal_pixels: float | None
+    focal: Focal | None
     """Focal length from EXIF, in pixels of this file."""
     stored_size: tuple[int, int]
     """Width and height before EXIF's orientation is applied."""
     lens: str = ""
-    """Maker, model and focal length in mm from EXIF: files that differ in it have different intrinsics."""
+    """Camera, lens and zoom from EXIF: files that differ in it have different intrinsics."""
 
 
 class Pixels(NamedTuple):
@@ -131,9 +129,9 @@ def read_header(path: Path) -> ImageFile:
     with _opened(path) as image:
         exif = image.getexif()
         width, height = image.size
-        turned = exif.get(_ORIENTATION) in (5, 6, 7, 8)
+        turned = exif.get(Base.Orientation) in _TURNED
         upright = (height, width) if turned else (width, height)
-        return ImageFile(path, *upright, _focal_pixels(exif, width, height), (width, height), _lens(exif))
+        return ImageFile(path, *upright, focal_of(exif, width, height), (width, height), lens_of(exif))
 
 
 def read_exif(path: Path) -> Image.Exif:
@@ -166,8 +164,8 @@ def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
             None, fit_size(*size, max_pixels)
         )  # JPEG decodes to 1/2, 1/4, 1/8 for free; others ignore it
         if upright:
-            orientation = image.getexif().get(_ORIENTATION)
-            size = (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+            turned = image.getexif().get(Base.Orientation) in _TURNED
+            size = (size[1], size[0]) if turned else size
             image = ImageOps.exif_transpose(image)
         image = _eight_bit(image, path)
         target = fit_size(*size, max_pixels)
@@ -309,40 +307,3 @@ def _split_alpha(image: Image.Image, size: tuple[int, int]) -> Pixels:
     opacity = alpha[..., None].astype(np.float32) / 255
     rgb = rgba[..., :3] * opacity + 255 * (1 - opacity)
     return Pixels(np.rint(rgb).astype(np.uint8), alpha, size)
-
-
-def _focal_pixels(exif: Image.Exif, width: int, height: int) -> float | None:
-    """Focal length in pixels from EXIF, or None where it is absent or absurd.
-
-    The tags describe the original photo (`ExifImageWidth` × `ExifImageHeight`). If the file was cropped and
-    shrunk since, the larger of the two ratios is the scale, for a crop can only lose pixels.
-    """
-    tags = exif.get_ifd(_EXIF_IFD)
-    original = _number(tags, _EXIF_WIDTH) or width, _number(tags, _EXIF_HEIGHT) or height
-    scale = max(width / original[0], height / original[1])
-    scale = scale if scale <= 1 else 1.0
-    focal_35mm, focal_mm = _number(tags, _FOCAL_35MM), _number(tags, _FOCAL_MM)
-    resolution, unit = _number(tags, _PLANE_RESOLUTION), _UNIT_MM.get(int(_number(tags, _PLANE_UNIT) or 2))
-    focal = None
-    if focal_35mm:
-        focal = focal_35mm / _DIAGONAL_35MM * math.hypot(*original) * scale
-    elif focal_mm and resolution and unit:
-        focal = focal_mm * resolution / unit * scale
-    plausible = (
-        focal is not None and 0.2 < focal / max(width, height) < 20
-    )  # a 10 mm fisheye to an 700 mm lens
-    return focal if plausible else None
-
-
-def _lens(exif: Image.Exif) -> str:
-    words = (exif.get(_MAKER), exif.get(_MODEL), exif.get_ifd(_EXIF_IFD).get(_FOCAL_MM))
-    return " ".join(str(word).strip() for word in words if word is not None)
-
-
-def _number(tags: Any, tag: int) -> float | None:
-    """A positive finite EXIF value, or None (tags of any type, 0/0 and NaN occur in the wild)."""
-    try:
-        value = float(tags[tag])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    return value if math.isfinite(value) and value > 0 else None

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 
 from quicksurf import _native
 from quicksurf.data.assemble import ReadOptions, Views, assemble, every_eighth
+from quicksurf.data.exif import Focal
 from quicksurf.data.images import (
     ImageFile,
     each_or_error,
@@ -69,31 +70,62 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
     return assemble(views, root, options, report)
 
 
-def group_cameras(files: Sequence[ImageFile]) -> list[tuple[list[int], float | None]]:
-    """Photos of one camera and zoom, as far as can be told: same upright size, and same lens in EXIF.
+class CameraGroup(NamedTuple):
+    """Photos that share intrinsics, as far as EXIF and sizes tell."""
 
-    Returns:
-        the photos of each group, and their focal length in parts of their width.
+    members: list[int]
+    focal: Focal | None
+    lens: str
+    """Camera, lens and zoom from EXIF; where it is empty, only the size joins these photos."""
+
+
+def group_cameras(files: Sequence[ImageFile]) -> list[CameraGroup]:
+    """Photos of one camera, lens and zoom: the same upright size, and the same lens and focal length in EXIF."""
+    groups: dict[tuple[int, int, str, int], CameraGroup] = {}
+    for index, (file, focal) in enumerate(zip(files, _focals(files), strict=True)):
+        key = file.width, file.height, file.lens, 0 if focal is None else round(focal.pixels)
+        groups.setdefault(key, CameraGroup([], focal, file.lens)).members.append(index)
+    return list(groups.values())
+
+
+def _focals(files: Sequence[ImageFile]) -> list[Focal | None]:
+    """Focal lengths in pixels, where crops of one lens share the scale that the largest of them needs.
+
+    A crop alone states only the least scale at which it fits into the original. Crops that have a side in common
+    were not cut at one scale, but each shrunk to that side.
     """
-    groups: dict[tuple[int, int, int | None, str], list[int]] = {}
-    for index, file in enumerate(files):
-        focal = None if file.focal_pixels is None else round(file.focal_pixels)
-        groups.setdefault((file.width, file.height, focal, file.lens), []).append(index)
-    firsts = [(members, files[members[0]]) for members in groups.values()]
+    shapes: dict[str, set[tuple[int, int]]] = {}
+    most: dict[str, float] = {}
+    for file in files:
+        if file.lens and file.focal is not None and file.focal.cropped:
+            shapes.setdefault(file.lens, set()).add((file.width, file.height))
+            most[file.lens] = max(most.get(file.lens, 0.0), file.focal.pixels)
+    shared = {lens for lens, sizes in shapes.items() if _no_common_side(sizes)}
     return [
-        (members, None if first.focal_pixels is None else first.focal_pixels / first.width)
-        for members, first in firsts
+        file.focal._replace(pixels=most[file.lens])
+        if file.lens in shared and file.focal is not None and file.focal.cropped
+        else file.focal
+        for file in files
     ]
+
+
+def _no_common_side(shapes: set[tuple[int, int]]) -> bool:
+    sides = [side for shape in {(min(shape), max(shape)) for shape in shapes} for side in set(shape)]
+    return len(sides) == len(set(sides))
 
 
 def _pose(files: list[ImageFile], root: Path, options: ReadOptions, ordered: bool, deadline: float) -> Poses:
     """Poses of as many photos as can be placed."""
     megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
-    plan = plan_poses(
-        len(files), megapixels, deadline - time.monotonic(), _native.usable_cpus(), ordered
-    )
+    plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), _native.usable_cpus(), ordered)
     options.say(plan.describe(len(files)))
-    photos = Photos([file.path for file in files], group_cameras(files))
+    groups = [
+        (group.members, None, False)
+        if group.focal is None
+        else (group.members, group.focal.pixels / files[group.members[0]].width, not group.focal.cropped)
+        for group in group_cameras(files)
+    ]
+    photos = Photos([file.path for file in files], groups)
     with _work_folder(options.work_folder) as folder:
         poses = find_poses(photos, folder, plan, deadline - time.monotonic(), options.say)
 
@@ -142,8 +174,9 @@ def _note_lost(poses: Poses, files: Sequence[ImageFile], report: ReadReport, opt
 def _groups_apart(n_placed: int, apart: list[list[str]]) -> str:
     groups = "; ".join(f"{len(group)} like {group[0]}" for group in apart[:4])
     return (
-        f"the photos fall into {len(apart) + 1} groups that nothing joins for certain: {n_placed} photos are used, not "
-        f"those of the others ({groups}); take photos between the groups, of the object in both positions, or give masks"
+        f"the photos fall into {len(apart) + 1} groups that nothing joins for certain: {n_placed} photos are used, "
+        f"not those of the others ({groups}); take photos between the groups, of the object in both positions, or "
+        "give masks"
     )
 
 

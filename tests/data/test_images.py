@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.ExifTags import Base
 
 from quicksurf.data import images
 from quicksurf.errors import ImageError
@@ -34,13 +35,9 @@ def save_png16(path: Path, values: np.ndarray, color_type: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
-def exif_with(orientation: int | None = None, **tags: float) -> Image.Exif:
+def exif_with(orientation: int) -> Image.Exif:
     exif = Image.Exif()
-    if orientation is not None:
-        exif[images._ORIENTATION] = orientation
-    ifd = exif.get_ifd(images._EXIF_IFD)
-    for name, value in tags.items():
-        ifd[getattr(images, f"_{name.upper()}")] = value
+    exif[Base.Orientation] = orientation
     return exif
 
 
@@ -152,28 +149,6 @@ def test_fit_size_is_bounded_and_keeps_the_aspect(width, height, bound):
     assert 0 < small[0] * small[1] <= max(bound, small[1])
     assert (small == (width, height)) == (width * height <= bound)
     assert small[0] == 1 or abs(small[0] / small[1] * height / width - 1) < 2 / min(small)
-
-
-def test_focal_length_from_35mm_equivalent(tmp_path, picture):
-    path = tmp_path / "phone.jpg"
-    Image.fromarray(picture).save(path, exif=exif_with(focal_35mm=26))
-    expected = 26 / 43.2666 * np.hypot(WIDTH, HEIGHT)
-    assert images.read_header(path).focal_pixels == pytest.approx(expected, rel=1e-5)
-
-
-def test_focal_length_from_the_sensor_of_a_cropped_and_shrunk_photo(tmp_path):
-    # 5184 x 3456 at 10 px/µm·cm… : 46 mm at 5728 px per inch; cropped to a square and shrunk to 120 pixels.
-    path = tmp_path / "slr.jpg"
-    tags = {"focal_mm": 46.0, "plane_resolution": 5728.0, "plane_unit": 2}
-    exif = exif_with(**tags, exif_width=5184, exif_height=3456)
-    Image.fromarray(np.zeros((120, 120, 3), np.uint8)).save(path, exif=exif)
-    assert images.read_header(path).focal_pixels == pytest.approx(46 * 5728 / 25.4 * 120 / 3456, rel=1e-5)
-
-
-@pytest.mark.parametrize("tags", [{}, {"focal_35mm": 0}, {"focal_35mm": 65000}, {"focal_mm": 5.0}])
-def test_absent_or_absurd_focal_length_is_none(tmp_path, picture, tags):
-    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif_with(**tags))
-    assert images.read_header(tmp_path / "a.jpg").focal_pixels is None
 
 
 def huge_png(path: Path, size: int = 20_000) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from quicksurf.data import photos, sfm_plan
 from quicksurf.data.assemble import ReadOptions
+from quicksurf.data.exif import Focal
 from quicksurf.data.images import ImageFile
 from quicksurf.data.photos import group_cameras, read_photos
 from quicksurf.data.sfm import Photos, Poses
@@ -103,7 +104,30 @@ def test_cameras_are_shared_by_size_and_focal_length() -> None:
         _file(7, 4000, 3000, None, "Canon EOS 600D 46.0"),
     ]
     groups = [([0, 2], 3100.2), ([1], 3100.2), ([3], 1500.0), ([4], None), ([5, 7], None), ([6], None)]
-    assert group_cameras(files) == groups
+    assert [(group.members, group.focal and group.focal.pixels) for group in group_cameras(files)] == groups
+    assert [group.lens for group in group_cameras(files)][3:5] == ["", "Canon EOS 600D 46.0"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "focals", "expected"),
+    [  # a camera of 6000 x 4000 pixels whose focal length is 8000, and the least that each crop of it needs
+        ([(3000, 2500), (1500, 2000), (900, 800)], [5000, 4000, 1600], [5000, 5000, 5000]),
+        (
+            [(1200, 900), (1200, 1100), (1200, 1000)],
+            [1800, 2200, 2000],
+            [1800, 2200, 2000],
+        ),  # each shrunk to 1200
+        ([(900, 1200), (1200, 900)], [1800, 1800], [1800, 1800]),
+    ],
+)
+def test_crops_of_different_sizes_are_of_one_scale(sizes, focals, expected) -> None:
+    files = [
+        _file(index, *size, focal, "Canon EOS 600D 46.0", cropped=True)
+        for index, (size, focal) in enumerate(zip(sizes, focals, strict=True))
+    ]
+    shrunk = _file(len(files), 600, 400, 800.0, "Canon EOS 600D 46.0")
+    groups = group_cameras([*files, shrunk])
+    assert [group.focal and group.focal.pixels for group in groups] == [*expected, 800.0]
 
 
 @pytest.mark.slow
@@ -175,5 +199,8 @@ def _save_flat(folder: Path, n_images: int) -> None:
         Image.new("RGB", (64, 48), (20 * index % 255, 90, 90)).save(folder / f"{index:02d}.png")
 
 
-def _file(index: int, width: int, height: int, focal: float | None, lens: str = "") -> ImageFile:
+def _file(
+    index: int, width: int, height: int, pixels: float | None, lens: str = "", cropped: bool = False
+) -> ImageFile:
+    focal = None if pixels is None else Focal(pixels, "focal plane", cropped)
     return ImageFile(Path(f"{index}.jpg"), width, height, focal, (width, height), lens)

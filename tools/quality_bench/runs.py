@@ -120,7 +120,7 @@ def run_command(arguments: Sequence[str], log: Path, minutes: float) -> Record:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        exit_code = _wait(process, _PATIENCE * 60 * minutes + _PATIENCE_SECONDS)
+        exit_code = wait_or_end(process, _PATIENCE * 60 * minutes + _PATIENCE_SECONDS)
     seconds = time.monotonic() - started
     message = "" if exit_code == 0 else _last_line(log)
     return Record(list(arguments), round(seconds, 2), exit_code, message, provenance())
@@ -142,7 +142,7 @@ def figures_of(run: Run, record: Record) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _wait(process: subprocess.Popen, seconds: float) -> int | None:
+def wait_or_end(process: subprocess.Popen, seconds: float) -> int | None:
     """The exit code, None if the process is not back in so many seconds; nothing of it is left in either case."""
     try:
         return process.wait(seconds)

@@ -6,7 +6,7 @@ so that each group's model is right by itself. Matches between points of two mod
 one for each thing that moved as a whole. The right one is that under which photos share what they should (`overlap`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -186,7 +186,9 @@ def _similarity(
     for _ in range(5):
         if inliers.sum() < 3:
             return None, nothing
-        scale, rotation, translation = (item[0] for item in umeyama(source[None, inliers], target[None, inliers]))
+        scale, rotation, translation = (
+            item[0] for item in umeyama(source[None, inliers], target[None, inliers])
+        )
         inliers = np.linalg.norm(scale * source @ rotation.T + translation - target, axis=1) < tolerance
     return Join(float(scale), rotation, translation, table[inliers], 0.0), inliers
 

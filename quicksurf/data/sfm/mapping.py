@@ -17,17 +17,16 @@ from jaxtyping import Bool
 from quicksurf.data.sfm.view_graph import ViewGraph, name
 
 
-
 class Start(NamedTuple):
     """What lenses are taken for while photos are mapped."""
 
-    focal: float
-    """Of a camera without EXIF, in parts of the photo's longer side."""
+    focal: float | None
+    """Of a camera without a trusted one, in parts of the photo's longer side; None leaves it as it is."""
     distortion: bool
     """Adjust it from the first photos on: with a long lens or few points it runs away and takes the model with it."""
 
 
-STARTS = Start(1.2, True), Start(1.2, False), Start(3.0, False)
+STARTS = Start(None, True), Start(1.2, False), Start(3.0, False)
 N_MAPPED = 800  # features of a photo that mapping takes
 _CELLS = 8  # across a photo, for their spread
 
@@ -49,7 +48,9 @@ def map_photos(
     """
     database = folder / "mapping.db"
     cameras = [
-        camera if camera.trusted else replace(camera, focal=start.focal * max(camera.size))
+        camera
+        if camera.trusted or start.focal is None
+        else replace(camera, focal=start.focal * max(camera.size))
         for camera in graph.cameras
     ]
     replace(graph, cameras=cameras).write(database, connecting_features(graph))

@@ -20,9 +20,7 @@ _BLOCK = 32  # pairs between two looks at the clock
 Matches = Int[np.ndarray, "k 2"]
 
 
-def choose_pairs(
-    features: Sequence[Features], n_partners: int, n_neighbors: int
-) -> list[tuple[int, int]]:
+def choose_pairs(features: Sequence[Features], n_partners: int, n_neighbors: int) -> list[tuple[int, int]]:
     """Return the pairs to match, those that most likely overlap first.
 
     Args:

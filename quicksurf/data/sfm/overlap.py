@@ -46,7 +46,9 @@ def arrays(model: pycolmap.Reconstruction) -> Model:
     return Model(
         np.array(ids) - 1,
         np.stack([model.image(image_id).cam_from_world().matrix() for image_id in ids]),
-        np.array([(lens.mean_focal_length(), lens.principal_point_x, lens.principal_point_y) for lens in lenses]),
+        np.array(
+            [(lens.mean_focal_length(), lens.principal_point_x, lens.principal_point_y) for lens in lenses]
+        ),
         np.array([(lens.width, lens.height) for lens in lenses]),
         np.array([point.xyz for point in points]).reshape(-1, 3),
         table[:, :2],
@@ -75,7 +77,9 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
         points = model.positions[mine]
         local = np.einsum("nij,pj->npi", rotations, points) + translations[:, None]
         depth = np.maximum(local[..., 2], 1e-9)
-        pixels = model.intrinsics[:, None, :1] * local[..., :2] / depth[..., None] + model.intrinsics[:, None, 1:]
+        pixels = (
+            model.intrinsics[:, None, :1] * local[..., :2] / depth[..., None] + model.intrinsics[:, None, 1:]
+        )
         inside = (local[..., 2] > 1e-9) & (pixels > 0).all(2) & (pixels < model.sizes[:, None]).all(2)
         rays = points - centers[:, None]
         rays /= np.maximum(np.linalg.norm(rays, axis=2, keepdims=True), 1e-12)

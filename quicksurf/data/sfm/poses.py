@@ -35,8 +35,9 @@ class Photos(NamedTuple):
     """Photo files as the worker reads them."""
 
     paths: list[Path]
-    groups: list[tuple[list[int], float | None]]
-    """Photos taken with one camera, and its focal length in parts of their width where EXIF has it."""
+    groups: list[tuple[list[int], float | None, bool]]
+    """Photos taken with one camera, its focal length in parts of their width where EXIF has it, and whether that can be
+    trusted."""
 
 
 class Poses(NamedTuple):
@@ -81,7 +82,9 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
     reasons = {index: why for index, why in reasons.items() if index not in unreadable}
     cameras, points = stand_upright(cameras, points)
     seconds_of = _stage_seconds(messages)
-    return Poses(registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], seconds_of)
+    return Poses(
+        registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], seconds_of
+    )
 
 
 def lost_reasons(

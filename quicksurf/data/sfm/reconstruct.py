@@ -25,6 +25,7 @@ from quicksurf.data.sfm.view_graph import ViewGraph
 _BORNE_OUT = 0.33  # of what groups should share: above it their poses are believed (right ones 0.5 and more, wrong 0.15)
 _JOIN_BORNE_OUT = 0.15  # a join needs less, if the next best has clearly less still
 _CLEARLY = 1.5
+_LOST_SHARE = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
 _ENOUGH = 0.95  # of the photos placed: no need to look further
 _DOUBTFUL, _MIN_WANTED = 0.2, 200.0  # a photo that shares less of what it should (points in all) is doubted
 
@@ -76,11 +77,15 @@ def reconstruct(
         mapped = [mapping.map_photos(graph, group, folder, 0.3 * left(), n_threads) for group in apart]
         models = [model for found in mapped for model in found[:1]] + models[1:]
         models.sort(key=lambda model: -model.num_reg_images())
-    joined, rest = join_all([overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say)
+    joined, rest = join_all(
+        [overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say
+    )
     model = _refined(graph, joined, folder, n_threads)
-    if len(joined.poses) < len(graph.features) and left() > 0.5 * seconds:
-        graph, joined = _with_lost(graph, model, joined, lambda: left() < 0.4 * seconds, say)
-        model = _refined(graph, joined, folder, n_threads) if len(joined.poses) > model.num_reg_images() else model
+    while len(joined.poses) < len(graph.features) and left() > _LOST_SHARE * seconds:
+        graph, joined = _with_lost(graph, model, lambda: left() < _LOST_SHARE * seconds, say)
+        if len(joined.poses) == model.num_reg_images():
+            break
+        model = _refined(graph, joined, folder, n_threads)
     doubtful = contradicting(overlap.arrays(model))
     rest = [[photo for photo in group if photo not in joined.poses] for group in rest]
     return Result(model, {"groups": [group for group in rest if len(group) >= 3], "doubtful": doubtful})
@@ -112,9 +117,7 @@ def _refined(graph: ViewGraph, found: Posed, folder: Path, n_threads: int) -> py
     """The model of these poses with points of all matches, adjusted."""
     database = folder / "full.db"
     graph.write(database)
-    model = refinement.triangulate(
-        refinement.build(database, found.poses, found.lenses), database, n_threads
-    )
+    model = refinement.triangulate(refinement.build(database, found.poses, found.lenses), database, n_threads)
     refinement.refine(model)
     return model
 
@@ -122,7 +125,6 @@ def _refined(graph: ViewGraph, found: Posed, folder: Path, n_threads: int) -> py
 def _with_lost(
     graph: ViewGraph,
     model: pycolmap.Reconstruction,
-    found: Posed,
     expired: Callable[[], bool],
     say: Callable[[str], None],
 ) -> tuple[ViewGraph, Posed]:

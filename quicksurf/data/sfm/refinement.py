@@ -63,7 +63,11 @@ def refine(model: pycolmap.Reconstruction) -> None:
     free = _well_seen(model)
     if free:
         before = {camera_id: model.cameras[camera_id].params.copy() for camera_id in free}
-        kept = [camera_id for camera_id in _adjust(model, free) if _off_centre(model.cameras[camera_id]) < _MAX_SHIFT]
+        kept = [
+            camera_id
+            for camera_id in _adjust(model, free)
+            if _off_centre(model.cameras[camera_id]) < _MAX_SHIFT
+        ]
         for camera_id in set(free) - set(kept):
             model.cameras[camera_id].params = before[camera_id]
         if len(kept) < len(free):

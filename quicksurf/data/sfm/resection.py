@@ -19,7 +19,10 @@ from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.overlap import Model
 from quicksurf.data.sfm.view_graph import ViewGraph
 
-_RATIO, _MAX_ANGLE = 0.9, 0.8  # looser than for pairs: a point is wrong by chance in a hundredth of the picture's area
+_RATIO, _MAX_ANGLE = (
+    0.9,
+    0.8,
+)  # looser than for pairs: a point is wrong by chance in a hundredth of the picture's area
 _MAX_ERROR = 6.0  # pixels
 _MIN_INLIERS = 15
 _LOG_CHANCE = log(1e-8)
@@ -102,7 +105,9 @@ def _votes(features: list[Features], photo: int, observers: dict) -> Int[np.ndar
     arrays += [np.ascontiguousarray(features[other].descriptors[observers[other][0]]) for other in others]
     pairs = np.stack([np.zeros(len(others)), 1 + np.arange(len(others))], 1).astype(np.int32)
     rows = []
-    for other, found in zip(others, _native.match_descriptors(arrays, pairs, _RATIO, _MAX_ANGLE), strict=True):
+    for other, found in zip(
+        others, _native.match_descriptors(arrays, pairs, _RATIO, _MAX_ANGLE), strict=True
+    ):
         mine, points = observers[other]
         theirs = found[:, 1]
         rows.append(np.stack([found[:, 0], points[theirs], np.full(len(found), other), mine[theirs]], 1))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.matching import Matches

@@ -37,8 +37,9 @@ class Job(TypedDict):
     folder: str
     """For databases and `poses.npz`."""
     paths: list[str]
-    groups: list[tuple[list[int], float | None]]
-    """Photos of one camera, and its focal length in parts of the photo's width where EXIF has it."""
+    groups: list[tuple[list[int], float | None, bool]]
+    """Photos of one camera, its focal length in parts of the photo's width where EXIF has it, and whether that can be
+    trusted."""
     max_pixels: int
     """Photos are shrunk to so many pixels before features are sought."""
     n_features: int
@@ -102,11 +103,18 @@ def main() -> None:
     report({"stage": "matches", "seconds": clock.elapsed(), "complete": complete, "inliers": inliers})
     deadline = _MAPPING_END * job["seconds"] - clock.elapsed()
     result = reconstruct.reconstruct(
-        graph, matches, folder, deadline, job["n_threads"], lambda line: report({"line": line, "seconds": clock.elapsed()})
+        graph,
+        matches,
+        folder,
+        deadline,
+        job["n_threads"],
+        lambda line: report({"line": line, "seconds": clock.elapsed()}),
     )
     if result.model is not None:
         np.savez(folder / "poses.npz", allow_pickle=False, **reconstruct.model_arrays(result.model, items))
-    report({"stage": "mapping", "seconds": clock.elapsed(), "found": result.model is not None, **result.findings})
+    report(
+        {"stage": "mapping", "seconds": clock.elapsed(), "found": result.model is not None, **result.findings}
+    )
 
 
 def look(job: Job, clock: Clock) -> tuple[list[Features | None], dict[int, str]]:
@@ -150,11 +158,11 @@ def overlapping(
 def cameras(job: Job, items: list[Features]) -> list[Camera]:
     """The cameras of the photos that were looked at, with focal lengths in pixels of their features."""
     found = []
-    for members, focal in job["groups"]:
+    for members, focal, trusted in job["groups"]:
         seen = [index for index in members if items[index].size != (0, 0)] or members
         width, height = items[seen[0]].size if items[seen[0]].size != (0, 0) else (1, 1)
         pixels = _GUESSED_FOCAL * max(width, height) if focal is None else focal * width
-        found.append(Camera(members, (width, height), pixels, focal is not None))
+        found.append(Camera(members, (width, height), pixels, trusted))
     return found
 
 
