@@ -82,6 +82,6 @@ def nothing(size: tuple[int, int] = (0, 0)) -> Features:
 
 
 def root_sift(descriptors: Float[np.ndarray, "n 128"]) -> UInt8[np.ndarray, "n 128"]:
-    """Square roots of the histograms at unit sum: Euclid's distance is then Hellinger's (Arandjelović & Zisserman 2012)."""
+    """Return square roots of histograms at unit sum: their distance is Hellinger's (Arandjelović & Zisserman 2012)."""
     share = descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6)
     return np.minimum(np.rint(_DESCRIPTOR_SCALE * np.sqrt(share)), 255).astype(np.uint8)

@@ -171,7 +171,7 @@ def _point_of_feature(model: Model) -> dict[int, dict[int, int]]:
 def _similarity(
     first: Model, second: Model, table: Int[np.ndarray, "k 4"]
 ) -> tuple[Join | None, Bool[np.ndarray, "k"]]:
-    """The similarity that brings most pairs of points together (RANSAC, three pairs of one pair of photos), and those."""
+    """The similarity that brings most pairs of points together (RANSAC on three of one pair of photos), and those."""
     target, source = first.positions[table[:, 0]], second.positions[table[:, 1]]
     tolerance = _TOLERANCE * _depth(first)
     nothing = np.zeros(len(table), bool)

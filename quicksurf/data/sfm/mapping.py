@@ -6,9 +6,7 @@ bundle adjustment takes all (`refinement`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pycolmap
@@ -16,17 +14,6 @@ from jaxtyping import Bool
 
 from quicksurf.data.sfm.view_graph import ViewGraph, name
 
-
-class Start(NamedTuple):
-    """What lenses are taken for while photos are mapped."""
-
-    focal: float | None
-    """Of a camera without a trusted one, in parts of the photo's longer side; None leaves it as it is."""
-    distortion: bool
-    """Adjust it from the first photos on: with a long lens or few points it runs away and takes the model with it."""
-
-
-STARTS = Start(None, True), Start(1.2, False), Start(3.0, False)
 N_MAPPED = 800  # features of a photo that mapping takes
 _CELLS = 8  # across a photo, for their spread
 
@@ -37,23 +24,18 @@ def map_photos(
     folder: Path,
     seconds: float,
     n_threads: int,
-    start: Start = STARTS[0],
+    adjust_distortion: bool = True,
 ) -> list[pycolmap.Reconstruction]:
     """Map `photos`, the model of most photos first.
 
     Args:
         folder: for COLMAP's files.
         seconds: mapping ends after about so long, with what it has.
-        start: what the lenses are taken for.
+        adjust_distortion: from the first photos on; with a long lens or few points it runs away and takes the model
+            with it.
     """
     database = folder / "mapping.db"
-    cameras = [
-        camera
-        if camera.trusted or start.focal is None
-        else replace(camera, focal=start.focal * max(camera.size))
-        for camera in graph.cameras
-    ]
-    replace(graph, cameras=cameras).write(database, connecting_features(graph))
+    graph.write(database, connecting_features(graph))
     options = pycolmap.IncrementalPipelineOptions(num_threads=n_threads, random_seed=0)
     options.image_names = [name(index) for index in photos]
     options.max_num_models, options.min_model_size = 6, 3
@@ -64,7 +46,7 @@ def map_photos(
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
     options.ba_global_max_refinements = 2
     options.ba_local_max_refinements = 1
-    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = start.distortion
+    options.ba_refine_extra_params = options.mapper.abs_pose_refine_extra_params = adjust_distortion
     output = folder / "models"
     output.mkdir(exist_ok=True)
     models = pycolmap.incremental_mapping(database, folder, output, options).values()

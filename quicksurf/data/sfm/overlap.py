@@ -87,9 +87,9 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
         bins = (np.degrees(np.arccos(np.clip(cosines, -1, 1))) / _BIN_DEGREES).astype(int)
         inside &= bins < _N_BINS
         flat = np.arange(n_images)[:, None] * _N_BINS + np.minimum(bins, _N_BINS - 1)
-        count = lambda marked: np.bincount(flat[marked], minlength=n_images * _N_BINS)  # noqa: E731
-        should[index] = scale * count(inside).reshape(n_images, _N_BINS)
-        do[index] = scale * count(inside & seen[:, mine]).reshape(n_images, _N_BINS)
+        for table, marked in ((should, inside), (do, inside & seen[:, mine])):
+            counts = np.bincount(flat[marked], minlength=n_images * _N_BINS)
+            table[index] = scale * counts.reshape(n_images, _N_BINS)
     return should, do
 
 

@@ -1,8 +1,8 @@
 """How hard to look for camera poses: a pure function of how many photos there are, how large, and of the time.
 
 Estimates rest on runs on two cores with AVX-512 (2026-11-30): reading and SIFT of the doubled image 0.4 s a photo of
-1.7 megapixels; 10 to 40 ms to match a pair of 8192 features, by instruction set; 8 ms to verify it; mapping and the last
-bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the worker.
+1.7 megapixels; 10 to 40 ms to match a pair of 8192 features, by instruction set; 8 ms to verify it; mapping and the
+last bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the worker.
 """
 
 from typing import NamedTuple

@@ -20,9 +20,11 @@ from quicksurf.data.sfm import joining, mapping, overlap, refinement, resection
 from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.matching import Matches
 from quicksurf.data.sfm.overlap import Model
-from quicksurf.data.sfm.view_graph import ViewGraph
+from quicksurf.data.sfm.view_graph import Camera, ViewGraph
 
-_BORNE_OUT = 0.33  # of what groups should share: above it their poses are believed (right ones 0.5 and more, wrong 0.15)
+_BORNE_OUT = (
+    0.33  # of what groups should share: above it poses are believed (right ones 0.5 and more, wrong 0.15)
+)
 _JOIN_BORNE_OUT = 0.15  # a join needs less, if the next best has clearly less still
 _CLEARLY = 1.5
 _LOST_SHARE = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
@@ -67,7 +69,7 @@ def reconstruct(
     def left() -> float:
         return deadline - time.monotonic()
 
-    models = _map(graph, folder, left, n_threads, say)
+    graph, models = _map(graph, folder, left, n_threads, say)
     if not models:
         return Result(None, {"groups": [], "doubtful": []})
     apart = contradicted(graph, models[0])
@@ -93,20 +95,53 @@ def reconstruct(
 
 def _map(
     graph: ViewGraph, folder: Path, left: Callable[[], float], n_threads: int, say: Callable[[str], None]
-) -> list[pycolmap.Reconstruction]:
-    """Map all photos, with other starts where one leaves many out; the models of the start that places most."""
+) -> tuple[ViewGraph, list[pycolmap.Reconstruction]]:
+    """Map all photos, with other lenses where one start leaves many out; the models of the start that places most.
+
+    The graph comes back with the cameras of that start.
+    """
     everything = range(len(graph.features))
     n_linked = int((graph.strengths().max(1, initial=0) > 0).sum())
-    best: list[pycolmap.Reconstruction] = []
-    for start in mapping.STARTS:
-        models = mapping.map_photos(graph, everything, folder, 0.5 * left(), n_threads, start)
-        if models and (not best or _size(models[0]) > _size(best[0])):
-            best = models
-        if best and best[0].num_reg_images() >= _ENOUGH * n_linked:
+    best: tuple[ViewGraph, list[pycolmap.Reconstruction]] = graph, []
+    tried: list[tuple[list[Camera], bool]] = []
+    for start, adjust_distortion in _STARTS:
+        cameras = start(graph.cameras)
+        if (cameras, adjust_distortion) in tried:
+            continue
+        tried.append((cameras, adjust_distortion))
+        begun = replace(graph, cameras=cameras)
+        models = mapping.map_photos(begun, everything, folder, 0.5 * left(), n_threads, adjust_distortion)
+        if models and (not best[1] or _size(models[0]) > _size(best[1][0])):
+            best = begun, models
+        n_placed = best[1][0].num_reg_images() if best[1] else 0
+        if n_placed >= _ENOUGH * n_linked:
             break
-        n_placed = best[0].num_reg_images() if best else 0
         say(f"{n_placed} of {n_linked} photos in one model so far: mapping with other lenses")
     return best
+
+
+def _as_given(cameras: list[Camera]) -> list[Camera]:
+    return cameras
+
+
+def _wide(cameras: list[Camera]) -> list[Camera]:
+    return [camera if camera.trusted else replace(camera, focal=1.2 * max(camera.size)) for camera in cameras]
+
+
+def _long(cameras: list[Camera]) -> list[Camera]:
+    return [camera if camera.trusted else replace(camera, focal=3.0 * max(camera.size)) for camera in cameras]
+
+
+def _one_of_each_size(cameras: list[Camera]) -> list[Camera]:
+    """Let photos of one size share a lens, whatever EXIF says: crops keep tags that are no longer true."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for camera in cameras:
+        members.setdefault(camera.size, []).extend(camera.members)
+    return [Camera(sorted(photos), size, 1.2 * max(size), False) for size, photos in members.items()]
+
+
+# What lenses are taken for at first, and whether distortion is adjusted from the first photos on.
+_STARTS = (_as_given, True), (_one_of_each_size, True), (_wide, False), (_long, False)
 
 
 def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 Each of a lost photo's features is matched with the features that observe points, photo by photo and with a looser
 ratio test, and given the point most of them agree on. A pose is kept where so many of these pairs fit it as chance
-would not give: of `n` pairs, each lies within `e` pixels of its place with probability p = pi e^2 / A at random, so that
-n (n choose k) (k choose 3) p^(k - 3) poses as good are expected among unrelated pairs.
+would not give: of `n` pairs, each lies within `e` pixels of its place with probability p = pi e^2 / A at random, so
+that n (n choose k) (k choose 3) p^(k - 3) poses as good are expected among unrelated pairs.
 """
 
 from collections.abc import Callable, Iterable
