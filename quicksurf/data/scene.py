@@ -44,6 +44,8 @@ class ReadReport:
     lost: dict[str, str] = field(default_factory=dict)
     """File name of each image that is not used → why."""
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was taken for what, where that is not plain: which model, which folder."""
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
 

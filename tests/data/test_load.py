@@ -107,13 +107,16 @@ def test_roi_out_of_sight_is_an_error(saved):
         read_scene(saved, options)
 
 
-def test_masks_without_counterpart_are_an_error_unless_ignored(saved, capture):
+def test_photos_without_mask_are_said_and_never_held_out(saved, capture, options):
     capture.save_masks(saved / "masks")
-    (saved / "masks/006.png").unlink()
-    with pytest.raises(CaptureError, match=r"masks/ has 9 files.*006\.png has none"):
-        read_scene(saved, ReadOptions(max_pixels=10**6, say=lambda line: None))
+    (saved / "masks/008.png").unlink()
+    scene = read_scene(saved, options)
+    assert [index for index, mask in enumerate(scene.masks) if mask is None] == [8]
+    assert np.flatnonzero(scene.held_out).tolist() == [0]
+    assert any("9 of 10 photos have a mask" in text and "008.png" in text for text in scene.report.warnings)
     scene = read_scene(saved, ReadOptions(max_pixels=10**6, use_masks=False, say=lambda line: None))
     assert scene.masks == [None] * 10
+    assert np.flatnonzero(scene.held_out).tolist() == [0, 8]
 
 
 def test_alpha_is_the_mask_where_there_are_no_files(saved, capture, options):
