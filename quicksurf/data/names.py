@@ -41,7 +41,7 @@ class _Way(NamedTuple):
 def find_named(
     names: Sequence[str], root: Path, folders: Sequence[Path], photos: Collection[Path] | None = None
 ) -> Named:
-    """The files of `names`, which are relative to the first of `folders` that has them.
+    """The files of `names`, which are relative to the first of `folders` that has any of them.
 
     Args:
         names: as `parts_of` takes them.
@@ -49,7 +49,11 @@ def find_named(
         folders: in `root`.
         photos: of names of masks, the photos they belong to; None for names of photos.
     """
-    exact = {name: path for name in names if (path := _as_it_stands(name, root, folders)) is not None}
+    ways = (
+        {name: path for name in names if (path := _as_it_stands(name, root, folder)) is not None}
+        for folder in folders
+    )
+    exact = next(filter(None, ways), {})
     absent = [name for name in names if name not in exact]
     if not absent:
         return Named(exact, "")
@@ -95,21 +99,16 @@ def parts_of(root: Path, name: Any, where: str) -> tuple[Parts, bool]:
     return tuple(kept), False
 
 
-def _as_it_stands(name: str, root: Path, folders: Sequence[Path]) -> Path | None:
+def _as_it_stands(name: str, root: Path, folder: Path) -> Path | None:
     """The file of that very name; NeRF-synthetic leaves the suffix off."""
-    for folder in folders:
-        parts, is_inside = parts_of(folder, name, str(root))
-        if not is_inside:
-            parts, is_inside = parts_of(root, name, str(root))
-            folder = root
-        path = folder.joinpath(*parts)
-        if not is_inside or path == folder:
-            continue
-        endings = ["", *sorted(SUFFIXES)] if path.suffix.lower() not in SUFFIXES else [""]
-        for ending in endings:
-            if is_file(whole := path.with_name(path.name + ending)):
-                return whole
-    return None
+    parts, is_inside = parts_of(folder, name, str(root))
+    if not is_inside:
+        folder, (parts, is_inside) = root, parts_of(root, name, str(root))
+    if not is_inside or not parts:
+        return None
+    path = folder.joinpath(*parts)
+    endings = ["", *sorted(SUFFIXES)] if path.suffix.lower() not in SUFFIXES else [""]
+    return next((whole for ending in endings if is_file(whole := path.with_name(path.name + ending))), None)
 
 
 def _alike(

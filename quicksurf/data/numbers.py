@@ -4,7 +4,6 @@ Every reader of cameras takes its numbers from here. JSON allows 401 digits, 1e3
 is to reach the arithmetic, where it overflows far from the file it came from.
 """
 
-import numbers
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ def number(value: Any, what: str) -> float:
     Raises:
         CaptureError: if it is no number, not finite, or beyond LARGEST.
     """
-    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not -LARGEST <= value <= LARGEST:  # exact for integers of any length; false for NaN
         raise CaptureError(
             f"{what} must be a finite number, found {shown(repr(value))}; ±{LARGEST:g} is the most"
@@ -65,4 +64,4 @@ def matrix(value: Any, shapes: tuple[tuple[int, int], ...], what: str) -> Float6
         raise CaptureError(f"{what} must be {rows} x {columns} numbers{found}")
     if entries.dtype != object and not np.issubdtype(entries.dtype, np.number):
         raise CaptureError(f"{what} must be {shapes[0][0]} x {shapes[0][1]} numbers, found {entries.dtype}")
-    return np.array([[number(entry, f"{what}: an entry") for entry in row] for row in entries])
+    return np.array([[number(entry, f"{what}: an entry") for entry in row] for row in entries.tolist()])
