@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
-from quicksurf.data.camera_checks import check_lenses, check_parallax
+from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.roi import automatic_roi, check_roi
 from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
@@ -75,7 +75,9 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
             camera, the cameras stand at one place, or a lens cannot be undistorted.
         RoiError: if no camera sees the region of interest.
     """
-    check_lenses(views.cameras, [path.name for path in views.paths])
+    names = [path.name for path in views.paths]
+    check_lenses(views.cameras, names)
+    report.warnings += lens_warnings(views.cameras, names)
     check_parallax(views.cameras, views.points)
     upright = [_upright(views, index) for index in range(len(views.paths))]
     pixels = images.each_or_error(

@@ -206,13 +206,13 @@ def lost_warnings(lost: Mapping[str, str]) -> list[str]:
     """One line that names up to five files that are not used, each with its reason in short; none if there are none."""
     if not lost:
         return []
-    named = [f"{name} ({_in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
+    named = [f"{name} ({in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
     rest = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
     files = "1 file was" if len(lost) == 1 else f"{len(lost)} files were"
     return [f"{files} not used: {', '.join(named)}{rest}"]
 
 
-def _in_short(name: str, reason: str) -> str:
+def in_short(name: str, reason: str) -> str:
     """`reason` without the path before it, and without the details and the advice after it."""
     return re.split(r"; | \(|, ", reason.split(f"{name}: ")[-1])[0]
 

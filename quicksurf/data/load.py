@@ -12,6 +12,7 @@ from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.colmap_model import find_model, read_colmap
 from quicksurf.data.idr import NAMES as IDR_NAMES
 from quicksurf.data.idr import read_idr
+from quicksurf.data.inventory import describe_use, take_inventory
 from quicksurf.data.listing import PHOTO_FOLDERS, SUFFIXES, VIDEO_SUFFIXES, photos_in
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import NAMES as TRANSFORMS_NAMES
@@ -33,8 +34,16 @@ def read_scene(source: Path, options: ReadOptions) -> Scene:
     started = time.monotonic()
     source = Path(source)
     kind, path, read = _recognise(source)
-    options.say(f"{source}: {kind}")
+    inventory = (
+        take_inventory(source if source.is_dir() else source.parent) if read is not _read_video else None
+    )
+    found = f"{kind}; {inventory.describe()}" if inventory else kind
+    options.say(f"{source}: {found}")
     scene = read(path, options)
+    report = scene.report
+    report.found, report.used = found, describe_use(scene, inventory)
+    for line in (*report.notes, report.used):
+        options.say(line)
     scene.report.seconds_read = time.monotonic() - started - scene.report.seconds_poses
     return scene
 

@@ -244,7 +244,7 @@ def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, repo
     for split in _SPLITS:
         names = content.get(f"{split}_filenames")
         if isinstance(names, list):
-            lists[split] = _listed(names, root, f"{split}_filenames")
+            lists[split] = _listed(names, root, f"{split}_filenames", {frame.path for frame in frames})
     named = set().union(*lists.values())
     if lists and frames and not any(frame.path in named for frame in frames):
         report.warnings.append("the lists of names of its split match no frame: every eighth is held out")
@@ -257,7 +257,7 @@ def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, repo
     return [frame.path in out for frame in frames]
 
 
-def _listed(names: Sequence[Any], root: Path, where: str) -> set[Path]:
-    """The files of a list of names; those of images that are not there are paths all the same."""
-    absent = {root.joinpath(*parts_of(root, name, where)[0]) for name in names}
-    return absent | set(find_named(names, root, [root]).paths.values())
+def _listed(names: Sequence[Any], root: Path, where: str, frames: set[Path]) -> set[Path]:
+    """The files of a list of names, looked for where none is that of a frame as it stands."""
+    plain = {root.joinpath(*parts_of(root, name, where)[0]) for name in names}
+    return plain if plain & frames else plain | set(find_named(names, root, [root]).paths.values())
