@@ -7,6 +7,8 @@ itself for white labels. A colour counts by its brightest channel. What has no b
 is, is refused.
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +38,7 @@ def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
     Raises:
         ValueError: naming the values, if it has no black background or is no mask at all.
     """
-    values = mask.max(2)
+    values = functools.reduce(np.maximum, np.moveaxis(mask, 2, 0))
     sampled = _sample(mask, values)
     top = int(values.max(initial=0))
     if top == 0:
@@ -58,16 +60,18 @@ def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
 
 def _sample(mask: Integer[np.ndarray, "h w c"], values: Integer[np.ndarray, "h w"]) -> _Values:
     """Pixels spread over the mask, with whether they lie within an area of one colour."""
-    colors = values.astype(np.int64)
-    if mask.shape[2] == 3:
-        colors = (mask.astype(np.int64) << np.array([32, 16, 0])).sum(2)
-    padded = np.pad(colors, 1, mode="edge")
-    step = max(1, int(np.ceil(np.sqrt(values.size / _SAMPLES))))
-    rows, columns = (slice(step // 2, None, step),) * 2
-    here = colors[rows, columns]
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    flat = np.logical_and.reduce([other[rows, columns] == here for other in around])
-    return _Values(values[rows, columns].ravel(), here.ravel(), flat.ravel())
+    height, width = values.shape
+    step = max(1, math.ceil(math.sqrt(values.size / _SAMPLES)))
+    rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+
+    def colors(down: int, right: int) -> Integer[np.ndarray, "i j"]:
+        near = np.ix_((rows + down).clip(0, height - 1), (columns + right).clip(0, width - 1))
+        channels = mask[near].astype(np.int64)
+        return channels[..., 0] if mask.shape[2] == 1 else channels @ np.array([1 << 32, 1 << 16, 1])
+
+    here = colors(0, 0)
+    flat = np.logical_and.reduce([colors(*side) == here for side in ((-1, 0), (1, 0), (0, -1), (0, 1))])
+    return _Values(values[np.ix_(rows, columns)].ravel(), here.ravel(), flat.ravel())
 
 
 def _areas(sampled: _Values, noise: float) -> list[tuple[int, int]]:
