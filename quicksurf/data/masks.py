@@ -161,8 +161,12 @@ def _looks_inverted(mask: UInt8[np.ndarray, "h w"]) -> bool:
 
 def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:
     beside = [paths[0].parent.parent] if paths else []
-    candidates = [base / name for base in [root, *beside] for name in FOLDERS]
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    for base in (root, *beside):
+        below = {path.name.casefold(): path for path in sorted(base.glob("*/"))}
+        for name in FOLDERS:
+            if name in below:
+                return below[name]
+    return None
 
 
 def _beside(paths: Sequence[Path]) -> list[Path]:

@@ -19,7 +19,7 @@ def touch(folder, names):
     return [folder / name for name in names]
 
 
-@pytest.mark.parametrize("folder", ["masks", "mask"])
+@pytest.mark.parametrize("folder", ["masks", "mask", "Masks"])
 @pytest.mark.parametrize(
     ("image_names", "mask_names"),
     [
