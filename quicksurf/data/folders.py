@@ -4,21 +4,26 @@ A link to a folder is not followed: one to `/` would lead over the whole disk, o
 """
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from itertools import islice
 from pathlib import Path
 
-MAX_FILES = 100_000  # ten times the photos of the largest captures
+MAX_ENTRIES = 100_000  # ten times the photos of the largest captures
 _MAX_DEPTH = 5
 _NOT_THE_USERS = ("@eadir", "__macosx", "lost+found")  # previews of a NAS, resource forks of a zip
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below `folder`, sorted, at most MAX_FILES; folders that cannot be read hold none."""
+    """The files below `folder`, sorted; of the first MAX_ENTRIES files and folders, the nearest first."""
     found: list[Path] = []
-    for path in _walk(folder, _MAX_DEPTH):
-        if len(found) == MAX_FILES:
-            break
-        found.append(path)
+    pending, n_seen = deque([(str(folder), 0)]), 0
+    while pending and n_seen < MAX_ENTRIES:
+        here, depth = pending.popleft()
+        entries = _entries(here)
+        n_seen += len(entries)
+        found += [Path(entry.path) for entry in entries if _is_file(entry)]
+        if depth < _MAX_DEPTH:
+            pending += [(entry.path, depth + 1) for entry in entries if entry.is_dir(follow_symlinks=False)]
     return sorted(found)
 
 
@@ -35,16 +40,18 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What lies in a folder and is not hidden, sorted; nothing of one that cannot be read."""
     try:
         with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
+            found = list(islice((entry for entry in scan if not is_hidden(entry.name)), MAX_ENTRIES))
     except OSError:
-        return
-    for entry in entries:
-        if is_hidden(entry.name):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), depth - 1) if depth else ()
-        elif is_file(Path(entry.path)):
-            yield Path(entry.path)
+        return []
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False

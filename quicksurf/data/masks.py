@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from quicksurf.data.companions import MASK, companions, names_of_mask
-from quicksurf.data.folders import MAX_FILES, files_below
+from quicksurf.data.folders import files_below
 from quicksurf.data.images import MIN_IMAGES, Pixels, read_values
 from quicksurf.data.listing import SUFFIXES, natural_key
 from quicksurf.data.mask_values import coverage_of
@@ -30,17 +30,12 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
         The mask of each image, None where it has none; and warnings.
 
     Raises:
-        CaptureError: if there is a folder of masks and no image has one in it, or it has no end of files.
+        CaptureError: if there is a folder of masks and no image has one in it.
     """
     folder = _mask_folder(root, paths)
     if folder is None:
         return _without_shared(_by_name(_beside(paths), paths)), []
-    everything = files_below(folder)
-    if len(everything) == MAX_FILES:
-        raise CaptureError(
-            f"{folder} holds {MAX_FILES:,} files or more: no folder of masks; mend the link, or rename it"
-        )
-    files = [path for path in everything if path.suffix.lower() in SUFFIXES]
+    files = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
     if not files:
         return [None] * len(paths), [f"{folder} holds no image files: masks are ignored"]
     ways = [_by_name(files, paths), _by_number(files, paths), _by_order(files, paths)]
