@@ -74,7 +74,7 @@ def lens_warnings(cameras: Cameras, names: Sequence[str]) -> list[str]:
         "a focal length under a tenth or over 50 times the frame": (
             (focal < _SHORTEST) | (focal > _LONGEST)
         ).any(1),
-        "its principal point outside the frame": ((points < 0) | (points > sides)).any(1),
+        "a principal point outside the frame": ((points < 0) | (points > sides)).any(1),
     }
     warnings = []
     for what, which in odd.items():

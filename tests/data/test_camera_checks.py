@@ -117,7 +117,7 @@ def test_both_are_checked_when_a_capture_is_read(tmp_path, capture, options):
         ([60.0, 1e6, 24.0, 20.0], "focal length under a tenth or over 50 times the frame, the first 004.png"),
         (
             [60.0, 60.0, -24.0, 20.0],
-            "1 of 10 cameras have its principal point outside the frame, the first 004.png",
+            "1 of 10 cameras have a principal point outside the frame, the first 004.png",
         ),
         ([60.0, 60.0, 24.0, 41.0], r"point 24, 41 of 48 x 40 pixels\): check the camera file"),
     ],
