@@ -64,7 +64,7 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, de
         path = target if run is None else mesh_of(run)
         counts = None if roi is None else _in_ball(roi)
         yield from report_surface(
-            path, score(path, truth, counts), "" if roi is None else f", inside the ball {_ball(roi)}"
+            path, score(path, truth, counts), "" if roi is None else f", inside the ball {roi.describe()}"
         )
     if run is not None and n_views > 0:
         yield from _report_views(run, n_views, device)
@@ -163,10 +163,6 @@ def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tu
     photo = over_white(scene.images[index], scene.masks[index] if reconstruction.masked else None)
     rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
     return psnr(rendered, photo), ssim(rendered, photo)
-
-
-def _ball(roi: Roi) -> str:
-    return ",".join(f"{value:.6g}" for value in (*roi.center, roi.radius))
 
 
 def _in_ball(roi: Roi) -> Counts:

@@ -159,7 +159,7 @@ def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:
     Raises:
         CaptureError: if it was fitted with masks that are gone.
     """
-    if resumed.masked and any(mask is None for mask in scene.masks):
+    if resumed.masked and all(mask is None for mask in scene.masks):
         raise CaptureError(
             f"{run.path} was fitted with masks, which are gone from {run.source}: bring them back, "
             "or fit anew with another --output"

@@ -23,6 +23,7 @@ from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resol
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
+from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
@@ -157,7 +158,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     mesh, report, files = _mesh(session, reconstruction, scene)
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
-    summary.update(mesh=asdict(report), surface=report.describe())
+    summary.update(mesh=asdict(report), surface=report.describe(), offset=offset_of(mesh.vertices).tolist())
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     session.watcher.meshed(mesh, files)
@@ -321,15 +322,23 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "photos": scene.report.photos,
         "registered": len(scene.images),
         "lost": scene.report.lost,
+        "input": {"found": scene.report.found, "used": scene.report.used, "notes": scene.report.notes},
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
         "seconds_held": round(session.budget.seconds_held, 3),
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
-        "cameras": "refined" if reconstruction.cameras_refined else "as given",
+        "cameras": _whence(session, reconstruction),
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
         "warnings": session.warnings,
     }
+
+
+def _whence(session: _Session, reconstruction: Reconstruction) -> str:
+    """Where the cameras come from."""
+    if reconstruction.cameras_refined:
+        return "refined"
+    return "as given" if session.run.record.get("posed_images") is None else "found from the photos"

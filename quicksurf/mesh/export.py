@@ -12,6 +12,8 @@ from trimesh.visual.texture import TextureVisuals
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.io import atomic_path
 from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
+from quicksurf.mesh.ply import ply_of
+from quicksurf.mesh.precision import fits_single
 from quicksurf.mesh.types import Mesh
 
 FORMATS = ("ply", "obj", "glb", "stl")
@@ -41,7 +43,7 @@ def write_mesh(
 
     PLY is binary with colours, normals and the confidence if it was measured, OBJ has colours as the usual extension
     of its `v` lines, GLB has colours, linear as glTF wants them, and normals, STL holds neither. Files are in single
-    precision except OBJ (text).
+    precision except OBJ (text); where that would bend the surface, see quicksurf.mesh.precision.
 
     Raises:
         ConfigError: as `check_formats`.
@@ -96,13 +98,20 @@ def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
         geometry = loaded
         if isinstance(loaded, trimesh.Scene):
             geometry, colors = loaded.to_geometry(), colors_of_glb(loaded)
-        vertices, _ = _vertices_and_faces(geometry)
+        vertices, faces = _vertices_and_faces(geometry)
+        _check_corners(faces, len(vertices))
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
         raise SurfaceError(f"cannot read {path} ({error}): expected PLY, OBJ, GLB or STL") from error
     if not len(vertices) or not np.isfinite(vertices).all():
         found = "no points" if not len(vertices) else "NaN or infinity"
         raise SurfaceError(f"{path} holds {found}: expected a surface; export it again")
     return geometry, colors
+
+
+def _check_corners(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> None:
+    wrong = faces[(faces < 0) | (faces >= n_vertices)]
+    if len(wrong):
+        raise ValueError(f"a face has vertex {wrong[0]} of {n_vertices}")
 
 
 def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
@@ -114,15 +123,15 @@ def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int6
 
 
 def _export(mesh: Mesh, path: Path, suffix: str) -> None:
-    if suffix == "glb":
-        path.write_bytes(glb_with_colors(mesh))
+    if suffix in ("glb", "ply"):
+        path.write_bytes(glb_with_colors(mesh) if suffix == "glb" else ply_of(mesh))
         return
     surface = trimesh.Trimesh(
         mesh.vertices,
         mesh.faces,
         vertex_colors=np.concatenate([mesh.colors, np.full_like(mesh.colors[:, :1], 255)], 1),
         vertex_normals=mesh.normals,
-        vertex_attributes=None if mesh.confidence is None else {"confidence": mesh.confidence},
         process=False,
     )
-    surface.export(path, file_type=suffix)
+    binary = suffix == "obj" or fits_single(mesh.vertices)  # STL has no doubles but as text
+    surface.export(path, file_type=suffix if binary else "stl_ascii")
