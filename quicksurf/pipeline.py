@@ -8,7 +8,7 @@ made of the best field there is.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from quicksurf.session.budget import Budget, StopRequest, mesh_evaluations
 from quicksurf.session.resume import keep_points, read_capture
 from quicksurf.session.runs import Run
 from quicksurf.session.status import Several, Silent, Stream, reporting
-from quicksurf.session.watcher import Watcher
+from quicksurf.session.watcher import Harmless, Watcher
 from quicksurf.takeaway.cost import affordable_texture
 from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway
 from quicksurf.takeaway.surface import CONFIDENCE, TEXTURED, check_surface, drop_older, mesh_options
@@ -54,6 +54,19 @@ class FitResult(NamedTuple):
     """The page of the run, if there was time for it."""
 
 
+class _Warnings:
+    """What the user is told now and in summary.json."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reporter = Silent()
+
+    def add(self, text: str) -> None:
+        """Keep it, and say it where somebody listens by now."""
+        self.texts.append(text)
+        self.reporter.warn(text)
+
+
 @dataclass
 class _Session:
     """One command at work on one run."""
@@ -68,15 +81,14 @@ class _Session:
     reporter: Silent
     watcher: Watcher
     stop: StopRequest
+    warnings: "_Warnings"
     last: FitStatus | None = None
     unsaved: OutputError | None = None
     """Why the newest checkpoint could not be written, if it could not."""
-    warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in summary.json."""
-        self.warnings.append(text)
-        self.reporter.warn(text)
+        self.warnings.add(text)
 
     def evaluations_per_second(self) -> float:
         """Measured speed of the field in training: a lower bound of its speed while the mesh is made."""
@@ -107,7 +119,8 @@ def run_fit(
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
-    stop, watcher = stop or StopRequest(), watcher or Watcher()
+    stop, warnings = stop or StopRequest(), _Warnings()
+    watcher = Harmless(watcher or Watcher(), warnings.add)
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
     run = claim(request)
@@ -120,12 +133,14 @@ def run_fit(
             request.extras.check(watertight=config.mesh.watertight)
             watcher.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
-                reporter = Several(terminal, watcher)
+                reporter = warnings.reporter = Several(terminal, watcher)
                 reporter.note(f"{backend.name}: {backend.reason}")
                 reporter.note(f"model: {config.model.describe()}")
                 if watcher.greeting is not None:
                     reporter.note(watcher.greeting)
-                session = _Session(request, run, resumed, config, backend, budget, reporter, watcher, stop)
+                session = _Session(
+                    request, run, resumed, config, backend, budget, reporter, watcher, stop, warnings
+                )
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -331,5 +346,5 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "backend": session.backend.name,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
-        "warnings": session.warnings,
+        "warnings": session.warnings.texts,
     }
