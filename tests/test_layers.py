@@ -22,12 +22,12 @@ LAYERS: tuple[set[str], ...] = (
     {"session"},
     {"train"},
     {"reconstruction"},
-    {"demo_scene"},
+    {"demo_scene", "checkpoint"},
     {"mesh"},
     {"data", "model", "render"},
     {"backends"},
     {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film"},
-    {"config", "errors", "srgb", "_native"},
+    {"config", "errors", "srgb", "untrusted", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY_LIMITS = {
