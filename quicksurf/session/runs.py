@@ -76,6 +76,11 @@ class Run:
         return "unfinished" if self.checkpoint_folder() is not None else "new"
 
     @property
+    def failed(self) -> bool:
+        """Whether its last fit found no surface: the run may go on, and may as well be begun anew."""
+        return self.state == "unfinished" and self.record.get("failed") is not None
+
+    @property
     def roi(self) -> Roi | None:
         """The region of interest that the run was fitted in; None before its capture was read."""
         stated = self.record.get("roi")
@@ -141,6 +146,13 @@ class Run:
         except OSError as error:
             raise OutputError(f"cannot rename {self._summary}: {error.strerror or error}") from error
 
+    def begin_anew(self) -> None:
+        """Forget the field of a fit that found no surface, and its region; poses and settings stay to be used."""
+        self.drop_checkpoint()
+        for name in ("metrics.jsonl", "config.toml"):
+            remove(self.path / name)
+        self.update(roi=None, failed=None)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, which marks the run as finished.
 
@@ -189,6 +201,11 @@ class Run:
             ) from error
         finally:
             remove(new)
+
+    def drop_checkpoint(self) -> None:
+        """Make room: the field is lost."""
+        for name in ("checkpoint", "checkpoint.old", "checkpoint.new"):
+            remove(self.path / name)
 
     def load_checkpoint(self, backend: "Backend") -> "Reconstruction":
         """Read the field back.
@@ -335,7 +352,7 @@ def _take_up(path: Path, claim: Claim) -> Run:
         raise OutputError(
             f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
         )
-    if run.state == "unfinished" and not claim.resume:
+    if run.state == "unfinished" and not (claim.resume or run.failed):
         raise OutputError(
             f"{path} holds a run that was cut short: go on with --resume, or choose another --output"
         )

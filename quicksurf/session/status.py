@@ -6,7 +6,7 @@ one class each with the same five calls, so that the pipeline does not know whic
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
@@ -77,6 +77,19 @@ class Several(Silent):
             reporter.fit(status)
 
 
+class Warnings:
+    """What the user is told now and in summary.json."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reporter = Silent()
+
+    def add(self, text: str) -> None:
+        """Keep it, and say it where somebody listens by now."""
+        self.texts.append(text)
+        self.reporter.warn(text)
+
+
 class Lines(Silent):
     """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere.
 
@@ -128,7 +141,8 @@ class Panel(Silent):
         self._status: FitStatus | None = None
         self._ended: float | None = None
         self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND)
-        self._live.start()
+        with suppress(OSError):
+            self._live.start()
 
     def stage(self, name: str) -> None:
         """Mark the stage as the running one."""
@@ -142,7 +156,8 @@ class Panel(Silent):
         """Print the warning above the panel, where it stays."""
         from rich.text import Text
 
-        self._console.print(Text(f"warning: {text}", style="yellow"))
+        with suppress(OSError):  # the terminal was closed
+            self._console.print(Text(f"warning: {text}", style="yellow"))
 
     def fit(self, status: "FitStatus") -> None:
         """Show the figures."""
@@ -152,7 +167,8 @@ class Panel(Silent):
         """Stop the clock and leave the last picture standing."""
         if self._ended is None:
             self._ended = self._budget.elapsed()
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
     def __rich__(self) -> "RenderableType":
         """The panel as it is now; called by rich at every refresh."""

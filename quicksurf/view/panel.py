@@ -6,7 +6,6 @@ alone (colours, what is visible, export of what is shown) is done at once, in vi
 
 import html
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +15,7 @@ import numpy as np
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.session.status import fit_figures
+from quicksurf.view.gate import Allowance
 from quicksurf.view.nodes import SURFACES, Nodes
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EXTENSION_MINUTES = 5
 SHOWN = ("PSNR", "held out", "rays/s")
 N_NOTES = 6  # at the foot; older ones are in the terminal
 MAX_CURVE = 500  # points; beyond, every second one is dropped
-EXPORT_SECONDS = 1.0  # between two: a mesh waits in memory for a page that does not take it
+EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh waits in memory for a page that does not take it
 CURVE_SECONDS = 2.0  # of the fit between two pictures of the curve
 
 
@@ -87,7 +87,7 @@ class SidePanel:
         self.nodes: Nodes | None = None
         self._title = ""
         self._lines: list[str] = []
-        self._exported_at = float("-inf")
+        self._exports = Allowance(EXPORTS_PER_SECOND, EXPORTS_AT_ONCE)
         self._headline = server.gui.add_html("")
         self._bar = server.gui.add_progress_bar(0.0)
         self._figures = server.gui.add_html("")
@@ -182,10 +182,8 @@ class SidePanel:
 
     def _export(self, client: "viser.ClientHandle | None", suffix: str) -> None:
         """Send the mesh that is shown to the browser that asked, as a file."""
-        now = time.monotonic()
-        if client is None or now < self._exported_at + EXPORT_SECONDS:
+        if client is None or not self._exports.take():
             return
-        self._exported_at = now
         mesh = None if self.nodes is None else self.nodes.mesh
         if mesh is None:
             client.add_notification("No mesh yet", "It appears some seconds after the fit has begun.")
