@@ -14,6 +14,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},
     {"commands"},
+    {"arguments"},
     {"__init__", "api", "evaluation", "doctor", "batch"},
     {"view"},
     {"pipeline", "views"},
@@ -27,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"data", "model", "render"},
     {"backends"},
     {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film"},
-    {"config", "errors", "srgb", "untrusted", "_native"},
+    {"config", "errors", "plain", "srgb", "untrusted", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY_LIMITS = {

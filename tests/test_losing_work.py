@@ -143,16 +143,6 @@ def test_rays_that_hit_or_sample_are_no_empty_region() -> None:
         assert not hits.none_left(status(hit_rate=figures[0], samples_per_ray=figures[1]))
 
 
-@pytest.mark.slow
-def test_the_region_beside_the_object_of_a_real_capture(data_folder: Path, tmp_path: Path) -> None:
-    if not (data_folder / "dev-a").is_dir():
-        pytest.skip("dev-a is not there")
-    roi, began = Roi((-1.0, 2.0, 3.0), 0.5), time.monotonic()
-    with pytest.raises(SurfaceError, match="holds nothing"):
-        run_fit(FitRequest(data_folder / "dev-a", 3.0, tmp_path / "run", roi=roi, masks=False))
-    assert time.monotonic() - began < 60
-
-
 def test_a_fit_without_a_surface_can_be_begun_anew_and_resumed(
     capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

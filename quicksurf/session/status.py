@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from quicksurf.plain import plain
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -108,11 +110,11 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         """Print the fact."""
-        self._print(text)
+        self._print(plain(text))
 
     def warn(self, text: str) -> None:
         """Print the warning."""
-        self._print(f"warning: {text}")
+        self._print(f"warning: {plain(text)}")
 
     def fit(self, status: "FitStatus") -> None:
         """Print the figures if the last ones are LINE_SECONDS old."""
@@ -135,7 +137,7 @@ class Panel(Silent):
     def __init__(self, title: str, budget: "Budget", console: "Console") -> None:
         from rich.live import Live
 
-        self._title, self._budget, self._console = title, budget, console
+        self._title, self._budget, self._console = plain(title, 60), budget, console
         self._began: dict[str, float] = {}
         self._facts: list[str] = []
         self._status: FitStatus | None = None
@@ -150,14 +152,14 @@ class Panel(Silent):
 
     def note(self, text: str) -> None:
         """Add the fact to the panel."""
-        self._facts.append(text)
+        self._facts.append(plain(text))
 
     def warn(self, text: str) -> None:
         """Print the warning above the panel, where it stays."""
         from rich.text import Text
 
         with suppress(OSError):  # the terminal was closed
-            self._console.print(Text(f"warning: {text}", style="yellow"))
+            self._console.print(Text(f"warning: {plain(text)}", style="yellow"))
 
     def fit(self, status: "FitStatus") -> None:
         """Show the figures."""
