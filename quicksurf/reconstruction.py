@@ -18,12 +18,14 @@ from quicksurf.checkpoint import META, STATE, State, check_finite, read_state
 from quicksurf.config import Config
 from quicksurf.data.pixels import Border
 from quicksurf.data.scene import Roi
-from quicksurf.errors import BackendError, OutputError
+from quicksurf.errors import BackendError, ConfigError, OutputError
 from quicksurf.io import write_atomic, write_json
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
+from quicksurf.mesh.options import check_options
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
+from quicksurf.points import PointsLike, as_points
 from quicksurf.rays import Interval, Rays, unit_ball_span
 from quicksurf.render.grid import OccupancyGrid
 from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
@@ -92,20 +94,33 @@ class Reconstruction:
         return cameras_in_roi(self.cameras, self.roi)
 
     @torch.no_grad()
-    def occupancy(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Occupancy in [0, 1] at world points; 0.5 is the surface."""
+    def occupancy(self, points: PointsLike) -> Tensor | np.ndarray:
+        """Occupancy in [0, 1] at world points; 0.5 is the surface.
+
+        Args:
+            points: [n, 3], of any real type. A tensor gives a float32 tensor [n] where it is, all else an array; NaN
+                where a point is none.
+
+        Raises:
+            ConfigError: if they are no points.
+        """
+        given = as_points(points)
         sharpness = self.settings().sharpness
-        parts = self.to_roi(points).to(self.device).split(1 << 18)
-        return torch.cat([torch.sigmoid(sharpness * self.field.logits(part)) for part in parts]).to(
-            points.device
+        parts = self.to_roi(given).to(self.device).split(1 << 18)
+        values = torch.cat(
+            [torch.sigmoid(sharpness * self.field.logits(part.nan_to_num())) for part in parts]
         )
+        values = torch.where(torch.isfinite(given).all(-1), values.to(given.device), torch.nan)
+        return values if isinstance(points, Tensor) else values.numpy()
 
     def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
         """The surface as the training cameras saw it, in the world; `options` default to MeshOptions().
 
         Raises:
             SurfaceError: if there is none.
+            ConfigError: if an option is out of range.
         """
+        check_options(options or MeshOptions())
         seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
@@ -123,7 +138,13 @@ class Reconstruction:
 
     @torch.no_grad()
     def render(self, cameras: Cameras, index: int = 0) -> View:
-        """Render one camera, given in the world; its size decides the image's."""
+        """Render one camera, given in the world; its size decides the image's.
+
+        Raises:
+            ConfigError: if there is no camera of that index.
+        """
+        if type(index) is not int or not 0 <= index < len(cameras):
+            raise ConfigError(f"index is {index!r}: 0 to {len(cameras) - 1} is expected, one for each camera")
         width, height = cameras.sizes[index].tolist()
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
