@@ -17,7 +17,8 @@ from quicksurf.errors import ConfigError, OutputError
 from quicksurf.plain import plain
 from quicksurf.untrusted import is_path
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 _MOST = 10**300  # of a whole number: beyond, it is none of Python's real ones
 _PATHS = ("source", "output", "run")
 _WORDS: dict[Any, str] = {

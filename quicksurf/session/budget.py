@@ -185,7 +185,7 @@ class StopRequest:
         self.requested = False
         self.listening = False
         """Whether CAUGHT are to come here."""
-        self.caught = CAUGHT
+        self.caught: tuple[signal.Signals, ...] = CAUGHT
         """Those that do: SIGHUP stays ignored where `nohup` has made it so."""
         self.worthwhile = False
         """Whether stopping gently gives something: False until the fit begins, and then the first signal leaves."""

@@ -166,12 +166,15 @@ class SidePanel:
             photos = gui.add_checkbox("Photos", True)
             points = gui.add_checkbox("Points", True)
             region = gui.add_checkbox("Region", True)
-        surface.on_update(
-            lambda event: self.nodes and surface.value in SURFACES and self.nodes.paint(surface.value)
-        )
+        surface.on_update(lambda event: self._paint(surface.value))
         photos.on_update(lambda event: self.nodes and self.nodes.show_photos(photos.value))
         points.on_update(lambda event: self.nodes and self.nodes.show_points(points.value))
         region.on_update(lambda event: self.nodes and self.nodes.show_region(region.value))
+
+    def _paint(self, surface: str) -> None:
+        """Colour the mesh: a page may send what its list does not hold."""
+        if self.nodes is not None and surface in SURFACES:
+            self.nodes.paint(surface)
 
     def _add_export(self) -> None:
         gui = self._server.gui
