@@ -36,7 +36,8 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
             f"{run.source} has changed since {run.path} was fitted to it ({len(known or [])} images then, "
             f"{len(scene.names)} now): bring the images back, or fit anew with another --output"
         )
-    if sizes is not None and not torch.equal(sizes, scene.cameras.sizes):
+    same = options.max_pixels == run.fitted_pixels  # else they are read larger or smaller
+    if sizes is not None and same and not torch.equal(sizes, scene.cameras.sizes):
         raise CaptureError(
             f"the photos of {run.source} have other sizes than {run.path} was fitted to: bring the photos back, or fit "
             "anew with another --output"

@@ -62,6 +62,8 @@ class Run:
         """Contents of run.json."""
         self.fitted_sizes: Tensor | None = None
         """Widths and heights of the photos of the checkpoint, once that is loaded."""
+        self.fitted_pixels = 0
+        """Pixels that they were kept at."""
 
     @property
     def source(self) -> Path:
@@ -227,6 +229,7 @@ class Run:
                 f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
             )
         self.fitted_sizes = reconstruction.cameras.sizes
+        self.fitted_pixels = reconstruction.config.train.max_pixels
         return reconstruction
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
