@@ -57,8 +57,8 @@ class SurfaceError(QuicksurfError):
     exit_code = 9
 
 
-class ConfigError(QuicksurfError):
-    """A preset or an option is unknown or out of range."""
+class ConfigError(QuicksurfError, ValueError, TypeError):
+    """A preset, an option or an argument is unknown, out of range or of another type."""
 
     exit_code = 10
 

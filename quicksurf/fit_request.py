@@ -62,7 +62,7 @@ def as_roi(values: Sequence[float]) -> Roi:
     """
     try:
         x, y, z, radius = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RoiError(f"the ROI {values!r} is not (cx, cy, cz, r): give four numbers") from error
     if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
         raise RoiError(
