@@ -155,6 +155,7 @@ def describe(result: FitResult) -> list[str]:
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
         summary["surface"],
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
+        *(f"doubtful: {doubt}" for doubt in summary["poses"]["doubts"]),
     ]
 
 
@@ -361,6 +362,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
         "cameras": _whence(session, reconstruction),
+        "poses": scene.report.poses(),
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(peak_memory_mb(), 1),

@@ -347,7 +347,9 @@ MESHES = {
     "NaN": ply("nan 0 0\n1 0 0\n0 1 0\n", "3 0 1 2\n"),
     "1e200": ply("1e200 0 0\n1 0 0\n0 1 0\n", "3 0 1 2\n"),
     "3e38": ply("0 0 0\n3e38 0 0\n0 3e38 0\n", "3 0 1 2\n"),
-    "many vertices": ply(CORNERS, "3 0 1 2\n", n_vertices=99_999_999_999).replace("ascii", "binary_little_endian"),
+    "many vertices": ply(CORNERS, "3 0 1 2\n", n_vertices=99_999_999_999).replace(
+        "ascii", "binary_little_endian"
+    ),
     "many faces": ply(CORNERS, "3 0 1 2\n", n_faces=99_999_999_999).replace("ascii", "binary_little_endian"),
     "no area": ply("0 0 0\n0 0 0\n0 0 0\n", "3 0 1 2\n"),
     "empty": "",

@@ -27,7 +27,19 @@ LAYERS: tuple[set[str], ...] = (
     {"mesh"},
     {"data", "model", "render"},
     {"backends"},
-    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film", "argument_types", "points"},
+    {
+        "cameras",
+        "camera_paths",
+        "rays",
+        "losses",
+        "schedules",
+        "metrics",
+        "photo_figures",
+        "io",
+        "film",
+        "argument_types",
+        "points",
+    },
     {"config", "errors", "plain", "srgb", "untrusted", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from quicksurf.errors import OutputError
+from quicksurf.errors import DOUBTFUL_POSES, OutputError
 from quicksurf.session.files import own_file
 from quicksurf.session.runs import is_run, open_run
 
@@ -84,8 +84,9 @@ def run_task(
     except OutputError as error:
         return Outcome(task.name, "failed", error.exit_code, str(error), time.monotonic() - began)
     seconds = time.monotonic() - began
-    if code == 0:
-        return Outcome(task.name, "done", 0, "", seconds)
+    if code in (0, DOUBTFUL_POSES):
+        said = "its poses are doubtful: summary.json says why" if code else ""
+        return Outcome(task.name, "done", code, said, seconds)
     if should_stop():
         return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
     return Outcome(task.name, "failed", code, _last_words(task.log, log_start, code), seconds)

@@ -68,6 +68,10 @@ class ReadReport:
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
 
+    def poses(self) -> dict[str, list]:
+        """What speaks against poses that were found from the photos, for run.json and summary.json."""
+        return {"doubts": self.doubts, "apart": self.apart, "contradicting": self.contradicting}
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -73,7 +73,15 @@ def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
         upright=True,
     )
     options.say(f"{len(known.names)} camera poses taken from {run.path / 'cameras.json'}")
-    return assemble(views, root, options, ReadReport(photos=run.record.get("photos", len(known.names))))
+    report = ReadReport(photos=run.record.get("photos", len(known.names)), doubts=_doubts(run))
+    return assemble(views, root, options, report)
+
+
+def _doubts(run: Run) -> list[str]:
+    """What spoke against the poses when they were found."""
+    stated = run.record.get("poses")
+    found = stated.get("doubts") if isinstance(stated, dict) else None
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def load_points(run: Run) -> SparsePoints | None:

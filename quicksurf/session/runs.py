@@ -116,6 +116,7 @@ class Run:
             roi=[x, y, z, radius],
             photos=scene.report.photos,
             posed_images=self._posed_images(scene),
+            poses=scene.report.poses(),
             masks=masks,
             minutes=minutes,
             minutes_spent=0.0,

@@ -10,6 +10,7 @@ import pytest
 import rendered_box
 import torch
 from PIL import Image
+from quicksurf.data.sfm_plan import Plan
 
 from quicksurf.data import photos, sfm_plan
 from quicksurf.data.assemble import ReadOptions
@@ -17,7 +18,6 @@ from quicksurf.data.exif import Focal
 from quicksurf.data.images import ImageFile
 from quicksurf.data.photos import group_cameras, read_photos
 from quicksurf.data.sfm import Photos, Poses
-from quicksurf.data.sfm_plan import Plan
 from quicksurf.errors import BudgetError, ImageError, PosesError
 
 POSE_DEGREES = 0.5  # a third of a pixel at the features' size is 0.04 degrees; few views, so some more

@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from quicksurf.data.sfm_plan import plan_poses, plan_retry
 
 import quicksurf
 from quicksurf import cameras as lens
 from quicksurf.data import sfm, sfm_worker
 from quicksurf.data.scene import SparsePoints
-from quicksurf.data.sfm_plan import plan_poses, plan_retry
 from quicksurf.errors import BudgetError, PosesError
 
 ROOT = Path(quicksurf.__file__).parents[1]  # where child processes find the package that is tested
