@@ -6,7 +6,7 @@ command line itself.
 """
 
 DOUBTFUL_POSES = 13
-"""Exit code of a fit that wrote its mesh, from poses that may be wrong or are of too few photos: no error, and not done."""
+"""Exit code of a fit that wrote its mesh from poses that may be wrong or are of too few photos."""
 
 INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
 """The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
