@@ -65,12 +65,19 @@ class ReadReport:
     """What lies in the capture's folder, and what it was taken for."""
     used: str = ""
     """How many photos are used, and what was left out and why."""
+    reprojection_error: float | None = None
+    """Pixels, on the mean, of the photos as structure from motion looked at them."""
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
 
-    def poses(self) -> dict[str, list]:
+    def poses(self) -> dict[str, list | float | None]:
         """What speaks against poses that were found from the photos, for run.json and summary.json."""
-        return {"doubts": self.doubts, "apart": self.apart, "contradicting": self.contradicting}
+        return {
+            "doubts": self.doubts,
+            "apart": self.apart,
+            "contradicting": self.contradicting,
+            "reprojection_error": self.reprojection_error,
+        }
 
 
 @dataclass(frozen=True)

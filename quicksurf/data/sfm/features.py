@@ -60,10 +60,10 @@ def detect(image: UInt8[np.ndarray, "h w 3"], n_features: int) -> Features:
     """Find the `n_features` features of largest scale."""
     size = image.shape[1], image.shape[0]
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(contrastThreshold=_CONTRAST)
+    sift = cv2.SIFT.create(contrastThreshold=_CONTRAST)
     found = sift.detect(gray, None)
     if len(found) < _FEW:
-        found = cv2.SIFT_create(contrastThreshold=_LOW_CONTRAST).detect(gray, None)
+        found = cv2.SIFT.create(contrastThreshold=_LOW_CONTRAST).detect(gray, None)
     found = sorted(found, key=lambda feature: -feature.size)[:n_features]
     found, descriptors = sift.compute(gray, found)
     if not found:

@@ -271,8 +271,9 @@ def model_arrays(model: pycolmap.Reconstruction, items: Sequence[Features]) -> d
     ids = (found.photos + 1).tolist()
     lenses = [model.camera(model.image(image_id).camera_id) for image_id in ids]
     colors = np.zeros((len(found.positions), 3), np.uint8)
-    for (point, place), feature in zip(found.observations, found.features, strict=True):
-        colors[point] = items[found.photos[place]].colors[feature]
+    for place, photo in enumerate(found.photos.tolist()):
+        mine = found.observations[:, 1] == place
+        colors[found.observations[mine, 0]] = items[photo].colors[found.features[mine]]
     return {
         "images": found.photos.astype(np.int64),
         "c2w": np.stack([model.image(image_id).cam_from_world().inverse().matrix() for image_id in ids]),
