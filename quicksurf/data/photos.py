@@ -117,7 +117,14 @@ def _no_common_side(shapes: set[tuple[int, int]]) -> bool:
 def _pose(files: list[ImageFile], root: Path, options: ReadOptions, ordered: bool, deadline: float) -> Poses:
     """Poses of as many photos as can be placed."""
     megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
-    plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), _native.usable_cpus(), ordered)
+    plan = plan_poses(
+        len(files),
+        megapixels,
+        deadline - time.monotonic(),
+        _native.usable_cpus(),
+        ordered,
+        _native.instruction_set(),
+    )
     options.say(plan.describe(len(files)))
     groups: list[tuple[list[int], float | None, bool]] = [
         (group.members, None, False)
