@@ -4,7 +4,7 @@ Few photos are matched in all pairs. Of many, each is matched with those most li
 scale, and with its neighbours in order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -73,7 +73,7 @@ def coarse_likeness(features: Sequence[Features]) -> Float[np.ndarray, "n n"]:
 def match_pairs(
     features: Sequence[Features],
     pairs: Sequence[tuple[int, int]],
-    expired: "callable",
+    expired: Callable[[], bool],
     ratio: float = RATIO,
 ) -> dict[tuple[int, int], Matches]:
     """Match `pairs` in their order until `expired()`; pairs that were not reached are absent."""
