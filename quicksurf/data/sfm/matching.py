@@ -17,7 +17,7 @@ _COARSE_WORK = 2e12  # products of components in the coarse pass: about 5 s on t
 _COARSE_FEATURES = 64, 768  # least and most of a photo's features in it
 _BLOCK = 32  # pairs between two looks at the clock
 
-Matches = Int[np.ndarray, "k 2"]
+Matches = Int[np.ndarray, "_ 2"]
 
 
 def choose_pairs(features: Sequence[Features], n_partners: int, n_neighbors: int) -> list[tuple[int, int]]:
