@@ -24,7 +24,7 @@ _RATIO, _MAX_ANGLE = (
     0.8,
 )  # looser than for pairs: a point is wrong by chance in a hundredth of the picture's area
 _MAX_ERROR = 6.0  # pixels
-_MIN_INLIERS = 15
+_MIN_INLIERS = 10
 _LOG_CHANCE = log(1e-8)
 
 
