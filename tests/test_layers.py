@@ -49,7 +49,7 @@ THIRD_PARTY_LIMITS = {
     "triton": {"backends"},
     "pycolmap": {"data"},
     "viser": {"view", "doctor"},
-    "cv2": {"takeaway"},
+    "cv2": {"data", "takeaway"},
 }
 
 
