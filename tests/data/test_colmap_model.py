@@ -206,6 +206,6 @@ def test_sigterm_still_reaches_our_handler_after_reading_a_model(saved, capture)
 
 
 def test_photos_and_videos_leave_pycolmap_to_the_worker():
-    modules = ", ".join(f"quicksurf.data.{name}" for name in ("load", "photos", "video", "sfm"))
+    modules = ", ".join(f"quicksurf.data.{name}" for name in ("load", "photos", "video", "sfm.poses"))
     ended = run_python(f"import sys, {modules}; assert 'pycolmap' not in sys.modules")
     assert ended.returncode == 0, ended.stderr
