@@ -190,6 +190,8 @@ def _similarity(
             item[0] for item in umeyama(source[None, inliers], target[None, inliers])
         )
         inliers = np.linalg.norm(scale * source @ rotation.T + translation - target, axis=1) < tolerance
+    if not 1 / _MAX_SCALE <= scale <= _MAX_SCALE:  # a model shrunk to a point lies near all that is there
+        return None, nothing
     return Join(float(scale), rotation, translation, table[inliers], 0.0), inliers
 
 

@@ -103,7 +103,17 @@ def expected(
         trusted: pairs that f(angle) is learned from.
     """
     pairs = trusted & ~np.eye(len(trusted), dtype=bool)
-    rate = do[pairs].sum(0) / np.maximum(should[pairs].sum(0), 1)
-    rate = np.minimum.accumulate(rate)  # it can only fall with the angle
-    wanted = should @ rate
+    wanted = should @ falling_rate(should[pairs].sum(0), do[pairs].sum(0))
     return (wanted + wanted.T) / 2, (do.sum(2) + do.sum(2).T) / 2
+
+
+def falling_rate(counted: Float[np.ndarray, "b"], found: Float[np.ndarray, "b"]) -> Float[np.ndarray, "b"]:
+    """Return the rate `found / counted` of each bin, fitted such that it falls with the angle.
+
+    Antitonic regression, the least mean from the left of the greatest to the right. The least rate so far would do
+    but for bins that hold little: photos at even steps have no points at the smallest angles but those of photos
+    that a model wrongly puts at one place, and these would set the rate to 0 at all angles.
+    """
+    n_counted, n_found = (np.append(0.0, np.cumsum(counts)) for counts in (counted, found))
+    means = (n_found[1:] - n_found[:-1, None]) / np.maximum(n_counted[1:] - n_counted[:-1, None], 1.0)
+    return np.array([means[: index + 1, index:].max(1).min() for index in range(len(counted))])

@@ -1,0 +1,86 @@
+"""The plan fits into the time there is, or is refused; less time never means more work."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicksurf.data.sfm.plan import FULL, LEAST, Plan, plan_poses
+from quicksurf.errors import BudgetError
+
+SET = "vnni"  # of those that plans know the speed of
+
+
+@given(
+    n_images=st.integers(3, 2000),
+    megapixels=st.floats(0.01, 100),
+    seconds=st.floats(0, 3600),
+    n_threads=st.integers(1, 64),
+    ordered=st.booleans(),
+)
+def test_plan_fits_or_is_refused(
+    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool
+) -> None:
+    try:
+        plan = plan_poses(n_images, megapixels, seconds, n_threads, ordered, SET)
+    except BudgetError:
+        more = plan_poses(n_images, megapixels, 1e9, n_threads, ordered, SET)
+        assert more.seconds > seconds
+    else:
+        assert plan.seconds <= seconds
+        assert plan.n_partners <= n_images - 1
+
+
+def test_less_time_never_plans_more_work() -> None:
+    plans = [_plan(60, 2.0, seconds, 2) for seconds in (40, 60, 100, 300)]
+    work = [(plan.seconds, plan.n_features, plan.max_pixels, plan.n_partners) for plan in plans]
+    assert work == sorted(work)
+    assert plans[0].n_features < plans[-1].n_features == FULL.n_features
+
+
+def test_fewer_features_come_before_smaller_photos() -> None:
+    """Of large scale, fewer features place nearly as many photos; what a smaller photo does not show is gone."""
+    shrunk = [
+        (plan.n_features < FULL.n_features, plan.max_pixels < 1e6 * FULL.megapixels)
+        for plan in (_plan(60, 2.0, seconds, 2) for seconds in range(40, 300, 5))
+    ]
+    assert (True, False) in shrunk and (False, True) not in shrunk
+
+
+def test_few_photos_match_all_pairs_many_choose() -> None:
+    assert _plan(25, 1.0, 300, 2).n_partners == 24
+    assert _plan(200, 1.0, 600, 2).n_partners < 40
+
+
+def test_frames_in_order_get_more_neighbors() -> None:
+    ordered, loose = (_plan(80, 1.0, 300, 2, ordered=flag) for flag in (True, False))
+    assert ordered.n_neighbors > loose.n_neighbors
+
+
+def test_the_least_effort_may_take_all_the_time() -> None:
+    """The others leave room, since machines differ; a poor plan is still better than a refusal."""
+    least = next(
+        plan.seconds
+        for plan in (_plan(60, 2.0, float(seconds), 2) for seconds in range(200, 5, -1))
+        if plan.n_features == LEAST.n_features
+    )
+    assert _plan(60, 2.0, least, 2).n_features == LEAST.n_features
+    with pytest.raises(BudgetError):
+        _plan(60, 2.0, least - 0.1, 2)
+
+
+def test_budget_error_names_both_times() -> None:
+    with pytest.raises(BudgetError, match=r"about \d+ s .* 50 photos, 3 s are left: give more --minutes"):
+        _plan(50, 2.0, 3.0, 2)
+
+
+def test_description_names_what_is_planned() -> None:
+    few, many = (
+        _plan(25, 2.0, 1e4, 2),
+        _plan(99, 2.0, 1e4, 2),
+    )
+    assert "25 photos: up to 8192 features at 1.7 MP, all pairs matched" in few.describe(25)
+    assert "the 24 most alike of each matched" in many.describe(99)
+
+
+def _plan(n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool = False) -> Plan:
+    return plan_poses(n_images, megapixels, seconds, n_threads, ordered, SET)
