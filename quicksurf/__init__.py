@@ -11,12 +11,21 @@ The functions live in quicksurf.api and are imported when first used: `import qu
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from quicksurf.api import export, fit, load, set_num_threads
 
 __all__ = ["export", "fit", "load", "set_num_threads"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("quicksurf")
+        except metadata.PackageNotFoundError:  # a source folder that was not installed
+            return "unknown"
     if name in __all__:
         from quicksurf import api
 
@@ -25,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from quicksurf import backends, pipeline
+from quicksurf.argument_types import checks_arguments
 from quicksurf.errors import ConfigError
 from quicksurf.fit_request import FitRequest, as_roi
 from quicksurf.reconstruction import Reconstruction
@@ -14,6 +17,7 @@ from quicksurf.takeaway.products import Extras
 from quicksurf.takeaway.surface import Wanted, run_mesh
 
 
+@checks_arguments
 def fit(
     source: str | PathLike[str],
     *,
@@ -32,7 +36,7 @@ def fit(
     confidence: bool = False,
     trim: float | None = None,
     preset: str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     seed: int | None = None,
     quiet: bool = True,
 ) -> Reconstruction:
@@ -58,22 +62,24 @@ def fit(
         keep=keep,
         watertight=watertight,
         preset=preset,
-        device=device,
+        device=str(device),
         seed=seed,
         extras=Extras(texture, texture_size, confidence, trim),
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction
 
 
-def load(run: str | PathLike[str], *, device: str = "auto") -> Reconstruction:
+@checks_arguments
+def load(run: str | PathLike[str], *, device: str | torch.device = "auto") -> Reconstruction:
     """The reconstruction of a run folder.
 
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(backends.load(device))
+    return open_run(Path(run)).load_checkpoint(backends.load(str(device)))
 
 
+@checks_arguments
 def export(
     run: str | PathLike[str],
     *,
@@ -89,7 +95,7 @@ def export(
     trim: float | None = None,
     scale_from: ScaleFrom | None = None,
     up: str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> list[Path]:
     """Extract the mesh of a run again, as `quicksurf mesh` does, with that command's options; return the files.
 
@@ -104,12 +110,13 @@ def export(
         keep=keep,
         watertight=watertight,
         output=None if output is None else Path(output),
-        device=device,
+        device=str(device),
         wanted=Wanted(Extras(texture, texture_size, confidence, trim), FrameRequest(scale_from, up)),
     )
     return files
 
 
+@checks_arguments
 def set_num_threads(count: int) -> None:
     """Let the native kernels use `count` threads; without a call they use every CPU that the process may run on.
 

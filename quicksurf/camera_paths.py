@@ -13,6 +13,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from quicksurf.cameras import N_DISTORTION, Cameras
+from quicksurf.errors import ConfigError
 
 FULL_TURN_GAP = math.radians(100)
 """A capture whose widest gap in azimuth is below this was taken all around, and the orbit closes; otherwise the path
@@ -36,7 +37,11 @@ def orbit(
         radius: its radius.
         n_frames: number of views, at least 1.
         size: width and height in pixels.
+
+    Raises:
+        ConfigError: if there is nothing to show.
     """
+    _check(cameras, n_frames, size)
     target = torch.tensor(center, dtype=torch.float64)
     up = mean_up(cameras)
     offsets = cameras.centers().double() - target
@@ -60,7 +65,11 @@ def close_up(
         points: what to show, in the cameras' frame, at least one.
         n_frames: number of views, at least 1.
         size: width and height in pixels.
+
+    Raises:
+        ConfigError: if there is nothing to show.
     """
+    _check(cameras, n_frames, size)
     x, y, z = ((points.min(0) + points.max(0)) / 2).tolist()
     radius = max(float(np.linalg.norm(points - (x, y, z), axis=1).max()), 1e-12)
     views = orbit(cameras, (x, y, z), radius, n_frames, size)
@@ -84,7 +93,11 @@ def flight(
         radius: its radius.
         n_frames: number of views, at least 1.
         size: width and height in pixels.
+
+    Raises:
+        ConfigError: if there is nothing to show.
     """
+    _check(cameras, n_frames, size)
     target = torch.tensor(center, dtype=torch.float64)
     offsets = cameras.centers().double() - target
     keys = offsets[_tour(torch.nn.functional.normalize(offsets, dim=-1))]
@@ -99,6 +112,13 @@ def flight(
     centers = target + path[:, 3:].exp() * directions
     focal = _focal(cameras, float(distances.min()), radius, size)
     return _posed(look_at(centers, target, mean_up(cameras)), focal, size)
+
+
+def _check(cameras: Cameras, n_frames: int, size: tuple[int, int]) -> None:
+    if not len(cameras):
+        raise ConfigError("there are no cameras: a path needs one at least")
+    if n_frames < 1 or min(size) < 1:
+        raise ConfigError(f"n_frames is {n_frames} and size {size}: 1 or more are expected")
 
 
 def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:

@@ -16,14 +16,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicksurf.errors import OutputError, QuicksurfError
+from quicksurf.errors import DOUBTFUL_POSES, ImageError, OutputError, QuicksurfError
+from quicksurf.plain import MAX_LINE, plain
 from quicksurf.session.budget import StopRequest, process_start, signals_noted
 
 if TYPE_CHECKING:
     from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report, View
     from quicksurf.session.watcher import Watcher
 
-INTERRUPTED = 130
+USAGE, INTERRUPTED = 2, 130
 DEBUG = "QUICKSURF_DEBUG"
 
 
@@ -51,30 +52,44 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
             command = _parse(arguments)
             return command if isinstance(command, int) else _dispatch(command, started, stop)
     except QuicksurfError as error:
-        return _say(str(error), error.exit_code)
+        return _fail(arguments, str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
+        return _fail(arguments, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         _let_go_of_output()  # the reader has left
         return 0
     except Exception as error:
-        return _say(_describe_crash(error, command), 1)
+        if isinstance(error, OSError) and error.filename is not None:  # the machine's fault, or the name's
+            said = f"cannot use {error.filename}: {error.strerror}; choose another path"
+            return _fail(arguments, said, OutputError.exit_code)
+        return _fail(arguments, _describe_crash(error, command), 1)
+
+
+def _fail(arguments: Sequence[str], message: str, code: int) -> int:
+    """Say what went wrong, with `--json` on standard output as well, for programs that read it."""
+    if "--json" in arguments:
+        with suppress(QuicksurfError, BrokenPipeError):
+            _print_lines([json.dumps({"error": plain(message), "code": code})])
+    return _say(message, code)
 
 
 def _parse(arguments: Sequence[str]) -> "Command | int":
     """The command, or the exit code if there is none to run: after help, or a usage error."""
-    from quicksurf.commands import parse  # a quarter of a second, in which Ctrl-C may fall
+    from quicksurf.commands import UsageError, parse  # a quarter of a second, in which Ctrl-C may fall
 
     with _printing():
         try:
             return parse(arguments)
+        except UsageError as error:
+            return _fail(arguments, str(error), USAGE)
         except SystemExit as leaving:
-            return leaving.code if isinstance(leaving.code, int) else 2
+            return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
     from quicksurf.commands import Batch, Demo, Eval, Fit, Mesh, Render, Report, View
 
+    _look_for_input(command)
     if isinstance(command, Fit):
         return _fit(command, started, stop)
     if isinstance(command, Mesh):
@@ -92,6 +107,24 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
     if isinstance(command, Demo):
         return _demo(command, stop)
     return _doctor()
+
+
+def _look_for_input(command: "Command") -> None:
+    """Say at once that the input is not there: what reads it takes seconds to import.
+
+    Raises:
+        ImageError: if a capture is absent.
+        OutputError: if a run is, or its path cannot be one.
+    """
+    source, run = getattr(command, "source", None), getattr(command, "run", None)
+    if source is not None and not os.path.exists(source):
+        raise ImageError(
+            f"{source}: no such file or folder; give a folder of photos, a video or a camera file"
+        )
+    if run is not None and not os.path.exists(run):
+        raise OutputError(
+            f"{run} is not a run folder (no such folder): give a folder that `quicksurf fit` has made"
+        )
 
 
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
@@ -130,7 +163,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     elif not command.quiet:
         shown_again = [] if watcher is None else [f"quicksurf view {result.run.path} shows it again"]
         _print_lines([*pipeline.describe(result), *shown_again])
-    return 0
+    return DOUBTFUL_POSES if result.summary["poses"]["doubts"] else 0
 
 
 @contextmanager
@@ -253,9 +286,10 @@ def _doctor() -> int:
 
 def _print_lines(lines: Iterable[str]) -> None:
     """Print each line as soon as it is there: some take a while."""
-    for line in lines:
-        with _printing():
-            print(line)
+    for text in lines:
+        for line in text.split("\n"):
+            with _printing():
+                print(plain(line, len(line) + MAX_LINE))
 
 
 @contextmanager
@@ -286,7 +320,7 @@ def _say(message: str, code: int) -> int:
     if os.environ.get(DEBUG) == "1" and code != INTERRUPTED:
         traceback.print_exc()
     with suppress(OSError):  # a closed standard error does not change the exit code
-        print(f"quicksurf: {' '.join(message.split())}", file=sys.stderr)
+        print(f"quicksurf: {plain(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code
 
 

@@ -3,12 +3,17 @@
 Kept apart from quicksurf.cli, which imports this under its signal handlers: importing tyro takes a quarter of a second.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+
+import quicksurf
+from quicksurf.arguments import UsageError, check_arguments, nearest
 
 DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
@@ -231,16 +236,50 @@ Command = (
 )
 
 
+COMMANDS: dict[str, type] = {
+    "fit": Fit,
+    "mesh": Mesh,
+    "render": Render,
+    "report": Report,
+    "eval": Eval,
+    "batch": Batch,
+    "view": View,
+    "demo": Demo,
+    "doctor": Doctor,
+}
+
+
 def parse(arguments: Sequence[str]) -> Command:
     """The command that `arguments` spell.
 
     Raises:
-        SystemExit: after printing help (code 0) or what is wrong (code 2).
+        UsageError: saying what is wrong.
+        SystemExit: after printing help, the version or a completion (code 0), or what is wrong (code 2).
     """
-    return tyro.cli(
-        Command,
-        args=list(arguments),
-        prog="quicksurf",
-        description=DESCRIPTION,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    if list(arguments) == ["--version"]:
+        print(f"quicksurf {quicksurf.__version__}")
+        raise SystemExit(0)
+    options: Any = {"config": (tyro.conf.FlagCreatePairsOff,)}
+    with _without_color():
+        if not arguments or arguments[0].startswith("-"):
+            return tyro.cli(
+                Command, args=list(arguments), prog="quicksurf", description=DESCRIPTION, **options
+            )
+        name, *rest = arguments
+        if name not in COMMANDS:
+            raise UsageError(nearest("command", name, list(COMMANDS)))
+        check_arguments(name, COMMANDS[name], rest)
+        return tyro.cli(COMMANDS[name], args=rest, prog=f"quicksurf {name}", **options)
+
+
+@contextmanager
+def _without_color() -> Iterator[None]:
+    """Let tyro print plain text where NO_COLOR is set (no-color.org), which it does not look at itself."""
+    terminal = os.environ.get("TERM")
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        if terminal is not None:
+            os.environ["TERM"] = terminal

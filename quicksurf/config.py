@@ -206,7 +206,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
         path = _preset_folder() / f"{preset}.toml"
         if not path.is_file():
             raise ConfigError(
-                _unknown("preset", str(preset), preset_names()) + ", or give the path of a .toml file"
+                _unknown("preset", str(preset), preset_names()) + "; or give the path of a .toml file"
             )
     try:
         if path.stat().st_size > MAX_PRESET_BYTES:
@@ -279,7 +279,7 @@ def _unknown(kind: str, name: str, known: list[str]) -> str:
         nearest = [
             tails[tail] for tail in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.5)
         ]
-    hint = f"did you mean {nearest[0]}" if nearest else f"known are {', '.join(known) or 'none'}"
+    hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known) or 'none'}"
     return f"unknown {kind} {name!r}: {hint}"
 
 

@@ -78,6 +78,11 @@ PROBES = (
         "import pycolmap; print(pycolmap.__version__)",
         REINSTALL.format("pycolmap"),
     ),
+    Probe(
+        "features (OpenCV)",
+        "import cv2; print(cv2.__version__)",
+        REINSTALL.format("opencv-python-headless"),
+    ),
     Probe("HEIC photos", "import pillow_heif as p; print(p.__version__)", REINSTALL.format("pillow-heif")),
     Probe("video (PyAV)", "import av; print(av.__version__)", REINSTALL.format("av")),
     Probe("mesh (PyMCubes)", "import mcubes; print(mcubes.__version__)", REINSTALL.format("pymcubes")),

@@ -5,6 +5,9 @@ these; anything else that escapes is a bug. Codes 1 (bug), 2 (usage) and 130 (se
 command line itself.
 """
 
+DOUBTFUL_POSES = 13
+"""Exit code of a fit that wrote its mesh from poses that may be wrong or are of too few photos."""
+
 INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
 """The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""
 
@@ -57,8 +60,8 @@ class SurfaceError(QuicksurfError):
     exit_code = 9
 
 
-class ConfigError(QuicksurfError):
-    """A preset or an option is unknown or out of range."""
+class ConfigError(QuicksurfError, ValueError, TypeError):
+    """A preset, an option or an argument is unknown, out of range or of another type."""
 
     exit_code = 10
 

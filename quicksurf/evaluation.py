@@ -36,6 +36,7 @@ from quicksurf.session.resume import read_capture
 from quicksurf.session.runs import Run, default_output, open_run
 from quicksurf.takeaway.surface import mesh_of
 
+MAX_REACH = 1e6  # of both surfaces by the size of either: within it squares of distances have digits left
 DEMO_SAMPLES = 50_000  # the Chamfer distance is then known to 0.5 % of itself, in a quarter of the time
 Counts = Callable[[Float[np.ndarray, "n 3"]], Bool[np.ndarray, "n"]]
 
@@ -64,7 +65,7 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, de
         path = target if run is None else mesh_of(run)
         counts = None if roi is None else _in_ball(roi)
         yield from report_surface(
-            path, score(path, truth, counts), "" if roi is None else f", inside the ball {_ball(roi)}"
+            path, score(path, truth, counts), "" if roi is None else f", inside the ball {roi.describe()}"
         )
     if run is not None and n_views > 0:
         yield from _report_views(run, n_views, device)
@@ -104,10 +105,32 @@ def score(mesh: Path, truth: Path, counts: Counts | None, n_samples: int = N_SAM
     """
     predicted = read_mesh(mesh)
     try:
-        surface = MeshSurface(predicted.vertices, predicted.faces)
-        return compare_surfaces(surface, read_truth(truth), counts, n_samples=n_samples)
+        surface, true = MeshSurface(predicted.vertices, predicted.faces), read_truth(truth)
+        _check_frames(surface, true)
+        return compare_surfaces(surface, true, counts, n_samples=n_samples)
     except ValueError as error:
         raise SurfaceError(f"{mesh} cannot be compared with {truth}: {error}") from error
+
+
+def _check_frames(predicted: MeshSurface, truth: MeshSurface | CloudSurface) -> None:
+    """Refuse surfaces that are points beside each other: all distances are equal then, and a search has no end.
+
+    Raises:
+        ValueError: saying how far they are apart.
+    """
+    clouds = [
+        surface.triangles.reshape(-1, 3) if isinstance(surface, MeshSurface) else surface.points
+        for surface in (predicted, truth)
+    ]
+    if not all(map(len, clouds)):
+        return
+    corners = np.concatenate([(cloud.min(0), cloud.max(0)) for cloud in clouds])
+    reach = float(np.linalg.norm(np.ptp(corners, axis=0)))
+    for name, surface in (("the mesh", predicted), ("the truth", truth)):
+        if surface.diagonal() == 0 or reach > MAX_REACH * surface.diagonal():
+            raise ValueError(
+                f"{name} is {surface.diagonal():.3g} wide, and both together {reach:.3g}: are they in one frame?"
+            )
 
 
 def read_truth(path: Path) -> MeshSurface | CloudSurface:
@@ -162,11 +185,10 @@ def compare_view(reconstruction: Reconstruction, scene: Scene, index: int) -> tu
     """PSNR in dB and SSIM of one view, rendered at the size of its photo."""
     photo = over_white(scene.images[index], scene.masks[index] if reconstruction.masked else None)
     rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
-    return psnr(rendered, photo), ssim(rendered, photo)
-
-
-def _ball(roi: Roi) -> str:
-    return ",".join(f"{value:.6g}" for value in (*roi.center, roi.radius))
+    try:
+        return psnr(rendered, photo), ssim(rendered, photo)
+    except ValueError as error:
+        raise ConfigError(f"{scene.names[index]} cannot be compared: {error}; give --views 0") from error
 
 
 def _in_ball(roi: Roi) -> Counts:

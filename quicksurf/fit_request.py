@@ -62,7 +62,7 @@ def as_roi(values: Sequence[float]) -> Roi:
     """
     try:
         x, y, z, radius = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RoiError(f"the ROI {values!r} is not (cx, cy, cz, r): give four numbers") from error
     if not all(abs(value) < float("inf") for value in (x, y, z, radius)) or radius <= 0:
         raise RoiError(
@@ -159,7 +159,7 @@ def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:
     Raises:
         CaptureError: if it was fitted with masks that are gone.
     """
-    if resumed.masked and any(mask is None for mask in scene.masks):
+    if resumed.masked and all(mask is None for mask in scene.masks):
         raise CaptureError(
             f"{run.path} was fitted with masks, which are gone from {run.source}: bring them back, "
             "or fit anew with another --output"

@@ -7,7 +7,7 @@ kill at any moment leaves the old file or the new one. A full disk becomes an `O
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +26,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary = _temporary(path)
     except OSError as error:
         raise _output_error(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise _output_error(path, error) from error
@@ -57,6 +54,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _temporary(path: Path) -> Path:
+    """A new, empty, hidden file beside `path`; its mode is the umask's: disks without modes refuse to change one."""
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

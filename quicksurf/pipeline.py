@@ -8,7 +8,7 @@ made of the best field there is.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,16 +23,19 @@ from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resol
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
+from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.page import NAME, write_report
 from quicksurf.session.accounts import peak_memory_mb, stage_seconds
 from quicksurf.session.budget import Budget, StopRequest, mesh_evaluations
+from quicksurf.session.hits import Hits
 from quicksurf.session.resume import keep_points, read_capture
 from quicksurf.session.runs import Run
-from quicksurf.session.status import Several, Silent, Stream, reporting
-from quicksurf.session.watcher import Watcher
+from quicksurf.session.space import check_space
+from quicksurf.session.status import Several, Silent, Stream, Warnings, reporting
+from quicksurf.session.watcher import Harmless, Watcher
 from quicksurf.takeaway.cost import affordable_texture
 from quicksurf.takeaway.products import TEXTURED_FACES, Takeaway
 from quicksurf.takeaway.surface import CONFIDENCE, TEXTURED, check_surface, drop_older, mesh_options
@@ -68,15 +71,16 @@ class _Session:
     reporter: Silent
     watcher: Watcher
     stop: StopRequest
+    warnings: Warnings
     last: FitStatus | None = None
+    hits: Hits | None = None
+    """Whether rays meet anything, once the region is known."""
     unsaved: OutputError | None = None
     """Why the newest checkpoint could not be written, if it could not."""
-    warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
         """Tell the user now and in summary.json."""
-        self.warnings.append(text)
-        self.reporter.warn(text)
+        self.warnings.add(text)
 
     def evaluations_per_second(self) -> float:
         """Measured speed of the field in training: a lower bound of its speed while the mesh is made."""
@@ -107,25 +111,31 @@ def run_fit(
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
     """
     started = time.monotonic() if started is None else started
-    stop, watcher = stop or StopRequest(), watcher or Watcher()
+    stop, warnings = stop or StopRequest(), Warnings()
+    watcher = Harmless(watcher or Watcher(), warnings.add)
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
     run = claim(request)
     with run.locked():
         try:
+            if run.failed and not request.resume:
+                run.begin_anew()
             budget = budget_of(request, run, started)
             backend = backends.load(request.device)
             resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed, budget.seconds, backend)
             request.extras.check(watertight=config.mesh.watertight)
+            check_space(run, config)
             watcher.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
-                reporter = Several(terminal, watcher)
+                reporter = warnings.reporter = Several(terminal, watcher)
                 reporter.note(f"{backend.name}: {backend.reason}")
                 reporter.note(f"model: {config.model.describe()}")
                 if watcher.greeting is not None:
                     reporter.note(watcher.greeting)
-                session = _Session(request, run, resumed, config, backend, budget, reporter, watcher, stop)
+                session = _Session(
+                    request, run, resumed, config, backend, budget, reporter, watcher, stop, warnings
+                )
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
             run.discard_if_unused()
@@ -145,6 +155,7 @@ def describe(result: FitResult) -> list[str]:
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
         summary["surface"],
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
+        *(f"doubtful: {doubt}" for doubt in summary["poses"]["doubts"]),
     ]
 
 
@@ -154,16 +165,22 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
-    mesh, report, files = _mesh(session, reconstruction, scene)
+    try:
+        mesh, report, files = _mesh(session, reconstruction, scene)
+    except SurfaceError as error:
+        session.run.update(failed=str(error))
+        raise
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
-    summary.update(mesh=asdict(report), surface=report.describe())
+    summary.update(mesh=asdict(report), surface=report.describe(), offset=offset_of(mesh.vertices).tolist())
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     session.run.finish(summary)
     session.watcher.meshed(mesh, files)
     if session.unsaved is not None:
+        older = session.run.checkpoint_folder() is not None
         raise OutputError(
-            f"the mesh is written, but the field is not: {session.unsaved}; the run cannot go on from here"
+            f"the mesh is written, but the field is not: {session.unsaved}; the run "
+            + ("can go on from its last checkpoint" if older else "cannot go on from here")
         )
     return FitResult(
         session.run, reconstruction, summary, _report(session, scene, reconstruction, mesh, summary)
@@ -205,6 +222,7 @@ def _read(session: _Session) -> Scene:
         scene = as_fitted(scene, session.resumed, run)
     elif request.roi is None:
         scene = replace(scene, roi=session.watcher.choose_roi(scene))
+    session.hits = Hits(scene.roi)
     session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
@@ -238,6 +256,10 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
 
 def _note_status(session: _Session, status: FitStatus) -> None:
     session.last = status
+    if session.hits is not None and session.hits.none_left(status):
+        if session.resumed is None:
+            session.run.begin_anew()
+        raise session.hits.error()
     if status.progress > WARM_UP:
         evaluations = mesh_evaluations(session.config.mesh.resolution)
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
@@ -274,13 +296,25 @@ def _mesh(
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
     taken = _trimmed(session, Takeaway(reconstruction, scene, mesh, report))
-    files = write_mesh(taken.mesh, session.run.path, "mesh", session.request.formats)
+    files = _write_mesh(session, taken.mesh)
     if taken.mesh.confidence is not None:
         files.append(taken.write_confidence_picture(session.run.path / CONFIDENCE))
     if session.request.extras.texture:
         files += _texture(session, taken)
     drop_older(session.run.path, files)
     return taken.mesh, taken.report, files
+
+
+def _write_mesh(session: _Session, mesh: Mesh) -> list[Path]:
+    """Write the mesh; on a full disk the field gives way to what the user waits for."""
+    place = mesh, session.run.path, "mesh", session.request.formats
+    try:
+        return write_mesh(*place)
+    except OutputError as error:
+        session.unsaved = error
+        session.warn(f"{error}; the checkpoint gives way to the mesh")
+        session.run.drop_checkpoint()
+        return write_mesh(*place)
 
 
 def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
@@ -321,15 +355,24 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "photos": scene.report.photos,
         "registered": len(scene.images),
         "lost": scene.report.lost,
+        "input": {"found": scene.report.found, "used": scene.report.used, "notes": scene.report.notes},
         "seconds_fitted": reconstruction.seconds_fitted,
         "minutes": session.budget.seconds / 60,
         "seconds_held": round(session.budget.seconds_held, 3),
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
-        "cameras": "refined" if reconstruction.cameras_refined else "as given",
+        "cameras": _whence(session, reconstruction),
+        "poses": scene.report.poses(),
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
-        "warnings": session.warnings,
+        "warnings": session.warnings.texts,
     }
+
+
+def _whence(session: _Session, reconstruction: Reconstruction) -> str:
+    """Where the cameras come from."""
+    if reconstruction.cameras_refined:
+        return "refined"
+    return "as given" if session.run.record.get("posed_images") is None else "found from the photos"

@@ -1,12 +1,10 @@
 """A fitted capture: fields, cameras and everything needed to ask it, mesh it, render it or go on fitting."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Bool, Float
@@ -16,31 +14,23 @@ from quicksurf import cameras as lens
 from quicksurf import schedules
 from quicksurf.backends import Backend
 from quicksurf.cameras import Cameras, pixel_rays
-from quicksurf.config import Config, from_settings
+from quicksurf.checkpoint import META, STATE, State, check_finite, read_state
+from quicksurf.config import Config
 from quicksurf.data.pixels import Border
 from quicksurf.data.scene import Roi
-from quicksurf.errors import ConfigError, OutputError
+from quicksurf.errors import BackendError, ConfigError, OutputError
 from quicksurf.io import write_atomic, write_json
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
+from quicksurf.mesh.options import check_options
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
 from quicksurf.model.field import SurfaceField
+from quicksurf.points import PointsLike, as_points
 from quicksurf.rays import Interval, Rays, unit_ball_span
 from quicksurf.render.grid import OccupancyGrid
 from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
 
 _BATCH_RAYS = 1 << 14
-_STATE, _META = "state.safetensors", "state.json"
-_MAX_META_BYTES = 1 << 26
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    ConfigError,
-    safetensors.SafetensorError,
-)
 _OPAQUE = 2.2  # κ l at which a search ends: a quarter of the light passes there; dev-b loses a tenth with 1.1
 _NEAR_CAMERA = 0.02  # radii: a camera inside the region sees nothing closer
 
@@ -104,20 +94,33 @@ class Reconstruction:
         return cameras_in_roi(self.cameras, self.roi)
 
     @torch.no_grad()
-    def occupancy(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Occupancy in [0, 1] at world points; 0.5 is the surface."""
+    def occupancy(self, points: PointsLike) -> Tensor | np.ndarray:
+        """Occupancy in [0, 1] at world points; 0.5 is the surface.
+
+        Args:
+            points: [n, 3], of any real type. A tensor gives a float32 tensor [n] where it is, all else an array; NaN
+                where a point is none.
+
+        Raises:
+            ConfigError: if they are no points.
+        """
+        given = as_points(points)
         sharpness = self.settings().sharpness
-        parts = self.to_roi(points).to(self.device).split(1 << 18)
-        return torch.cat([torch.sigmoid(sharpness * self.field.logits(part)) for part in parts]).to(
-            points.device
+        parts = self.to_roi(given).to(self.device).split(1 << 18)
+        values = torch.cat(
+            [torch.sigmoid(sharpness * self.field.logits(part.nan_to_num())) for part in parts]
         )
+        values = torch.where(torch.isfinite(given).all(-1), values.to(given.device), torch.nan)
+        return values if isinstance(points, Tensor) else values.numpy()
 
     def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
         """The surface as the training cameras saw it, in the world; `options` default to MeshOptions().
 
         Raises:
             SurfaceError: if there is none.
+            ConfigError: if an option is out of range.
         """
+        check_options(options or MeshOptions())
         seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
@@ -135,7 +138,13 @@ class Reconstruction:
 
     @torch.no_grad()
     def render(self, cameras: Cameras, index: int = 0) -> View:
-        """Render one camera, given in the world; its size decides the image's."""
+        """Render one camera, given in the world; its size decides the image's.
+
+        Raises:
+            ConfigError: if there is no camera of that index.
+        """
+        if type(index) is not int or not 0 <= index < len(cameras):
+            raise ConfigError(f"index is {index!r}: 0 to {len(cameras) - 1} is expected, one for each camera")
         width, height = cameras.sizes[index].tolist()
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
@@ -177,9 +186,9 @@ class Reconstruction:
         if isinstance(self.renderer.background, Tensor):
             tensors["background.color"] = self.renderer.background
         blob = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
-        write_atomic(folder / _STATE, lambda file: file.write(blob))
+        write_atomic(folder / STATE, lambda file: file.write(blob))
         write_json(
-            folder / _META,
+            folder / META,
             {
                 "config": asdict(self.config),
                 "names": self.names,
@@ -202,49 +211,41 @@ class Reconstruction:
             OutputError: if it is missing, damaged or of another version.
         """
         try:
-            meta = _read_meta(folder / _META)
-            tensors = safetensors.torch.load_file(folder / _STATE)
-            return cls._restore(meta, tensors, backend)
-        except _UNREADABLE as error:
+            return cls._restore(read_state(folder), backend)
+        except BackendError:
+            raise
+        except Exception as error:  # it may be anybody's, and damaged in any way
             raise OutputError(
                 f"the checkpoint in {folder} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
                 "it is damaged or of another version; fit again into a new --output"
             ) from error
 
     @classmethod
-    def _restore(cls, meta: dict[str, Any], tensors: dict[str, Tensor], backend: Backend) -> "Reconstruction":
-        config = from_settings(meta["config"])
-        names = [str(name) for name in meta["names"]]
-        held_out = torch.tensor(meta["held_out"], dtype=torch.bool)
-        x, y, z, radius = (float(value) for value in meta["roi"])
-        solid = tensors.get("background.color")
-        border = Border(torch.zeros(3), False) if solid is None else Border(solid, True)
-        renderer = build_renderer(config, backend, border)
-        cameras = Cameras(**_with_prefix(tensors, "cameras."))
+    def _restore(cls, state: State, backend: Backend) -> "Reconstruction":
+        solid = state.tensors.get("background.color")
+        border = Border(torch.zeros(3), False) if solid is None else Border(solid.reshape(3).float(), True)
         result = cls(
-            config,
-            cameras,
-            names,
-            held_out.numpy(),
-            Roi((x, y, z), radius),
-            bool(meta["masked"]),
-            renderer,
-            Appearance(held_out).to(backend.device),
-            float(meta["seconds_fitted"]),
-            int(meta["step"]),
-            meta["psnr_held_out"],
-            float(meta["progress"]),
-            _with_prefix(tensors, "optimizer."),
-            bool(meta.get("cameras_refined", False)),
+            state.config,
+            state.cameras,
+            state.names,
+            state.held_out.numpy(),
+            state.roi,
+            state.masked,
+            build_renderer(state.config, backend, border),
+            Appearance(state.held_out).to(backend.device),
+            state.seconds_fitted,
+            state.step,
+            state.psnr_held_out,
+            state.progress,
+            state.part("optimizer."),
+            state.cameras_refined,
         )
-        if not len(cameras) == len(names) == len(result.held_out):
-            raise ValueError(
-                f"{len(cameras)} cameras, {len(names)} names, {len(result.held_out)} held-out marks"
-            )
         result.advance(result.progress)
-        result._modules().load_state_dict(_with_prefix(tensors, "model."))
-        renderer.grid.estimator.get_buffer("occs").copy_(tensors["grid.occs"])
-        renderer.grid.estimator.get_buffer("binaries").copy_(tensors["grid.binaries"])
+        result._modules().load_state_dict(state.part("model."))
+        grid = state.part("grid.")
+        result.renderer.grid.estimator.get_buffer("occs").copy_(grid["occs"])
+        result.renderer.grid.estimator.get_buffer("binaries").copy_(grid["binaries"])
+        check_finite({**result._modules().state_dict(), "background": border.color, "grid": grid["occs"]})
         return result
 
     def _modules(self) -> torch.nn.ModuleDict:
@@ -298,16 +299,3 @@ def roi_rays(cameras: Cameras, image_indices: Tensor, pixels: Float[Tensor, "n 2
     near, far = unit_ball_span(origins, directions)
     inside = origins.square().sum(-1) < 1
     return Rays(origins, directions, torch.where(inside, near + _NEAR_CAMERA, near), far)
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_META_BYTES:
-        raise ValueError(f"{path.name} is implausibly large")
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(meta, dict):
-        raise ValueError(f"{path.name} holds no object")
-    return meta

@@ -16,7 +16,7 @@ from quicksurf import backends
 from quicksurf.camera_paths import flight, orbit
 from quicksurf.cameras import Cameras, resize
 from quicksurf.data.transforms import read_cameras
-from quicksurf.errors import ConfigError
+from quicksurf.errors import ConfigError, OutputError
 from quicksurf.film import (
     Film,
     color_image,
@@ -30,6 +30,7 @@ from quicksurf.film import (
 )
 from quicksurf.io import write_json
 from quicksurf.reconstruction import Reconstruction, View
+from quicksurf.session.files import refuse_links, sweep
 from quicksurf.session.runs import open_run
 
 MAX_FRAMES = 10_000
@@ -70,6 +71,9 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
     reconstruction = run.load_checkpoint(backends.load(device))
     path = _camera_path(reconstruction, request)
     output = request.output or run.path / "render"
+    if request.output is None:
+        refuse_links(run.path)
+        sweep(output)
     unit = _depth_unit(reconstruction, path.cameras)
     write_json(output / "views.json", {"depth_unit": unit, "names": path.names})
     with ExitStack() as reels:
@@ -138,7 +142,7 @@ def _write_view(
         "normal": normal_image(normal, opacity),
     }
     for kind, image in images.items():
-        path = output / kind / f"{name}.png"
+        path = _inside(output, output / kind / f"{name}.png")
         if kind == "depth":
             write_depth_exr(path.with_suffix(".exr"), depth, opacity)
             yield path.with_suffix(".exr")
@@ -149,3 +153,14 @@ def _write_view(
         if kind in films:
             frame = image if image.ndim == 3 else np.repeat((image >> 8).astype(np.uint8)[..., None], 3, -1)
             films[kind].add(frame)
+
+
+def _inside(output: Path, path: Path) -> Path:
+    """`path`, if no link on the way leads out of `output`: names and folders may be anybody's.
+
+    Raises:
+        OutputError: if one does.
+    """
+    if not path.parent.resolve().is_relative_to(output.resolve()):
+        raise OutputError(f"{path.parent} leads out of {output}: remove the link, or choose another --output")
+    return path

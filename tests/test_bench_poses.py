@@ -144,9 +144,12 @@ def test_truth_of_both_forms_is_read_and_needs_no_photo(tmp_path):
     }
     np.savez(tmp_path / "cameras.npz", **matrices)
     for file in ("truth.json", "cameras.npz"):
-        truth = read_truth(tmp_path / file, tmp_path / "image")
+        case = Case("any", tmp_path / "image", tmp_path / file, turned="0[13]")
+        truth = read_truth(case)
         assert list(truth) == ["00", "01", "02", "03"]
-        assert np.abs(np.stack(list(truth.values())) - poses).max() < 1e-6
+        signs = np.where(np.arange(4)[:, None, None] % 2, [-1, -1, 1, 1], 1)  # half a turn about the view
+        assert np.abs(np.stack(list(truth.values())) - poses * signs).max() < 1e-6
+    assert read_truth(case._replace(truth=None)) == {}
 
 
 def test_captures_are_chosen_by_name_and_presence(tmp_path):

@@ -16,7 +16,7 @@ from quicksurf import backends
 from quicksurf.config import load_config
 from quicksurf.data.load import ReadOptions, read_scene
 from quicksurf.data.pixels import PixelBank, border_of
-from quicksurf.errors import CaptureError, SurfaceError
+from quicksurf.errors import SurfaceError
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget
 from quicksurf.train.loop import fit_scene
@@ -62,15 +62,53 @@ def test_refined_cameras_are_known_as_such_after_a_resumption(capture):
     assert resumed.snapshot().cameras_refined
 
 
-def test_a_photo_without_a_mask_among_masked_ones_is_named(capture, tmp_path):
+@pytest.fixture
+def some_masked(capture, tmp_path):
+    """Frames name masks but for the first two."""
     shutil.copytree(capture, tmp_path / "capture")
     cameras = json.loads((tmp_path / "capture/transforms.json").read_text())
     for frame in cameras["frames"][2:]:
         frame["mask_path"] = frame["file_path"].replace("images", "masks")
     (tmp_path / "capture/transforms.json").write_text(json.dumps(cameras))
-    with pytest.raises(CaptureError, match=r"2 of 12 photos have no mask, the first 00\.png, 01\.png"):
-        scene_of(tmp_path / "capture", True)
-    assert scene_of(tmp_path / "capture", False).masks == [None] * 12
+    return tmp_path / "capture"
+
+
+def test_photos_without_a_mask_among_masked_ones_are_named(some_masked):
+    scene = scene_of(some_masked, True)
+    assert [mask is None for mask in scene.masks] == [True] * 2 + [False] * 10
+    assert np.flatnonzero(scene.held_out).tolist() == [6]
+    (warning,) = scene.report.warnings
+    assert "10 of 12 photos have a mask; fitted without one, and never held out: 00.png, 01.png" in warning
+    assert scene_of(some_masked, False).masks == [None] * 12
+
+
+def test_clear_rays_of_a_photo_without_a_mask_cost_nothing(some_masked):
+    """Neither the field nor the photo's map learns from what stands beside the object there."""
+    trainer = Trainer(scene_of(some_masked, True), CONFIG, backends.load("cpu"), None)
+    appearance = trainer.result.appearance
+    appearance.offsets.data += 0.2 * torch.randn(
+        appearance.offsets.shape, generator=torch.Generator().manual_seed(0)
+    )
+    trainer._has_mask[:] = False
+    trainer._bank.masks.fill_(255)  # as of photos that have none
+    trainer.result.renderer.grid.estimator.binaries.zero_()  # nothing is in the way
+    trainer.result.step = 1  # the grid is looked at in every 32nd
+    before = appearance.offsets.detach().clone()
+    _, _, error = trainer.step(0.3)
+    assert float(error) < 1e-10
+    assert (appearance.offsets - before).abs().max() < 1e-6
+
+
+def test_a_fit_with_some_masks_lowers_the_error_of_masked_photos(some_masked):
+    trainer = Trainer(scene_of(some_masked, True), CONFIG, backends.load("cpu"), None)
+    assert trainer.result.masked
+    errors = []
+    for i in range(120):
+        trainer.step(0.005 * i)
+        if i % 60 == 59:
+            trainer.measure_held_out(2000)
+            errors.append(trainer.result.psnr_held_out)
+    assert errors[1] > max(errors[0], 12)
 
 
 def test_the_same_seed_gives_the_same_bits(capture):

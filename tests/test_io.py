@@ -50,7 +50,24 @@ def test_a_file_is_written_with_its_folders_and_nothing_beside_it(tmp_path):
     io.write_text(path, "grüß")
     assert path.read_bytes() == "grüß".encode()
     assert os.listdir(path.parent) == ["log.txt"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # a temporary file is the user's alone
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        io.write_text(tmp_path / "a.txt", "new")
+        io.write_text(tmp_path / "a.txt", "newer")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_disk_without_modes_is_written(tmp_path, monkeypatch):
+    for name in ("chmod", "fchmod", "lchmod"):
+        monkeypatch.setattr(os, name, fail_with(errno.EPERM), raising=False)
+    io.write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
 
 
 def test_the_temporary_file_has_the_suffix_that_writers_go_by(tmp_path):

@@ -14,6 +14,7 @@ LAYERS: tuple[set[str], ...] = (
     {"__main__"},
     {"cli"},
     {"commands"},
+    {"arguments"},
     {"__init__", "api", "evaluation", "doctor", "batch"},
     {"view"},
     {"pipeline", "views"},
@@ -22,12 +23,24 @@ LAYERS: tuple[set[str], ...] = (
     {"session"},
     {"train"},
     {"reconstruction"},
-    {"demo_scene"},
+    {"demo_scene", "checkpoint"},
     {"mesh"},
     {"data", "model", "render"},
     {"backends"},
-    {"cameras", "camera_paths", "rays", "losses", "schedules", "metrics", "photo_figures", "io", "film"},
-    {"config", "errors", "srgb", "_native"},
+    {
+        "cameras",
+        "camera_paths",
+        "rays",
+        "losses",
+        "schedules",
+        "metrics",
+        "photo_figures",
+        "io",
+        "film",
+        "argument_types",
+        "points",
+    },
+    {"config", "errors", "plain", "srgb", "untrusted", "_native"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY_LIMITS = {
@@ -36,7 +49,7 @@ THIRD_PARTY_LIMITS = {
     "triton": {"backends"},
     "pycolmap": {"data"},
     "viser": {"view", "doctor"},
-    "cv2": {"takeaway"},
+    "cv2": {"data", "takeaway"},
 }
 
 

@@ -1,6 +1,5 @@
 """Markers as a ruler: photos of a sheet of markers are traced exactly, and its size is found again."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,9 +121,3 @@ def test_without_a_ruler_it_says_why(
     cameras = cameras_at(azimuths)
     with pytest.raises(ConfigError, match=message):
         find_ruler(cameras, write_photos(tmp_path, cameras, printed))
-
-
-def test_opencv_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ConfigError, match=r"pip install 'quicksurf\[markers\]'"):
-        find_ruler(cameras_at([0]), [])

@@ -32,8 +32,9 @@ from quicksurf.errors import (
     RoiError,
     SurfaceError,
 )
-from quicksurf.fit_request import FitRequest, parse_roi
+from quicksurf.fit_request import FitRequest, claim, parse_roi
 from quicksurf.mesh.build import MeshOptions
+from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.pipeline import FitResult, run_fit
 from quicksurf.reconstruction import Reconstruction
@@ -113,6 +114,71 @@ def test_mesh_is_the_ellipsoid_in_the_frame_of_the_cameras(fitted: FitResult) ->
     extent = (mesh.vertices.max(0) - mesh.vertices.min(0)) / 2
     assert np.abs(middle - CENTER.numpy()).max() < 0.3
     assert 0.5 < extent.min() < extent.max() < 2.4  # a few hundred steps on a busy machine
+
+
+def test_the_summary_tells_the_input_and_where_cameras_come_from(fitted: FitResult) -> None:
+    summary = fitted.summary
+    assert summary["cameras"] == "as given"
+    assert "12 photos (12 in images/), 12 masks (12 in masks/)" in summary["input"]["found"]
+    assert summary["input"]["used"] == "12 of 12 photos used, 12 with masks"
+    assert summary["offset"] == [0.0, 0.0, 0.0]
+
+
+def test_cameras_that_were_found_are_not_called_given(capture: Path, tmp_path: Path) -> None:
+    """A run whose poses came from its photos, as an earlier command leaves it."""
+    shutil.copytree(capture, tmp_path / "capture")
+    content = json.loads((tmp_path / "capture/transforms.json").read_text())
+    request = FitRequest(tmp_path / "capture", 1.0, tmp_path / "run", preset=TINY)
+    run = claim(request)
+    run.update(posed_images=str(tmp_path / "capture"))
+    (run.path / "cameras.json").write_text(json.dumps(content))
+    summary = run_fit(replace(request, resume=True), fit=cut_to(SECONDS)).summary
+    assert summary["cameras"] == "found from the photos"
+
+
+def test_photos_without_a_mask_help_and_the_surface_stays_that_of_the_masks(
+    capture: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    for index in (1, 4, 6, 9):
+        (tmp_path / f"capture/masks/{index:02d}.png").unlink()
+    result = run_fit(
+        FitRequest(tmp_path / "capture", 1.0, tmp_path / "run", preset=TINY), fit=cut_to(SECONDS)
+    )
+    reconstruction = result.reconstruction
+    assert reconstruction.masked
+    assert np.flatnonzero(reconstruction.held_out).tolist() == [0]  # 6 was to be, and has no mask
+    assert any("8 of 12 photos have a mask" in text for text in result.summary["warnings"])
+    test_mesh_is_the_ellipsoid_in_the_frame_of_the_cameras(result)
+    assert result.summary["psnr_held_out"] > 15
+
+
+def test_survey_coordinates_give_the_surface_of_the_unshifted_capture(capture: Path, tmp_path: Path) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    path, shift = tmp_path / "capture/transforms.json", np.array([500_000.0, 4_600_000.0, 300.0])
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        for row in range(3):
+            frame["transform_matrix"][row][3] += shift[row]
+    path.write_text(json.dumps(content))
+    request = FitRequest(
+        tmp_path / "capture", 1.0, tmp_path / "run", preset=TINY, formats=("ply", "obj", "glb", "stl")
+    )
+    result = run_fit(request, fit=cut_to(SECONDS))
+    offset = np.array(result.summary["offset"])
+    assert np.abs(offset - shift - CENTER.numpy()).max() < 10
+    for suffix in ("ply", "obj", "glb", "stl"):
+        mesh = read_mesh(result.run.path / f"mesh.{suffix}")
+        near = trimesh.Trimesh(mesh.vertices - shift, mesh.faces, process=False)
+        assert (near.area_faces > 0).mean() > 0.99, suffix
+        assert np.abs(near.bounds.mean(0) - CENTER.numpy()).max() < 0.5, suffix
+        assert near.area == pytest.approx(result_area(result, shift), rel=1e-3), suffix
+
+
+def result_area(result: FitResult, shift: np.ndarray) -> float:
+    """Of the mesh in memory, in doubles."""
+    mesh = read_mesh(result.run.path / "mesh.ply")
+    return float(trimesh.Trimesh(mesh.vertices - shift, mesh.faces, process=False).area)
 
 
 def test_chain_of_transforms_maps_the_roi_to_the_unit_ball(fitted: FitResult) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quicksurf.backends.layout import NetworkLayout, encoding_layout, network_layout
+from quicksurf.errors import ConfigError
 
 Run = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
 """(layout, params [n_params], x [n, n_input], number of active grid levels) → [n, n_output], differentiable."""
@@ -41,8 +42,16 @@ class EncodedNetwork(nn.Module):
         self._run = run
         self.params = nn.Parameter(initial_params(layout, seed).to(device))
 
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """Evaluate at x; grids and spherical harmonics expect coordinates in [0, 1]."""
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "n c"]:
+        """Evaluate at x; grids and spherical harmonics expect coordinates in [0, 1].
+
+        Raises:
+            ConfigError: if x is not n rows of as many values as there are inputs.
+        """
+        if x.ndim != 2 or x.shape[1] != self.layout.n_input:
+            raise ConfigError(f"x has shape {tuple(x.shape)}: [n, {self.layout.n_input}] is expected")
+        if x.dtype is torch.float64 and self.params.dtype is torch.float32:
+            x = x.float()
         return self._run(self.layout, self.params, x, self.n_active_levels)
 
 

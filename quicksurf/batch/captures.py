@@ -5,8 +5,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from quicksurf.data.images import SUFFIXES, natural_key
-from quicksurf.data.load import VIDEO_SUFFIXES
+from quicksurf.data.listing import SUFFIXES, VIDEO_SUFFIXES, natural_key
 from quicksurf.errors import ImageError
 
 MAX_CAPTURES = 10_000

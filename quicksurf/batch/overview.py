@@ -78,7 +78,7 @@ def _figures(run: Run) -> list[str]:
         held_out, seconds = summary.get("psnr_held_out"), summary["seconds"]["total"]
         lines += [] if held_out is None else [f"{held_out:.1f} dB on kept photos"]
         return [*lines, f"{seconds / 60:.1f} min"]
-    except (QuicksurfError, KeyError, TypeError, ValueError):
+    except (QuicksurfError, KeyError, TypeError, ValueError, OverflowError):
         return ["summary.json is damaged"]
 
 

@@ -1,6 +1,5 @@
 """`quicksurf batch`: find the captures, fit those that are not done, keep batch.json and index.html up to date."""
 
-import json
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from quicksurf.batch.task import Outcome, Task
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_json
 from quicksurf.session.runs import Run
+from quicksurf.untrusted import read_json
 
 FORMAT = "quicksurf batch"
+MAX_RECORD_BYTES = 64 << 20  # ten thousand captures are 3 MB
 MAX_JOBS = 256
 MAX_MINUTES = 7 * 24 * 60.0
 
@@ -116,11 +117,13 @@ def _claim(output: Path) -> None:
         raise OutputError(f"--output {output} is a file: choose another name")
     if output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
         try:
-            record: Any = json.loads((output / RECORD).read_text(encoding="utf-8"))
+            record: Any = read_json(output / RECORD, MAX_RECORD_BYTES)
         except (OSError, ValueError):
             record = None
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise OutputError(f"--output {output} holds files that are not a batch's: choose another folder")
+    if (output / LOGS).is_symlink():
+        raise OutputError(f"{output / LOGS} is a link: what the fits print would land elsewhere; remove it")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

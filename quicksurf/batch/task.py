@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from quicksurf.errors import OutputError
+from quicksurf.errors import DOUBTFUL_POSES, OutputError
+from quicksurf.session.files import own_file
 from quicksurf.session.runs import is_run, open_run
 
 GRACE = 60.0  # seconds beyond the minutes of a fit that keeps its contract, until it is asked to stop, then killed
@@ -83,8 +84,9 @@ def run_task(
     except OutputError as error:
         return Outcome(task.name, "failed", error.exit_code, str(error), time.monotonic() - began)
     seconds = time.monotonic() - began
-    if code == 0:
-        return Outcome(task.name, "done", 0, "", seconds)
+    if code in (0, DOUBTFUL_POSES):
+        said = "its poses are doubtful: summary.json says why" if code else ""
+        return Outcome(task.name, "done", code, said, seconds)
     if should_stop():
         return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
     return Outcome(task.name, "failed", code, _last_words(task.log, log_start, code), seconds)
@@ -106,7 +108,7 @@ def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> 
 
 
 def _in_use(run: Path) -> bool:
-    with suppress(FileNotFoundError), open(run / ".lock", "a") as lock:  # NFS locks what is open for writing
+    with suppress(FileNotFoundError), own_file(run / ".lock") as lock:  # NFS locks what is open for writing
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -122,7 +124,7 @@ def _run_child(
     command = [sys.executable, "-m", "quicksurf", "fit", str(task.source), "--output", str(task.run), *plan]
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    with open(task.log, "ab") as log:
+    with own_file(task.log) as log:
         child = subprocess.Popen(
             [*command, *task.options],
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
-from quicksurf.data.camera_checks import check_lenses, check_parallax
+from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.roi import automatic_roi, check_roi
 from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
@@ -71,23 +71,22 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
 
     Raises:
         ImageError: if fewer than three images can be read.
-        CaptureError: if an image or mask has another aspect than its camera says, all masks are black, the
-            cameras stand at one place, or a lens cannot be undistorted.
+        CaptureError: if a mask has another aspect than its image, all masks are black, no image has that of its
+            camera, the cameras stand at one place, or a lens cannot be undistorted.
         RoiError: if no camera sees the region of interest.
     """
-    check_lenses(views.cameras, [path.name for path in views.paths])
+    names = [path.name for path in views.paths]
+    check_lenses(views.cameras, names)
+    report.warnings += lens_warnings(views.cameras, names)
     check_parallax(views.cameras, views.points)
     upright = [_upright(views, index) for index in range(len(views.paths))]
     pixels = images.each_or_error(
         range(len(upright)), lambda i: images.read_pixels(views.paths[i], options.max_pixels, upright[i])
     )
-    for path, item in zip(views.paths, pixels, strict=True):
-        if isinstance(item, ImageError):
-            report.lost[path.name] = str(item)
-    kept = [index for index, item in enumerate(pixels) if isinstance(item, images.Pixels)]
-    images.require_images(len(kept), report.lost, views.root)
-    views, read = _select(views, kept), [item for item in pixels if isinstance(item, images.Pixels)]
-    cameras = fit_cameras(views.cameras, read, views.paths)
+    fits, cameras = fit_cameras(views, pixels, report)
+    images.require_images(len(fits), report.lost, views.root)
+    views, read = _select(views, list(fits)), list(fits.values())
+    kept = list(fits)
     turned = [upright[index] for index in kept]
     found = _masks(views, read, turned, options, report)
     roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
@@ -99,7 +98,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
         images=[item.rgb for item in read],
         masks=found,
         names=[path.relative_to(views.root).as_posix() for path in views.paths],
-        held_out=_split(views.held_out, report),
+        held_out=_split(views.held_out & _measurable(found), report),
         roi=roi,
         points=views.points,
         report=report,
@@ -107,21 +106,39 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     )
 
 
-def fit_cameras(cameras: Cameras, read: Sequence[images.Pixels], paths: Sequence[Path]) -> Cameras:
-    """Bring intrinsics from the size the camera file states to that of the pixels in memory.
+def fit_cameras(
+    views: Views, pixels: Sequence[images.Pixels | ImageError], report: ReadReport
+) -> tuple[dict[int, images.Pixels], Cameras]:
+    """The images that can be used, by index, with their cameras at the size of the pixels in memory.
+
+    An image that cannot be read, or has another aspect than its camera says, is lost alone.
 
     Raises:
-        CaptureError: if an image's aspect differs from its camera's, naming the image.
+        CaptureError: if the aspect of every image differs from its camera's.
     """
-    for path, item, stated in zip(paths, read, cameras.sizes.tolist(), strict=True):
-        scale = item.size[0] / stated[0]
-        if abs(stated[1] * scale - item.size[1]) > 1.5 * max(1.0, scale):  # sizes are rounded to pixels
-            raise CaptureError(
-                f"{path} is {item.size[0]} x {item.size[1]} pixels but its camera says "
-                f"{stated[0]} x {stated[1]}, another aspect: use the image it was made for or correct w and h"
+    fits: dict[int, images.Pixels] = {}
+    misfits = []
+    for index, item in enumerate(pixels):
+        path, stated = views.paths[index], views.cameras.sizes[index].tolist()
+        if isinstance(item, ImageError):
+            report.lost[path.name] = str(item)
+        elif _has_aspect(item.size, stated):
+            fits[index] = item
+        else:
+            misfits.append(
+                f"{path}: {item.size[0]} x {item.size[1]} pixels but its camera says {stated[0]} x {stated[1]}, "
+                "another aspect: use the image it was made for or correct w and h"
             )
-    sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in read])
-    return lens.resize(cameras, sizes)
+            report.lost[path.name] = misfits[-1]
+    if misfits and not fits:
+        raise CaptureError(f"no image has the aspect of its camera; {misfits[0]}")
+    sizes = torch.tensor([[item.rgb.shape[1], item.rgb.shape[0]] for item in fits.values()]).view(-1, 2)
+    return fits, lens.resize(views.cameras.select(torch.tensor(list(fits), dtype=torch.long)), sizes)
+
+
+def _has_aspect(size: tuple[int, int], stated: Sequence[int]) -> bool:
+    scale = size[0] / stated[0]
+    return abs(stated[1] * scale - size[1]) <= 1.5 * max(1.0, scale)  # sizes are rounded to pixels
 
 
 def _upright(views: Views, index: int) -> bool:
@@ -180,10 +197,16 @@ def _masks(
         else:
             found.append(None if item.alpha is None else masks.coverage(item.alpha))
     files = [path for path in mask_paths if path is not None]
-    masks.require_all(found, [path.name for path in views.paths])
+    found, some_only = masks.use_some(found, [path.name for path in views.paths])
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
-    report.warnings += warnings + masks.mask_warnings(found, [path.name for path in views.paths])
+    report.warnings += warnings + some_only + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
+
+
+def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:
+    """Which views may be held out: where there are masks, those that say what of the photo is to be seen."""
+    masked = np.array([mask is not None for mask in found])
+    return masked | (not masked.any())
 
 
 def _split(held_out: Bool[np.ndarray, "n"], report: ReadReport) -> Bool[np.ndarray, "n"]:

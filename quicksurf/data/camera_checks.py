@@ -17,6 +17,7 @@ _PROBES = 9  # per axis of the frame
 _INVERTIBLE = 1 / 3  # of the frame at least: a fisheye of 220° has half of it beyond 90°
 _STRETCH = 10.0  # of angles by a lens; the worst action cameras reach 2 in their corners
 _ROUND_TRIP_PIXELS = 0.1
+_SHORTEST, _LONGEST = 0.1, 50.0  # focal length by the frame's longer side: a fisheye of 220° has 0.25
 
 
 def check_parallax(cameras: Cameras, points: SparsePoints | None) -> None:
@@ -54,18 +55,37 @@ def check_lenses(cameras: Cameras, names: Sequence[str]) -> None:
     if bool(sound.all()):
         return
     index = int(torch.nonzero(~sound)[0, 0])
-    found = ", ".join(
-        f"{key} = {value:.4g}"
-        for key, value in zip(
-            ("k1", "k2", "k3", "k4", "p1", "p2"), cameras.distortion[index].tolist(), strict=True
-        )
-        if value
-    )
+    numbers = [*cameras.intrinsics[index].tolist(), *cameras.distortion[index].tolist()]
+    names_of = ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4", "p1", "p2")
+    found = ", ".join(f"{key} = {value:.4g}" for key, value in zip(names_of, numbers, strict=True) if value)
     raise CaptureError(
         f"the lens of {names[index]} cannot be undistorted over most of its frame ({found}): "
         f"{int((~sound).sum())} of {len(cameras)} cameras are like that; calibrate again, or undistort the "
         "images and leave the coefficients out"
     )
+
+
+def lens_warnings(cameras: Cameras, names: Sequence[str]) -> list[str]:
+    """Warn of what no lens is like: a focal length far from the size of the frame, a principal point outside it."""
+    sides = cameras.sizes.double()
+    focal = cameras.intrinsics[:, :2].double() / sides.amax(1, keepdim=True)
+    points = cameras.intrinsics[:, 2:].double()
+    odd = {
+        "a focal length under a tenth or over 50 times the frame": (
+            (focal < _SHORTEST) | (focal > _LONGEST)
+        ).any(1),
+        "a principal point outside the frame": ((points < 0) | (points > sides)).any(1),
+    }
+    warnings = []
+    for what, which in odd.items():
+        for index in torch.nonzero(which)[:1, 0].tolist():
+            fx, fy, cx, cy = cameras.intrinsics[index].tolist()
+            width, height = cameras.sizes[index].tolist()
+            warnings.append(
+                f"{int(which.sum())} of {len(cameras)} cameras have {what}, the first {names[index]} (focal lengths "
+                f"{fx:.4g} and {fy:.4g}, point {cx:.4g}, {cy:.4g} of {width} x {height} pixels): check the camera file"
+            )
+    return warnings
 
 
 def _invertible(cameras: Cameras) -> Bool[Tensor, "n p"]:

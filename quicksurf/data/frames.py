@@ -2,15 +2,16 @@
 
 import difflib
 import math
-import posixpath
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from quicksurf.data.images import SUFFIXES, read_header
+from quicksurf.data.images import read_header
+from quicksurf.data.names import parts_of
+from quicksurf.data.numbers import matrix, number, shown, side
 from quicksurf.errors import CaptureError
 
 DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")  # in the order of Cameras.distortion
@@ -24,7 +25,8 @@ class Frame(NamedTuple):
     """One frame of the file, resolved: everything but the pixels."""
 
     path: Path
-    mask: Path | None
+    mask: str | None
+    """As the file names it."""
     c2w: Float[np.ndarray, "3 4"]
     intrinsics: tuple[float, float, float, float]
     distortion: tuple[float, ...]
@@ -32,9 +34,7 @@ class Frame(NamedTuple):
     size: tuple[int, int]
 
 
-def read_frame(
-    root: Path, path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"], where: str
-) -> Frame:
+def read_frame(path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"], where: str) -> Frame:
     """Check what a frame says of its lens; `lens` holds the frame's keys over those of the whole file.
 
     Raises:
@@ -44,41 +44,29 @@ def read_frame(
     model = str(lens.get("camera_model", "OPENCV"))
     if model not in _PERSPECTIVE + _FISHEYE:
         known = ", ".join(_PERSPECTIVE + _FISHEYE)
-        raise CaptureError(f"{where}: camera_model {model!r} is not known; undistort to one of {known}")
+        raise CaptureError(
+            f"{where}: camera_model {shown(repr(model))} is not known; undistort to one of {known}"
+        )
     size = _size(lens, path, where)
     distortion = tuple(_number(lens, key, where, 0.0) for key in DISTORTION_KEYS)
-    mask = None if lens.get("mask_path") is None else inside(root, lens["mask_path"], where)
+    mask = lens.get("mask_path")
     fisheye = model in _FISHEYE or lens.get("is_fisheye") is True
     return Frame(path, mask, c2w, _intrinsics(lens, size, where), distortion, fisheye, size)
-
-
-def image_path(root: Path, name: Any, where: str) -> Path:
-    """The image a frame names; NeRF-synthetic leaves its suffix off.
-
-    Raises:
-        CaptureError: as `inside`.
-    """
-    path = inside(root, name, where)
-    if path.suffix.lower() in SUFFIXES or path.is_file():
-        return path
-    candidates = [path.with_name(path.name + suffix) for suffix in sorted(SUFFIXES)]
-    return next((candidate for candidate in candidates if candidate.is_file()), path)
 
 
 def inside(root: Path, name: Any, where: str) -> Path:
     """`root / name`: a capture may come from anywhere, so it names files of its own folder only.
 
     Raises:
-        CaptureError: if `name` is no path, absolute, or climbs out of `root`.
+        CaptureError: if `name` is no path, or leaves `root`.
     """
-    if not isinstance(name, str) or not name:
-        raise CaptureError(f"{where}: a path is expected, found {name!r}")
-    relative = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))
-    if relative.is_absolute() or relative.parts[:1] == ("..",) or PureWindowsPath(name).drive or "\0" in name:
+    parts, is_inside = parts_of(root, name, where)
+    if not is_inside:
         raise CaptureError(
-            f"{where}: the path {name!r} leaves the folder of the capture; make it relative to {root}"
+            f"{where}: the path {shown(repr(name))} leaves the folder of the capture, and nothing in it is named "
+            f"like that; make it relative to {root}"
         )
-    return root / relative
+    return root.joinpath(*parts)
 
 
 def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
@@ -86,18 +74,12 @@ def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
 
     The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend
     rays.
+
+    Raises:
+        CaptureError: if it is no matrix of numbers, or not rigid.
     """
-    try:
-        matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        matrix = np.empty(0)
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise CaptureError(f"{where}: transform_matrix must be 4 x 4 numbers")
-    if not np.isfinite(matrix).all():
-        raise CaptureError(
-            f"{where}: transform_matrix holds NaN or infinity; remove the frame or pose it again"
-        )
-    rotation = matrix[:3, :3]
+    pose = matrix(value, ((4, 4), (3, 4)), f"{where}: transform_matrix")
+    rotation = pose[:3, :3]
     error = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if error > _RIGID or np.linalg.det(rotation) < 0:
         problem = f"off by {error:.2g}" if error > _RIGID else "mirrored"
@@ -106,16 +88,13 @@ def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
             "export poses without scale or shear"
         )
     left, _, right = np.linalg.svd(rotation)
-    return np.concatenate([left @ right @ GL_TO_CV, matrix[:3, 3:]], axis=1)
+    return np.concatenate([left @ right @ GL_TO_CV, pose[:3, 3:]], axis=1)
 
 
 def _size(lens: Mapping[str, Any], path: Path, where: str) -> tuple[int, int]:
     if "w" not in lens or "h" not in lens:
         return read_header(path).stored_size
-    width, height = _number(lens, "w", where), _number(lens, "h", where)
-    if width < 1 or height < 1:
-        raise CaptureError(f"{where}: w and h must be positive, found {width:g} and {height:g}")
-    return round(width), round(height)
+    return side(lens["w"], f"{where}: w"), side(lens["h"], f"{where}: h")
 
 
 def _intrinsics(
@@ -145,10 +124,7 @@ def _from_angle(lens: Mapping[str, Any], key: str, extent: int, where: str) -> f
 
 
 def _number(lens: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    value = lens.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CaptureError(f"{where}: {key} must be a finite number, found {value!r}")
-    return float(value)
+    return number(lens.get(key, default), f"{where}: {key}")
 
 
 def require(mapping: Mapping[str, Any], key: str, where: str) -> Any:
@@ -164,4 +140,6 @@ def require(mapping: Mapping[str, Any], key: str, where: str) -> Any:
 
 def _nearest(key: str, mapping: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(key, [str(found) for found in mapping], 1, 0.5)
-    return f"; it has `{close[0]}`: rename it" if close else f"; it has {', '.join(sorted(mapping)[:8])}"
+    if close:
+        return f"; it has `{shown(close[0])}`: rename it"
+    return f"; it has {', '.join(shown(found) for found in sorted(mapping)[:8]) or 'no key at all'}"

@@ -16,21 +16,23 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pillow_heif
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from quicksurf import _native
 from quicksurf.data.exif import Focal, focal_of, lens_of
+from quicksurf.data.listing import SUFFIXES as SUFFIXES
+from quicksurf.data.listing import list_images as list_images
+from quicksurf.data.listing import natural_key as natural_key
 from quicksurf.errors import ImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 MAX_MEGAPIXELS = (
     120  # above the largest phone sensor (108 MP); 8-bit RGB is then at most 360 MB while decoding
 )
 MIN_IMAGES = 3  # two views carve no surface
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF")
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "BMP")
 _TURNED = (5, 6, 7, 8)  # orientations in which width and height are exchanged
 
 T = TypeVar("T")
@@ -63,61 +65,6 @@ class Pixels(NamedTuple):
     alpha: UInt8[np.ndarray, "h w"] | None
     size: tuple[int, int]
     """Width and height before downsampling, in the same orientation as `rgb`."""
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key that puts IMG_9 before IMG_10 whatever the case."""
-    parts = [part for part in re.split(r"(\d+)", name.casefold()) if part]
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly inside `folder`, in natural order; hidden files and other kinds are passed over.
-
-    Raises:
-        ImageError: if there is none, naming sub-folders that have some; or if two share a name but for case or
-            suffix (masks and cameras are matched by that name).
-    """
-    files = sorted(_image_files(folder), key=lambda path: natural_key(path.name))
-    if not files:
-        raise _no_images(folder)
-    seen: dict[str, Path] = {}
-    for path in files:
-        twin = seen.setdefault(path.stem.casefold(), path)
-        if twin is not path:
-            raise ImageError(
-                f"{folder} holds two photos of one name, {twin.name} and {path.name}: rename or remove one"
-            )
-    return files
-
-
-def _image_files(folder: Path) -> list[Path]:
-    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    return [path for path in files if path.is_file()]
-
-
-def _no_images(folder: Path) -> ImageError:
-    counts = {}
-    for below in sorted((*folder.glob("*/"), *folder.glob("*/*/")), key=lambda path: natural_key(str(path))):
-        if below.is_dir() and not below.name.startswith(".") and (n_images := _n_images(below)):
-            counts[below] = n_images
-    if not counts:
-        kinds = ", ".join(sorted(SUFFIXES))
-        return ImageError(f"no images in {folder}: expected files ending in {kinds}; check the path")
-    named = [f"{n_images} in {below}" for below, n_images in list(counts.items())[:5]]
-    named += [f"more in {len(counts) - 5} other folders"] if len(counts) > 5 else []
-    listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
-    return ImageError(
-        f"no images in {folder}; {listed}: give {'that' if len(counts) == 1 else 'one of these'}"
-    )
-
-
-def _n_images(folder: Path) -> int:
-    """How many images lie in a folder; none in one that must not be read."""
-    try:
-        return len(_image_files(folder))
-    except OSError:
-        return 0
 
 
 def read_header(path: Path) -> ImageFile:
@@ -174,19 +121,39 @@ def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
         return _split_alpha(image, size)
 
 
-def read_grey(path: Path, upright: bool = False) -> UInt8[np.ndarray, "h w"]:
-    """Decode a mask at full size: its luminance, or its alpha where colour carries nothing.
+def read_values(path: Path, upright: bool = False) -> Integer[np.ndarray, "h w c"]:
+    """Decode a mask at full size, its numbers unscaled: 1 channel, or 3 of a colour.
+
+    Alpha is what counts where it cuts something out. A palette gives its colours, or its numbers where two that are
+    used share a colour: then it was not made to be looked at.
 
     Raises:
-        ImageError: as `read_pixels`.
+        ImageError: as `read_header`, or if the pixels are truncated, corrupt or floating point numbers.
     """
     with _opened(path) as image:
-        image = _eight_bit(ImageOps.exif_transpose(image) if upright else image, path)
-        if image.mode in ("LA", "RGBA"):
+        if upright:
+            image = ImageOps.exif_transpose(image)
+        if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBA", "RGBa"):
+            image = image.convert("RGBA")
             alpha = np.array(image.getchannel("A"))
-            if alpha.min() < 255:
-                return alpha
-        return np.array(image.convert("L"))
+            if alpha.min() == 0 < alpha.max():
+                return alpha[..., None]
+            image = image.convert("RGB")
+        if image.mode == "F":
+            raise ImageError(f"{path}: floating point numbers; save it with 8 or 16 bits")
+        if image.mode == "P":
+            return _of_palette(image)
+        if image.mode == "1" or image.mode == "I" or image.mode.startswith("I;16"):
+            values = np.asarray(image).astype(np.int64).clip(0)
+            return (255 * values if image.mode == "1" else values)[..., None]
+        return np.array(image if image.mode == "L" else image.convert("RGB")).reshape(*image.size[::-1], -1)
+
+
+def _of_palette(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+    indices, colors = np.asarray(image), np.array(image.convert("RGB"))
+    _, first = np.unique(indices, return_index=True)
+    distinct = len(np.unique(colors.reshape(-1, 3)[first], axis=0)) == len(first)
+    return colors if distinct else indices[..., None]
 
 
 def shrink(image: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> UInt8[np.ndarray, "i j 3"]:
@@ -237,13 +204,13 @@ def lost_warnings(lost: Mapping[str, str]) -> list[str]:
     """One line that names up to five files that are not used, each with its reason in short; none if there are none."""
     if not lost:
         return []
-    named = [f"{name} ({_in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
+    named = [f"{name} ({in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
     rest = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
     files = "1 file was" if len(lost) == 1 else f"{len(lost)} files were"
     return [f"{files} not used: {', '.join(named)}{rest}"]
 
 
-def _in_short(name: str, reason: str) -> str:
+def in_short(name: str, reason: str) -> str:
     """`reason` without the path before it, and without the details and the advice after it."""
     return re.split(r"; | \(|, ", reason.split(f"{name}: ")[-1])[0]
 
@@ -267,7 +234,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{path}: not an image (JPEG, PNG, TIFF, WebP or HEIC); remove or convert it"
+            f"{path}: not an image (JPEG, PNG, TIFF, WebP, HEIC or BMP); remove or convert it"
         ) from error
     except (
         Exception

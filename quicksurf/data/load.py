@@ -12,15 +12,14 @@ from quicksurf.data.assemble import ReadOptions
 from quicksurf.data.colmap_model import find_model, read_colmap
 from quicksurf.data.idr import NAMES as IDR_NAMES
 from quicksurf.data.idr import read_idr
-from quicksurf.data.images import SUFFIXES
+from quicksurf.data.inventory import describe_use, take_inventory
+from quicksurf.data.listing import PHOTO_FOLDERS, SUFFIXES, VIDEO_SUFFIXES, photos_in
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import NAMES as TRANSFORMS_NAMES
 from quicksurf.data.transforms import read_transforms
 from quicksurf.errors import CaptureError, ImageError
 
 __all__ = ["ReadOptions", "read_scene"]
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 
 
 def read_scene(source: Path, options: ReadOptions) -> Scene:
@@ -35,8 +34,16 @@ def read_scene(source: Path, options: ReadOptions) -> Scene:
     started = time.monotonic()
     source = Path(source)
     kind, path, read = _recognise(source)
-    options.say(f"{source}: {kind}")
+    inventory = (
+        take_inventory(source if source.is_dir() else source.parent) if read is not _read_video else None
+    )
+    found = f"{kind}; {inventory.describe()}" if inventory else kind
+    options.say(f"{source}: {found}")
     scene = read(path, options)
+    report = scene.report
+    report.found, report.used = found, describe_use(scene, inventory)
+    for line in (*report.notes, report.used):
+        options.say(line)
     scene.report.seconds_read = time.monotonic() - started - scene.report.seconds_poses
     return scene
 
@@ -62,8 +69,11 @@ def _recognise(source: Path) -> tuple[str, Path, Callable[[Path, ReadOptions], S
             source,
             read_colmap,
         )
-    if (source / "images").is_dir() and not _has_images(source):
-        return "photos in images/ without cameras, poses are found from them", source / "images", _read_photos
+    if not photos_in(source):
+        for name in PHOTO_FOLDERS:
+            if (source / name).is_dir():
+                kind = f"photos in {name}/ without cameras, poses are found from them"
+                return kind, source / name, _read_photos
     return "photos without cameras, poses are found from them", source, _read_photos
 
 
@@ -93,7 +103,3 @@ def _read_video(source: Path, options: ReadOptions) -> Scene:
     from quicksurf.data.video import read_video  # so are the video codecs
 
     return read_video(source, options)
-
-
-def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.iterdir())

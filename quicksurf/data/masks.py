@@ -1,5 +1,6 @@
 """Masks: finding the file that belongs to each image, and reading it as coverage: 255 on the object, 0 beside it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,39 +8,41 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from quicksurf.data.images import SUFFIXES, Pixels, natural_key, read_grey
+from quicksurf.data.companions import MASK, companions, names_of_mask
+from quicksurf.data.folders import files_below
+from quicksurf.data.images import MIN_IMAGES, Pixels, read_values
+from quicksurf.data.listing import SUFFIXES, natural_key
+from quicksurf.data.mask_values import coverage_of
 from quicksurf.errors import CaptureError, ImageError
 
 FOLDERS = ("masks", "mask")
-_AFFIXES = ("{}", "{}_mask", "{}-mask", "{}.mask", "mask_{}")  # the name of the mask for an image named {}
 
 
 def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
-    """The mask of every image in `paths`, from `masks/` or `mask/` beside the images' folder or in `root`.
+    """The mask of each image in `paths`, from `masks/` or `mask/` beside their folder or in `root`, or beside them.
 
     Namings known: the image's name with any suffix, its whole file name (`a.jpg.png`), `a_mask.png`,
     `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all
-    names are numbers and there are as many masks as images. Images without a mask are an error unless none
-    has one.
+    names are numbers and there are as many masks as images. Of masks that lie beside their images the name must say
+    that they are masks.
 
     Returns:
-        The masks, or None for each image if there is no folder of masks; and warnings.
+        The mask of each image, None where it has none; and warnings.
 
     Raises:
-        CaptureError: if some images have no mask, naming them.
+        CaptureError: if there is a folder of masks and no image has one in it.
     """
     folder = _mask_folder(root, paths)
     if folder is None:
-        return [None] * len(paths), []
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    files = [path for path in files if not path.name.startswith(".")]
+        return _without_shared(_by_name(_beside(paths), paths)), []
+    files = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
     if not files:
         return [None] * len(paths), [f"{folder} holds no image files: masks are ignored"]
-    named = _by_name(files, paths)
-    for found in (named, _by_number(files, paths), _by_order(files, paths)):
-        if found and all(found):
-            return found, []
-    raise _missing(folder, len(files), paths, named)
+    ways = [_by_name(files, paths), _by_number(files, paths), _by_order(files, paths)]
+    found = max(ways, key=lambda way: sum(mask is not None for mask in way))  # the first of the best
+    if not any(found):
+        raise _none_matches(folder, len(files), paths)
+    return _without_shared(found), []
 
 
 def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h w"]:
@@ -48,12 +51,9 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
     A mask of more pixels than the image in memory is averaged, so that its outline stays known below the pixel.
 
     Raises:
-        CaptureError: if it cannot be read or its aspect is not the image's.
+        CaptureError: if it cannot be read, its values mean nothing, or its aspect is not the image's.
     """
-    try:
-        values = read_grey(path, upright)
-    except ImageError as error:
-        raise CaptureError(f"mask {error}") from error
+    values = read_coverage(path, upright)
     height, width = values.shape
     scale = width / pixels.size[0]
     if abs(pixels.size[1] * scale - height) > 1.5 * max(1.0, scale):
@@ -62,29 +62,49 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
             "masks must have the size or at least the aspect of their images"
         )
     target = pixels.rgb.shape[1], pixels.rgb.shape[0]
-    resized = Image.fromarray(coverage(values)).resize(target, Image.Resampling.BOX)  # nearest when enlarging
+    resized = Image.fromarray(values).resize(target, Image.Resampling.BOX)  # nearest when enlarging
     return np.array(resized)
 
 
+def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
+    """Read a mask file at its own size: 255 where the object is (quicksurf.data.mask_values).
+
+    Raises:
+        CaptureError: if it cannot be read, or its values mean nothing.
+    """
+    try:
+        return coverage_of(read_values(path, upright))
+    except ImageError as error:
+        raise CaptureError(f"mask {error}") from error
+    except ValueError as error:
+        raise CaptureError(
+            f"mask {path} {error}; black (0) must be what is beside the object, and what is not black the object: "
+            "make it so, or fit without masks by --no-masks"
+        ) from error
+
+
 def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Coverage, 255 where the object is. Two-valued masks (0 and 1, or a label's colour) need not reach 128."""
+    """Coverage that an alpha channel states, 255 where the object is; one of two values need not reach 128."""
     top = int(values.max(initial=0))
     dim_label = 0 < top < 128 and bool(((values == 0) | (values == top)).all())
     return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
 
 
-def require_all(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> None:
-    """Refuse captures where some photos have a mask and others none: half of a silhouette tells nothing.
-
-    Raises:
-        CaptureError: naming the first photos without.
-    """
+def use_some(
+    masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]
+) -> tuple[list[UInt8[np.ndarray, "_ _"] | None], list[str]]:
+    """Masks that some photos have and others lack, with what that means; none of them if they are too few."""
     without = [name for mask, name in zip(masks, names, strict=True) if mask is None]
-    if 0 < len(without) < len(masks):
-        raise CaptureError(
-            f"{len(without)} of {len(masks)} photos have no mask, the first {', '.join(without[:3])}: "
-            "give every photo one, or leave them out with --no-masks"
-        )
+    n_given = len(masks) - len(without)
+    if not without or n_given == 0:
+        return list(masks), []
+    found = f"{n_given} of {len(masks)} photos have a mask"
+    if n_given < MIN_IMAGES:
+        return [None] * len(masks), [f"only {found}, at least {MIN_IMAGES} are needed: masks are not used"]
+    return list(masks), [
+        f"{found}; fitted without one, and never held out: {_listed(without)}; their surroundings say nothing of "
+        "where the object ends"
+    ]
 
 
 def over_white(
@@ -136,8 +156,21 @@ def _looks_inverted(mask: UInt8[np.ndarray, "h w"]) -> bool:
 
 def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:
     beside = [paths[0].parent.parent] if paths else []
-    candidates = [base / name for base in [root, *beside] for name in FOLDERS]
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    for base in (root, *beside):
+        below = {path.name.casefold(): path for path in sorted(base.glob("*/"))}
+        for name in FOLDERS:
+            if name in below:
+                return below[name]
+    return None
+
+
+def _beside(paths: Sequence[Path]) -> list[Path]:
+    """Files in the folders of the images whose names say that they are masks of another."""
+    found: list[Path] = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+        found += [file for file, kind in companions(files).items() if kind == MASK]
+    return found
 
 
 def _by_name(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
@@ -149,37 +182,41 @@ def _by_name(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
 
 
 def _named(stems: dict[str, list[Path]], path: Path) -> Path | None:
-    names = (affix.format(base).casefold() for affix in _AFFIXES for base in (path.stem, path.name))
+    names = dict.fromkeys(name for base in (path.stem, path.name) for name in names_of_mask(base))
     matches = [file for name in names for file in stems.get(name, [])]
     same_folder = [file for file in matches if file.parent.name == path.parent.name]  # a/0.jpg, b/0.jpg
     return next(iter(same_folder + matches), None)
 
 
-def _by_number(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None] | None:
+def _by_number(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
     if not all(item.stem.isdecimal() for item in (*files, *paths)):
-        return None
+        return [None] * len(paths)
     numbered = {int(file.stem): file for file in files}
     return [numbered.get(int(path.stem)) for path in paths]
 
 
-def _by_order(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None] | None:
+def _by_order(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
     if len(files) != len(paths) or not all(item.stem.isdecimal() for item in (*files, *paths)):
-        return None
+        return [None] * len(paths)
     ordered = dict(zip(_sorted(paths), _sorted(files), strict=True))
     return [ordered[path] for path in paths]
+
+
+def _without_shared(found: Sequence[Path | None]) -> list[Path | None]:
+    """What two images would share is the mask of one of them, and nothing says of which."""
+    times = Counter(found)
+    return [mask if times[mask] == 1 else None for mask in found]
 
 
 def _sorted(paths: Sequence[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
-def _missing(folder: Path, n_files: int, paths: Sequence[Path], named: Sequence[Path | None]) -> CaptureError:
-    missing = [path.name for path, mask in zip(paths, named, strict=True) if mask is None]
-    have = "has none" if len(missing) == 1 else "have none"
-    images = paths[0].parent.name
+def _none_matches(folder: Path, n_files: int, paths: Sequence[Path]) -> CaptureError:
     return CaptureError(
-        f"{folder.name}/ has {n_files} files, {images}/ has {len(paths)} images in use: {_listed(missing)} "
-        f"{have}; name each mask like its image, or rename {folder} to fit without masks"
+        f"{folder.name}/ has {n_files} files, {paths[0].parent.name}/ has {len(paths)} images in use, and no mask is "
+        f"named like an image: {_listed([path.name for path in paths])}; name each mask like its image, or rename "
+        f"{folder} to fit without masks"
     )
 
 

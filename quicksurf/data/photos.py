@@ -117,9 +117,16 @@ def _no_common_side(shapes: set[tuple[int, int]]) -> bool:
 def _pose(files: list[ImageFile], root: Path, options: ReadOptions, ordered: bool, deadline: float) -> Poses:
     """Poses of as many photos as can be placed."""
     megapixels = float(np.median([file.width * file.height for file in files])) / 1e6
-    plan = plan_poses(len(files), megapixels, deadline - time.monotonic(), _native.usable_cpus(), ordered)
+    plan = plan_poses(
+        len(files),
+        megapixels,
+        deadline - time.monotonic(),
+        _native.usable_cpus(),
+        ordered,
+        _native.instruction_set(),
+    )
     options.say(plan.describe(len(files)))
-    groups = [
+    groups: list[tuple[list[int], float | None, bool]] = [
         (group.members, None, False)
         if group.focal is None
         else (group.members, group.focal.pixels / files[group.members[0]].width, not group.focal.cropped)
@@ -152,7 +159,10 @@ def _note_lost(poses: Poses, files: Sequence[ImageFile], report: ReadReport, opt
     n_doubtful = len(poses.doubtful)
     report.contradicting = [names[index] for index in poses.doubtful]
     n_placed = len(poses.registered)
-    options.say(f"{n_placed} of {report.photos} photos placed")
+    report.reprojection_error = poses.error
+    options.say(
+        f"{n_placed} of {report.photos} photos placed, mean reprojection error {poses.error:.2f} pixels"
+    )
     for name, reason in report.lost.items():
         options.say(f"  lost {name}: {reason}")
     if n_placed < _FEW * report.photos:

@@ -59,12 +59,16 @@ class PixelBank:
 
     @classmethod
     def of(cls, scene: Scene, image_indices: list[int], use_masks: bool, device: torch.device) -> "PixelBank":
-        """The pixels of the given images on `device`; masks only if every one of them has one."""
+        """The pixels of the given images on `device`, with masks if `use_masks`: all of an image without one counts."""
         images = [torch.from_numpy(scene.images[i].reshape(-1, 3)) for i in image_indices]
         masks = [scene.masks[i] for i in image_indices]
         sizes = torch.tensor([len(image) for image in images])
         widths = torch.tensor([scene.images[i].shape[1] for i in image_indices])
-        flat = [torch.from_numpy(mask.reshape(-1)) for mask in masks if mask is not None]
+        everything = [torch.full((len(image),), 255, dtype=torch.uint8) for image in images]
+        flat = [
+            whole if mask is None else torch.from_numpy(mask.reshape(-1))
+            for mask, whole in zip(masks, everything, strict=True)
+        ]
         return cls(
             torch.cat(images).to(device),
             torch.cat(flat).to(device) if use_masks else None,

@@ -74,7 +74,7 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
     """
     if not all(map(math.isfinite, (*roi.center, roi.radius))) or roi.radius <= 0:
         raise RoiError(
-            f"region of interest {_described(roi)}: four finite numbers with a radius > 0 are expected"
+            f"region of interest {roi.describe()}: four finite numbers with a radius > 0 are expected"
         )
     cameras = cameras.to(torch.float64)
     center = torch.tensor(roi.center, dtype=torch.float64)
@@ -82,25 +82,25 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
     distance = float(distances.median())
     if not _LEAST_RADIUS * distance <= roi.radius <= _GREATEST_RADIUS * distance:
         raise RoiError(
-            f"region of interest {_described(roi)}: its radius is out of proportion, the cameras are "
-            f"{distance:.4g} from its centre; they look at {_described(automatic_roi(cameras, [], None))}"
+            f"region of interest {roi.describe()}: its radius is out of proportion, the cameras are "
+            f"{distance:.4g} from its centre; they look at {automatic_roi(cameras, [], None).describe()}"
         )
     inside = distances < roi.radius
     seeing = int((_sees(cameras, center, roi.radius) | inside).sum())
     if seeing == 0:
         raise RoiError(
-            f"no camera sees the region of interest {_described(roi)}: they look at "
-            f"{_described(automatic_roi(cameras, [], None))}; leave --roi out or use that"
+            f"no camera sees the region of interest {roi.describe()}: they look at "
+            f"{automatic_roi(cameras, [], None).describe()}; leave --roi out or use that"
         )
     warnings = []
     if inside.any():
         warnings.append(
-            f"the region of interest {_described(roi)} holds {int(inside.sum())} of {len(cameras)} cameras: "
+            f"the region of interest {roi.describe()} holds {int(inside.sum())} of {len(cameras)} cameras: "
             "their rays start inside it; a smaller radius gives more detail if the object allows it"
         )
     if seeing < min(3, len(cameras)):
         warnings.append(
-            f"only {seeing} of {len(cameras)} cameras see the region of interest {_described(roi)}"
+            f"only {seeing} of {len(cameras)} cameras see the region of interest {roi.describe()}"
         )
     return warnings
 
@@ -257,7 +257,3 @@ def _sees(cameras: Cameras, center: Float[Tensor, "3"], radius: float) -> Bool[T
         visible = (depths > 0) & (pixels >= 0).all(1) & (pixels < cameras.sizes[index]).all(1)
         in_frame.append(bool(visible.any()))
     return torch.tensor(in_frame) | on_axis
-
-
-def _described(roi: Roi) -> str:
-    return ",".join(f"{value:.4g}" for value in (*roi.center, roi.radius))

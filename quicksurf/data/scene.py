@@ -1,5 +1,6 @@
 """What every loader returns, whatever the capture looked like on disk."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,14 @@ class Roi(NamedTuple):
     center: tuple[float, float, float]
     radius: float
 
+    def describe(self) -> str:
+        """`x,y,z,r` as `--roi` takes it, to a thousandth of the radius: survey coordinates need their digits."""
+        values = (*self.center, self.radius)
+        if not all(map(math.isfinite, values)) or not 0 < self.radius < 1e300:
+            return ",".join(f"{value:.4g}" for value in values)
+        decimals = 3 - math.floor(math.log10(self.radius))
+        return ",".join(f"{round(value, decimals):.15g}" for value in values)
+
 
 class PhotoFile(NamedTuple):
     """Where a photo lies, to be read again at another size."""
@@ -50,8 +59,25 @@ class ReadReport:
     """Photos of each group that could not be joined to the placed ones."""
     contradicting: list[str] = field(default_factory=list)
     """Placed photos that share with the others hardly anything of what their poses say they should."""
+    notes: list[str] = field(default_factory=list)
+    """What was taken for what, where that is not plain: which model, which folder."""
+    found: str = ""
+    """What lies in the capture's folder, and what it was taken for."""
+    used: str = ""
+    """How many photos are used, and what was left out and why."""
+    reprojection_error: float | None = None
+    """Pixels, on the mean, of the photos as structure from motion looked at them."""
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
+
+    def poses(self) -> dict[str, list | float | None]:
+        """What speaks against poses that were found from the photos, for run.json and summary.json."""
+        return {
+            "doubts": self.doubts,
+            "apart": self.apart,
+            "contradicting": self.contradicting,
+            "reprojection_error": self.reprojection_error,
+        }
 
 
 @dataclass(frozen=True)

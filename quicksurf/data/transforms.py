@@ -21,12 +21,13 @@ from quicksurf.data.frames import (
     DISTORTION_KEYS,
     GL_TO_CV,
     Frame,
-    image_path,
     inside,
     read_frame,
     read_pose,
     require,
 )
+from quicksurf.data.names import find_named, looked_in, parts_of
+from quicksurf.data.numbers import shown
 from quicksurf.data.scene import ReadReport, Scene
 from quicksurf.errors import CaptureError, ImageError
 from quicksurf.io import write_json
@@ -51,15 +52,19 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
         content = _load(path)
         read = _frames(content, path, report)
         frames += read
-        held_out += _split(content, read, root) if in_test is None else [in_test] * len(read)
+        held_out += _split(content, read, root, report) if in_test is None else [in_test] * len(read)
     if not frames:
-        raise CaptureError(f"{source}: none of its frames has an image on disk; copy the images beside it")
+        names = [str(entry.get("file_path")) for entry in content["frames"]]
+        raise CaptureError(
+            f"{source}: none of its frames has an image on disk: {looked_in(names, root, [root])}; "
+            "copy the images beside it"
+        )
     views = Views(
         root=root,
         paths=[frame.path for frame in frames],
         cameras=_cameras(frames),
         held_out=np.array(held_out),
-        mask_paths=_named_masks(source, frames) if options.use_masks else None,
+        mask_paths=_named_masks(source, frames, report) if options.use_masks else None,
     )
     return assemble(views, source, options, report)
 
@@ -83,9 +88,10 @@ def read_cameras(path: Path) -> CameraFile:
         where = f"{path}: frame {index}"
         image = inside(path.parent, require(entry, "file_path", where), where)
         c2w = read_pose(require(entry, "transform_matrix", where), where)
-        frames.append(read_frame(path.parent, image, {**content, **entry}, c2w, where))
+        frames.append(read_frame(image, {**content, **entry}, c2w, where))
     names = [frame.path.relative_to(path.parent).as_posix() for frame in frames]
-    return CameraFile(_cameras(frames), names, np.array(_split(content, frames, path.parent)))
+    held_out = _split(content, frames, path.parent, ReadReport())
+    return CameraFile(_cameras(frames), names, np.array(held_out))
 
 
 def write_cameras(
@@ -150,30 +156,48 @@ def _load(path: Path) -> dict[str, Any]:
 def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Frame]:
     frames, absent = [], []
     seen: set[Path] = set()
-    for index, entry in enumerate(content["frames"]):
-        where = f"{source}: frame {index}"
-        name = require(entry, "file_path", where)
-        path = image_path(source.parent, name, where)
-        where += f" ({name})"
+    images = _images(content, source, report)
+    for index, (entry, path) in enumerate(zip(content["frames"], images, strict=True)):
+        name = entry["file_path"]
+        where = f"{source}: frame {index} ({shown(name)})"
+        c2w = read_pose(require(entry, "transform_matrix", where), where)
+        if path is None:
+            absent.append(name)
+            continue
         if path in seen:
             raise CaptureError(f"{where} names an image for the second time: keep one of the frames")
         seen.add(path)
-        c2w = read_pose(require(entry, "transform_matrix", where), where)
-        if not path.is_file():
-            absent.append(str(name))
-            continue
         report.photos += 1
         try:
-            frames.append(read_frame(source.parent, path, {**content, **entry}, c2w, where))
+            frames.append(read_frame(path, {**content, **entry}, c2w, where))
         except ImageError as error:
             report.lost[path.name] = str(error)
     if absent:
         total = len(content["frames"])
         report.warnings.append(
             f"{len(absent)} of {total} frames in {source.name} have no image on disk and are skipped "
-            f"({absent[0]}{', …' if len(absent) > 1 else ''})"
+            f"({shown(absent[0])}{', …' if len(absent) > 1 else ''})"
         )
     return frames
+
+
+def _images(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Path | None]:
+    """The image of each frame, None where it is absent.
+
+    Raises:
+        CaptureError: if a frame names none, or one outside the folder of which nothing inside has the name.
+    """
+    root, names, outside = source.parent, [], []
+    for index, entry in enumerate(content["frames"]):
+        where = f"{source}: frame {index}"
+        names.append(require(entry, "file_path", where))
+        if not parts_of(root, names[-1], where)[1]:
+            outside.append((names[-1], where))
+    found, note = find_named(names, root, [root])
+    if outside and not any(name in found for name, _ in outside):
+        inside(root, *outside[0])
+    report.notes += [note] if note else []
+    return [found.get(name) for name in names]
 
 
 def _cameras(frames: Sequence[Frame]) -> Cameras:
@@ -186,28 +210,54 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
     )
 
 
-def _named_masks(source: Path, frames: Sequence[Frame]) -> list[Path | None] | None:
-    """Masks as the frames name them, or None where no frame does."""
-    named = [frame.mask for frame in frames]
-    missing = [str(mask) for mask in named if mask is not None and not mask.is_file()]
-    if missing:
+def _named_masks(source: Path, frames: Sequence[Frame], report: ReadReport) -> list[Path | None] | None:
+    """Masks as the frames name them, or None where no frame does.
+
+    Raises:
+        CaptureError: if a name is no path in the capture, or no mask that is named is there.
+    """
+    root = source.parent
+    names = [frame.mask for frame in frames if frame.mask is not None]
+    if not names:
+        return None
+    outside = [name for name in names if not parts_of(root, name, f"{source}: mask_path")[1]]
+    found, note = find_named(names, root, [root], {frame.path for frame in frames})
+    if outside and not any(name in found for name in outside):
+        inside(root, outside[0], f"{source}: mask_path")
+    missing = [name for name in names if name not in found]
+    if len(missing) == len(names):
         raise CaptureError(
-            f"{source}: {len(missing)} of {len(frames)} masks named by `mask_path` are not there, the first "
-            f"{missing[0]}; copy them or remove the key"
+            f"{source}: {len(missing)} of {len(frames)} masks named by `mask_path` are not there, "
+            f"{looked_in(missing, root, [root])}; copy them or remove the key"
         )
-    return named if any(named) else None
+    if missing:
+        report.warnings.append(
+            f"{len(missing)} of {len(names)} masks named by `mask_path` are not there ({shown(missing[0])}, …)"
+        )
+    report.notes += [note] if note else []
+    return [None if frame.mask is None else found.get(frame.mask) for frame in frames]
 
 
-def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path) -> list[bool]:
+def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, report: ReadReport) -> list[bool]:
     """Which frames are held out: by the file's lists of names, else every eighth."""
     lists: dict[str, set[Path]] = {}
     for split in _SPLITS:
         names = content.get(f"{split}_filenames")
         if isinstance(names, list):
-            lists[split] = {image_path(root, name, f"{split}_filenames") for name in names}
+            lists[split] = _listed(names, root, f"{split}_filenames", {frame.path for frame in frames})
+    named = set().union(*lists.values())
+    if lists and frames and not any(frame.path in named for frame in frames):
+        report.warnings.append("the lists of names of its split match no frame: every eighth is held out")
+        lists = {}
     if not lists:
         return every_eighth(len(frames)).tolist()
     if "train" in lists:
         return [frame.path not in lists["train"] for frame in frames]
     out = lists.get("test", set()) | lists.get("val", set())
     return [frame.path in out for frame in frames]
+
+
+def _listed(names: Sequence[Any], root: Path, where: str, frames: set[Path]) -> set[Path]:
+    """The files of a list of names, looked for where none is that of a frame as it stands."""
+    plain = {root.joinpath(*parts_of(root, name, where)[0]) for name in names}
+    return plain if plain & frames else plain | set(find_named(names, root, [root]).paths.values())

@@ -34,7 +34,7 @@ from quicksurf.io import write_atomic
 MAX_FRAMES = 80
 MAX_MINUTES = 30  # longer ones are cut films or surveillance, not a walk around an object
 _MIN_FRAMES = 20  # fewer overlap too little to be posed
-_SECONDS_PER_FRAME = 1.5  # of the time for poses: 69 photos took 1.1 to 1.4 s each with other work beside
+_SECONDS_PER_FRAME = 1.0  # of the time for poses: 69 photos take 0.8 s each
 _DECODE_SHARE = 0.3  # of the time for poses that decoding may take
 _DECODE_SECONDS = (
     0.006  # per megapixel, a guess: only chooses key frames alone for long films; the deadline holds

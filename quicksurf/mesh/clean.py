@@ -93,7 +93,8 @@ def decimate(
         raise ConfigError(f"--faces is {n_faces}: a solid has at least {MIN_FACES} faces")
     if len(faces) <= n_faces:
         return vertices, faces
-    simplified = fast_simplification.simplify(vertices, faces.astype(np.int32), target_count=n_faces)
+    middle = vertices.mean(0)  # quadrics of points far from the origin lose their digits
+    simplified = fast_simplification.simplify(vertices - middle, faces.astype(np.int32), target_count=n_faces)
     reduced, triangles = simplified[0], simplified[1]
-    vertices, faces, _ = compact(reduced.astype(np.float64), triangles.astype(np.int64))
+    vertices, faces, _ = compact(reduced.astype(np.float64) + middle, triangles.astype(np.int64))
     return vertices, faces

@@ -12,8 +12,12 @@ from trimesh.visual.texture import TextureVisuals
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.io import atomic_path
 from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
+from quicksurf.mesh.ply import ply_of
+from quicksurf.mesh.precision import fits_single
 from quicksurf.mesh.types import Mesh
+from quicksurf.untrusted import LARGEST
 
+_EXPECTED = "PLY, OBJ, GLB or STL"
 FORMATS = ("ply", "obj", "glb", "stl")
 
 
@@ -41,7 +45,7 @@ def write_mesh(
 
     PLY is binary with colours, normals and the confidence if it was measured, OBJ has colours as the usual extension
     of its `v` lines, GLB has colours, linear as glTF wants them, and normals, STL holds neither. Files are in single
-    precision except OBJ (text).
+    precision except OBJ (text); where that would bend the surface, see quicksurf.mesh.precision.
 
     Raises:
         ConfigError: as `check_formats`.
@@ -72,11 +76,19 @@ def read_mesh(path: Path) -> Mesh:
     vertices, faces = _vertices_and_faces(loaded)
     if not len(faces):
         raise SurfaceError(f"{path} holds no faces: expected a triangle mesh, not a point cloud")
-    if colors is None:
-        visual = loaded.visual
-        visual = visual.to_color() if isinstance(visual, TextureVisuals) else visual
-        colors = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
-    return Mesh(vertices, faces, colors, np.asarray(loaded.vertex_normals, np.float64))
+    try:
+        if colors is None:
+            visual = loaded.visual
+            visual = visual.to_color() if isinstance(visual, TextureVisuals) else visual
+            colors = np.asarray(visual.vertex_colors)[:, :3].astype(np.uint8)
+        normals = np.asarray(loaded.vertex_normals, np.float64)
+    except Exception as error:  # as in `_load`
+        raise SurfaceError(f"cannot read {path} ({_short(error)}): expected {_EXPECTED}") from error
+    if not colors.shape == normals.shape == vertices.shape:
+        raise SurfaceError(
+            f"{path} holds {len(vertices)} vertices, {len(colors)} colours and {len(normals)} normals: export it again"
+        )
+    return Mesh(vertices, faces, colors, np.nan_to_num(normals))
 
 
 def read_points(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
@@ -92,17 +104,36 @@ def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
     """What trimesh makes of a file, one mesh or cloud with at least one finite vertex; and colours that it loses."""
     colors = None
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no such file")
         loaded: Any = trimesh.load(path, process=False)
         geometry = loaded
         if isinstance(loaded, trimesh.Scene):
             geometry, colors = loaded.to_geometry(), colors_of_glb(loaded)
-        vertices, _ = _vertices_and_faces(geometry)
+        vertices, faces = _vertices_and_faces(geometry)
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
-        raise SurfaceError(f"cannot read {path} ({error}): expected PLY, OBJ, GLB or STL") from error
-    if not len(vertices) or not np.isfinite(vertices).all():
-        found = "no points" if not len(vertices) else "NaN or infinity"
+        raise SurfaceError(f"cannot read {path} ({_short(error)}): expected {_EXPECTED}") from error
+    found = _damage(vertices, faces)
+    if found is not None:
         raise SurfaceError(f"{path} holds {found}: expected a surface; export it again")
     return geometry, colors
+
+
+def _damage(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> str | None:
+    """What of a surface cannot be used."""
+    if not len(vertices):
+        return "no points"
+    if not np.isfinite(vertices).all():
+        return "NaN or infinity"
+    if np.abs(vertices).max() > LARGEST:
+        return f"coordinates beyond {LARGEST:g}"
+    if len(faces) and not 0 <= faces.min() <= faces.max() < len(vertices):
+        return f"faces of vertices {faces.min()} to {faces.max()}, and {len(vertices)} vertices"
+    return None
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
 
 
 def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
@@ -114,15 +145,15 @@ def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int6
 
 
 def _export(mesh: Mesh, path: Path, suffix: str) -> None:
-    if suffix == "glb":
-        path.write_bytes(glb_with_colors(mesh))
+    if suffix in ("glb", "ply"):
+        path.write_bytes(glb_with_colors(mesh) if suffix == "glb" else ply_of(mesh))
         return
     surface = trimesh.Trimesh(
         mesh.vertices,
         mesh.faces,
         vertex_colors=np.concatenate([mesh.colors, np.full_like(mesh.colors[:, :1], 255)], 1),
         vertex_normals=mesh.normals,
-        vertex_attributes=None if mesh.confidence is None else {"confidence": mesh.confidence},
         process=False,
     )
-    surface.export(path, file_type=suffix)
+    binary = suffix == "obj" or fits_single(mesh.vertices)  # STL has no doubles but as text
+    surface.export(path, file_type=suffix if binary else "stl_ascii")

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float64, Shaped, UInt8
 from trimesh.exchange.gltf import export_glb
 
+from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.types import Mesh
 from quicksurf.srgb import linear_from_srgb, srgb_from_linear
 
@@ -20,17 +21,25 @@ _LINEAR = np.rint(_MOST * linear_from_srgb(np.arange(256) / 255.0)).astype(np.ui
 
 
 def glb_with_colors(mesh: Mesh, *, lit: bool = False) -> bytes:
-    """The mesh as GLB with its colours and normals; matt and in the viewer's light if `lit`, else unlit."""
+    """The mesh as GLB with its colours and normals; matt and in the viewer's light if `lit`, else unlit.
+
+    Vertices far from the origin are written about an offset, which the node's translation adds again.
+    """
+    offset = offset_of(mesh.vertices)
     colors = _LINEAR[mesh.colors]
     opaque = np.full_like(colors[:, :1], _MOST)
     surface = trimesh.Trimesh(
-        mesh.vertices,
+        mesh.vertices - offset,
         mesh.faces,
         vertex_normals=mesh.normals,
         vertex_attributes={_ATTRIBUTE: np.concatenate([colors, opaque], 1)},
         process=False,
     )
-    finish = _matt if lit else _unlit
+
+    def finish(tree: dict[str, Any]) -> None:
+        (_matt if lit else _unlit)(tree)
+        move_nodes(tree, offset)
+
     return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=finish)
 
 
@@ -47,6 +56,13 @@ def colors_of_glb(scene: trimesh.Scene) -> UInt8[np.ndarray, "v 3"] | None:
         return None
     most = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0
     return np.rint(255 * srgb_from_linear(stored[:, :3] / most)).astype(np.uint8)
+
+
+def move_nodes(tree: dict[str, Any], offset: Float64[np.ndarray, "3"]) -> None:
+    """Move every mesh of a glTF tree by `offset`, in the tree's doubles."""
+    if offset.any():
+        for node in (node for node in tree["nodes"] if "mesh" in node):
+            node["translation"] = offset.tolist()
 
 
 def mark_unlit(tree: dict[str, Any]) -> None:

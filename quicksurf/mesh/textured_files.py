@@ -8,6 +8,7 @@ counts v downwards, OBJ upwards.
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -17,7 +18,8 @@ from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.io import write_atomic, write_text
-from quicksurf.mesh.gltf import mark_unlit
+from quicksurf.mesh.gltf import mark_unlit, move_nodes
+from quicksurf.mesh.precision import n_digits, offset_of
 from quicksurf.mesh.texture import TexturedMesh
 
 TEXTURED_SUFFIXES = ("glb", "obj", "mtl", "png")
@@ -53,7 +55,8 @@ def write_textured(
 def _obj(mesh: TexturedMesh, mtl_name: str) -> str:
     """The text of the OBJ file; its three lists run in parallel, so a corner is n/n/n."""
     lines = [f"mtllib {mtl_name}", "o mesh"]
-    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices.tolist()]
+    digits = n_digits(mesh.vertices)
+    lines += [f"v {x:.{digits}g} {y:.{digits}g} {z:.{digits}g}" for x, y, z in mesh.vertices.tolist()]
     lines += [f"vt {u:.7g} {1 - v:.7g}" for u, v in mesh.uvs.tolist()]
     lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in mesh.normals.tolist()]
     lines += ["usemtl photos"]
@@ -64,11 +67,17 @@ def _obj(mesh: TexturedMesh, mtl_name: str) -> str:
 def _glb(mesh: TexturedMesh, image: Image.Image) -> bytes:
     material = PBRMaterial(baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0)
     upward = np.stack([mesh.uvs[:, 0], 1 - mesh.uvs[:, 1]], 1)  # trimesh counts v upwards
+    offset = offset_of(mesh.vertices)
     surface = trimesh.Trimesh(
-        mesh.vertices,
+        mesh.vertices - offset,
         mesh.faces,
         vertex_normals=mesh.normals,
         visual=TextureVisuals(uv=upward, material=material),
         process=False,
     )
-    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=mark_unlit)
+
+    def finish(tree: dict[str, Any]) -> None:
+        mark_unlit(tree)
+        move_nodes(tree, offset)
+
+    return export_glb(trimesh.Scene(surface), include_normals=True, tree_postprocessor=finish)

@@ -102,8 +102,9 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> Markup:
 def _scale(values: np.ndarray, first: float, last: float, zero: bool = False):
     """A function from values to places between `first` and `last`, and round ticks inside."""
     low, high = (0.0 if zero else float(values.min())), float(values.max())
-    if high - low < 1e-12:
-        low, high = low - 0.5, high + 0.5
+    margin = max(0.5, 1e-6 * abs(low), 1e-6 * abs(high))
+    if high - low < 2e-12 * margin:
+        low, high = low - margin, high + margin
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(tick * power for tick in _TICKS if tick * power >= rough * 0.999)

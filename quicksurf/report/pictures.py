@@ -63,9 +63,9 @@ def ramp(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "n 3"]:
 
 def draw_mesh(mesh: Mesh, cameras: Cameras, side: int) -> UInt8[np.ndarray, "h w 3"]:
     """The mesh in its colours from where the first photo was taken, a little shaded, on light grey."""
-    camera = close_up(cameras, mesh.vertices, 1, (side, side)).to(torch.float32)
-    pixels, depths = project(camera, 0, torch.from_numpy(mesh.vertices).float())
-    projected = np.ascontiguousarray(torch.cat([pixels, depths[:, None]], 1).numpy())
+    camera = close_up(cameras, mesh.vertices, 1, (side, side))
+    pixels, depths = project(camera, 0, torch.from_numpy(mesh.vertices))
+    projected = np.ascontiguousarray(torch.cat([pixels, depths[:, None]], 1).float().numpy())
     _, indices = _native.rasterize(projected, np.ascontiguousarray(mesh.faces, np.int32), side, side)
     image = np.full((side, side, 3), _PAPER, np.uint8)
     hit = indices >= 0

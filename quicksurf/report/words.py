@@ -12,7 +12,7 @@ from quicksurf.report import charts, solid
 from quicksurf.report.gather import Findings, Photos, shown
 from quicksurf.report.pictures import as_jpeg, data_uri, shrink
 from quicksurf.report.sphere import covered_share, widest_gap
-from quicksurf.session.course import is_number
+from quicksurf.untrusted import is_count, is_number
 
 MAX_PICTURES = 300  # of photos: 5 kB each, so that the page stays under 3 MB
 MAX_LOST, MAX_WARNINGS = 200, 40
@@ -35,7 +35,7 @@ _LOST = (  # how a reason begins or ends, what to do about it
 def page_values(found: Findings) -> dict[str, Any]:
     """What report.html is filled in with; Markup is left as it is, every other text will be escaped."""
     summary, surface, photos = found.summary, found.surface, found.photos
-    lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _dict(summary.get("lost")).items()]
+    lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _lost(summary).items()]
     pictures = _photo_entries(found, photos) if photos is not None else []
     return {
         "name": shown(str(found.run.record.get("name", found.run.path.name))),
@@ -44,7 +44,7 @@ def page_values(found: Findings) -> dict[str, Any]:
         "advice": _advice(found),
         "n_places": 0 if surface is None else len(surface.places),
         "praise": _praise(found),
-        "warnings": [shown_reason(text) for text in [*found.notes, *(summary.get("warnings") or [])]][
+        "warnings": [shown_reason(text) for text in [*found.notes, *_list(summary.get("warnings"))]][
             :MAX_WARNINGS
         ],
         "solid": None
@@ -82,16 +82,17 @@ def shown_reason(text: Any) -> str:
 
 def _headline(found: Findings) -> list[tuple[str, str]]:
     summary = found.summary
-    rows = [("photos used", f"{len(found.names)} of {summary.get('photos', len(found.names))}")]
-    held_out = summary.get("psnr_held_out")
-    if isinstance(held_out, (int, float)):
+    photos, held_out = summary.get("photos"), summary.get("psnr_held_out")
+    n_photos = photos if is_count(photos) else len(found.names)
+    rows = [("photos used", f"{len(found.names)} of {n_photos}")]
+    if is_number(held_out):
         rows.append(("on photos kept from the fit", f"{held_out:.1f} dB"))
     rows.append(("of the directions covered", f"{100 * covered_share(found.frame, found.sphere):.0f} %"))
     if found.surface is not None:
         rows.append(("faces", f"{found.surface.topology.faces:,}"))
         rows.append(("closed surface", "yes" if found.surface.topology.watertight else "no"))
     total = _dict(summary.get("seconds")).get("total")
-    if isinstance(total, (int, float)):
+    if is_number(total) and total >= 0:
         rows.append(("from photos to mesh", f"{int(total) // 60}:{int(total) % 60:02d} min"))
     return rows
 
@@ -108,7 +109,7 @@ def _advice(found: Findings) -> list[str]:
             sentences += _of_photos(
                 [found.names[i] for i, f in enumerate(flags) if getattr(f, attribute)], words
             )
-    return sentences + advice_on_lost(_dict(found.summary.get("lost")))
+    return sentences + advice_on_lost(_lost(found.summary))
 
 
 def advice_on_lost(lost: Mapping[str, str]) -> list[str]:
@@ -215,12 +216,14 @@ def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
 def _stages(summary: Mapping[str, Any]) -> Markup:
     seconds = _dict(summary.get("seconds"))
     return charts.bars(
-        "Seconds of each stage", {k: float(v) for k, v in seconds.items() if is_number(v)}, "s"
+        "Seconds of each stage",
+        {shown(k): float(v) for k, v in seconds.items() if is_number(v) and v >= 0},
+        "s",
     )
 
 
 def _machine(summary: Mapping[str, Any]) -> str:
-    parts = [f"back end {summary['backend']}"] if "backend" in summary else []
+    parts = [f"back end {shown(str(summary['backend']))}"] if "backend" in summary else []
     if is_number(summary.get("peak_memory_mb")):
         parts.append(f"at most {summary['peak_memory_mb']:.0f} MB")
     return ", ".join(parts)
@@ -228,3 +231,12 @@ def _machine(summary: Mapping[str, Any]) -> str:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _lost(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Why photos were not used, by their names."""
+    return {name: str(reason) for name, reason in _dict(summary.get("lost")).items()}

@@ -31,7 +31,11 @@ EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
 REPORT_SECONDS = 4.0  # left after what is made of the mesh: the report takes 3 to 5 s, less if it must
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
-CAUGHT = (signal.SIGINT, signal.SIGTERM)
+CAUGHT = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # the last comes when a terminal or a connection is closed
 
 
 class Budget:
@@ -175,12 +179,14 @@ def mesh_evaluations(resolution: int) -> float:
 
 
 class StopRequest:
-    """A wish to stop: set by the first Ctrl-C or SIGTERM while a fit can still end in a mesh."""
+    """A wish to stop: set by the first of CAUGHT while a fit can still end in a mesh."""
 
     def __init__(self) -> None:
         self.requested = False
         self.listening = False
-        """Whether SIGINT and SIGTERM are to come here."""
+        """Whether CAUGHT are to come here."""
+        self.caught: tuple[signal.Signals, ...] = CAUGHT
+        """Those that do: SIGHUP stays ignored where `nohup` has made it so."""
         self.worthwhile = False
         """Whether stopping gently gives something: False until the fit begins, and then the first signal leaves."""
 
@@ -193,7 +199,7 @@ class StopRequest:
         pycolmap does: glog's failure handler ends the process at SIGTERM with a stack trace.
         """
         if self.listening:
-            for signum in CAUGHT:
+            for signum in self.caught:
                 signal.signal(signum, self.on_signal)
 
     def stop_gently(self) -> None:
@@ -213,14 +219,16 @@ class StopRequest:
 
 @contextmanager
 def signals_noted(stop: StopRequest) -> Iterator[StopRequest]:
-    """Send SIGINT and SIGTERM to `stop` inside the block, and restore the old handlers after it."""
-    previous = [signal.signal(signum, stop.on_signal) for signum in CAUGHT]
+    """Send CAUGHT to `stop` inside the block, and restore the old handlers after it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    stop.caught = tuple(signum for signum in CAUGHT if signum != signal.SIGHUP or not ignored)
+    previous = [signal.signal(signum, stop.on_signal) for signum in stop.caught]
     stop.listening = True
     try:
         yield stop
     finally:
         stop.listening = False
-        for signum, handler in zip(CAUGHT, previous, strict=True):
+        for signum, handler in zip(stop.caught, previous, strict=True):
             signal.signal(signum, handler)
 
 

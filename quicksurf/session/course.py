@@ -1,11 +1,11 @@
 """The course of a fit, as metrics.jsonl holds it: one line per report, over all the sittings of a run."""
 
-import json
-import math
-from typing import Any, TypeGuard
+from typing import Any
 
 from quicksurf.session.runs import Run
+from quicksurf.untrusted import is_number, parse_json, read_bytes
 
+MAX_SECONDS = 1e9  # of one sitting
 MAX_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
 
 
@@ -16,14 +16,15 @@ def read_course(run: Run) -> list[dict[str, Any]]:
     had counted is added to all that follow. A torn line, which a kill leaves, and one without seconds are left out;
     a file that is absent or larger than MAX_BYTES gives none.
     """
-    path = run.path / "metrics.jsonl"
-    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+    try:
+        content = read_bytes(run.path / "metrics.jsonl", MAX_BYTES)
+    except (OSError, ValueError):
         return []
     lines, before, last = [], 0.0, 0.0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in content.decode("utf-8", "replace").splitlines():
         line = _parsed(text)
         seconds = line.get("seconds")
-        if not is_number(seconds):
+        if not is_number(seconds) or not 0 <= seconds <= MAX_SECONDS:
             continue
         before += last if seconds < last else 0.0
         last = seconds
@@ -31,14 +32,9 @@ def read_course(run: Run) -> list[dict[str, Any]]:
     return lines
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value read from JSON is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

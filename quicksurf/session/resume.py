@@ -30,11 +30,17 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     """
     posed = run.record.get("posed_images")
     scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
-    known = run.record.get("names")
+    known, sizes = run.record.get("names"), run.fitted_sizes
     if run.checkpoint_folder() is not None and scene.names != known:
         raise CaptureError(
             f"{run.source} has changed since {run.path} was fitted to it ({len(known or [])} images then, "
             f"{len(scene.names)} now): bring the images back, or fit anew with another --output"
+        )
+    same = options.max_pixels == run.fitted_pixels  # else they are read larger or smaller
+    if sizes is not None and same and not torch.equal(sizes, scene.cameras.sizes):
+        raise CaptureError(
+            f"the photos of {run.source} have other sizes than {run.path} was fitted to: bring the photos back, or fit "
+            "anew with another --output"
         )
     return scene
 
@@ -53,16 +59,29 @@ def keep_points(run: Run, points: SparsePoints | None) -> None:
 def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
     """Images in `root` with the cameras, the split and the points that the run has kept."""
     known = read_cameras(run.path / "cameras.json")
+    points = load_points(run)
+    if points is not None and len(points.observations):
+        first, last = points.observations[:, 1].min(), points.observations[:, 1].max()
+        if first < 0 or last >= len(known.names):
+            raise OutputError(f"{run.path / POINTS} is damaged: its points are seen in no image; delete it")
     views = Views(
         root=root,
         paths=[root / name for name in known.names],
         cameras=known.cameras,
         held_out=known.held_out,
-        points=load_points(run),
+        points=points,
         upright=True,
     )
     options.say(f"{len(known.names)} camera poses taken from {run.path / 'cameras.json'}")
-    return assemble(views, root, options, ReadReport(photos=run.record.get("photos", len(known.names))))
+    report = ReadReport(photos=run.record.get("photos", len(known.names)), doubts=_doubts(run))
+    return assemble(views, root, options, report)
+
+
+def _doubts(run: Run) -> list[str]:
+    """What spoke against the poses when they were found."""
+    stated = run.record.get("poses")
+    found = stated.get("doubts") if isinstance(stated, dict) else None
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def load_points(run: Run) -> SparsePoints | None:
@@ -75,19 +94,30 @@ def load_points(run: Run) -> SparsePoints | None:
     if not path.exists():
         return None
     try:
-        tensors = load_file(path)
-        points = SparsePoints(**tensors)
-    except (SafetensorError, OSError, TypeError) as error:
+        points = SparsePoints(**load_file(path))
+        _check_points(points)
+    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise OutputError(
-            f"{path} is damaged ({error}): delete it, the fit goes on without points"
+            f"{path} is damaged ({str(error)[:200]}): delete it, the fit goes on without points"
         ) from error
-    valid = (
-        points.positions.ndim == 2
-        and points.positions.shape[1] == 3
-        and points.observations.shape[1:] == (2,)
-    )
-    if not valid or (
-        len(points.observations) and int(points.observations[:, 0].max()) >= len(points.positions)
-    ):
-        raise OutputError(f"{path} is damaged: its tensors do not fit together; delete it")
     return points._replace(observations=points.observations.to(torch.int64))
+
+
+def _check_points(points: SparsePoints) -> None:
+    """Refuse tensors that do not fit together: what is read may be anybody's.
+
+    Raises:
+        ValueError: saying so.
+    """
+    positions, observations = points.positions, points.observations
+    if positions.ndim != 2 or positions.shape[1] != 3 or not positions.is_floating_point():
+        raise ValueError(f"positions are {positions.dtype} {tuple(positions.shape)}")
+    if observations.shape[1:] != (2,) or observations.is_floating_point() or observations.ndim != 2:
+        raise ValueError(f"observations are {observations.dtype} {tuple(observations.shape)}")
+    if not bool(torch.isfinite(positions).all()):
+        raise ValueError("a position holds NaN or infinity")
+    seen = observations[:, 0]
+    if len(seen) and not 0 <= int(seen.min()) <= int(seen.max()) < len(positions):
+        raise ValueError("an observation is of no point")
+    if points.colors.shape != positions.shape or points.colors.dtype != torch.uint8:
+        raise ValueError(f"colors are {points.colors.dtype} {tuple(points.colors.shape)}")

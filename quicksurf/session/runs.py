@@ -27,15 +27,21 @@ from quicksurf.data.scene import Roi, Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json, write_text
+from quicksurf.session.files import is_litter, own_file, refuse_links, refuse_strange_files, remove, sweep_run
+from quicksurf.session.record import check_record, read_object
+from quicksurf.untrusted import is_number, is_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from quicksurf.backends import Backend
     from quicksurf.reconstruction import Reconstruction
 
 MARKER = "run.json"
 FORMAT = "quicksurf run"
 VERSION = 1
-MAX_JSON_BYTES = 64 << 20  # a thousand cameras are half a megabyte
+MAX_METRICS_BYTES = 256 << 20  # an hour of fitting is a megabyte
+FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
 
 
 class Claim(NamedTuple):
@@ -54,6 +60,10 @@ class Run:
         self.path = path
         self.record = record
         """Contents of run.json."""
+        self.fitted_sizes: Tensor | None = None
+        """Widths and heights of the photos of the checkpoint, once that is loaded."""
+        self.fitted_pixels = 0
+        """Pixels that they were kept at."""
 
     @property
     def source(self) -> Path:
@@ -68,17 +78,22 @@ class Run:
         return "unfinished" if self.checkpoint_folder() is not None else "new"
 
     @property
+    def failed(self) -> bool:
+        """Whether its last fit found no surface: the run may go on, and may as well be begun anew."""
+        return self.state == "unfinished" and self.record.get("failed") is not None
+
+    @property
     def roi(self) -> Roi | None:
         """The region of interest that the run was fitted in; None before its capture was read."""
         stated = self.record.get("roi")
         if stated is None:
             return None
-        try:
-            x, y, z, radius = map(float, stated)
-        except (TypeError, ValueError) as error:
+        numbers = isinstance(stated, list) and len(stated) == 4 and all(map(is_number, stated))
+        if not numbers or max(map(abs, stated)) > FARTHEST or stated[3] < SMALLEST_RADIUS:
             raise OutputError(
-                f"{self.path / MARKER} is damaged: roi is {stated!r}, expected four numbers"
-            ) from error
+                f"{self.path / MARKER} is damaged: roi is {str(stated)[:80]}, expected four numbers"
+            )
+        x, y, z, radius = map(float, stated)
         return Roi((x, y, z), radius)
 
     def keep_scene(self, scene: Scene, masks: bool, minutes: float) -> None:
@@ -101,6 +116,7 @@ class Run:
             roi=[x, y, z, radius],
             photos=scene.report.photos,
             posed_images=self._posed_images(scene),
+            poses=scene.report.poses(),
             masks=masks,
             minutes=minutes,
             minutes_spent=0.0,
@@ -133,6 +149,13 @@ class Run:
         except OSError as error:
             raise OutputError(f"cannot rename {self._summary}: {error.strerror or error}") from error
 
+    def begin_anew(self) -> None:
+        """Forget the field of a fit that found no surface, and its region; poses and settings stay to be used."""
+        self.drop_checkpoint()
+        for name in ("metrics.jsonl", "config.toml"):
+            remove(self.path / name)
+        self.update(roi=None, failed=None)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json, which marks the run as finished.
 
@@ -153,7 +176,7 @@ class Run:
         name = path.relative_to(self.path)
         if name.parts[0] == "poses":
             return path.is_dir() or path.suffix == ".log"
-        return str(name) in (MARKER, ".lock")
+        return str(name) in (MARKER, ".lock") or is_litter(name.name)
 
     def checkpoint_folder(self) -> Path | None:
         """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
@@ -168,19 +191,24 @@ class Run:
         """
         new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
         try:
-            shutil.rmtree(new, ignore_errors=True)
+            remove(new)
             reconstruction.save(new)
             if current.exists():
-                shutil.rmtree(old, ignore_errors=True)
+                remove(old)
                 os.replace(current, old)
             os.replace(new, current)
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
         except OSError as error:
             raise OutputError(
                 f"cannot write {current}: {error.strerror or error}; the last checkpoint is kept"
             ) from error
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            remove(new)
+
+    def drop_checkpoint(self) -> None:
+        """Make room: the field is lost."""
+        for name in ("checkpoint", "checkpoint.old", "checkpoint.new"):
+            remove(self.path / name)
 
     def load_checkpoint(self, backend: "Backend") -> "Reconstruction":
         """Read the field back.
@@ -195,18 +223,26 @@ class Run:
             raise OutputError(
                 f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
             )
-        return Reconstruction.load(folder, backend)
+        reconstruction = Reconstruction.load(folder, backend)
+        known = self.record.get("names")
+        if known is not None and known != reconstruction.names:
+            raise OutputError(
+                f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
+            )
+        self.fitted_sizes = reconstruction.cameras.sizes
+        self.fitted_pixels = reconstruction.config.train.max_pixels
+        return reconstruction
 
     def append_metrics(self, figures: Mapping[str, Any]) -> None:
         """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
         values = {key: _finite(value) for key, value in figures.items()}
-        with open(self.path / "metrics.jsonl", "ab") as file:
+        with own_file(self.path / "metrics.jsonl") as file:
             file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def mend_metrics(self) -> None:
         """Drop the torn last line that a kill may have left in metrics.jsonl."""
         path = self.path / "metrics.jsonl"
-        if path.exists():
+        if path.is_file() and path.stat().st_size <= MAX_METRICS_BYTES:
             content = path.read_bytes()
             if content and not content.endswith(b"\n"):
                 write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
@@ -217,7 +253,7 @@ class Run:
         Raises:
             OutputError: if it is damaged or absent.
         """
-        return _read_json(self._summary)
+        return read_object(self._summary)
 
     @property
     def _summary(self) -> Path:
@@ -231,13 +267,15 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the folder against a second process; the system lets go of it even when this one is killed.
 
+        What killed commands left half-written is removed.
+
         Raises:
-            OutputError: if another process holds it, or the folder cannot be written.
+            OutputError: if another process holds it, or the folder cannot be written or has links in it.
         """
         lock = self.path / ".lock"
         with ExitStack() as held:
             try:
-                fcntl.flock(held.enter_context(open(lock, "a")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held.enter_context(own_file(lock)), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutputError(
                     f"{self.path} is in use by another quicksurf process: wait for it to end"
@@ -246,6 +284,8 @@ class Run:
                 raise OutputError(
                     f"cannot write {lock}: {error.strerror or error}; make the folder writable"
                 ) from error
+            refuse_links(self.path)
+            sweep_run(self.path)
             yield
 
 
@@ -269,13 +309,15 @@ def open_run(path: Path) -> Run:
     if not is_run(path):
         what = "no such folder" if not path.exists() else f"it has no {MARKER}"
         raise OutputError(f"{path} is not a run folder ({what}): give a folder that `quicksurf fit` has made")
-    record = _read_json(path / MARKER)
-    if record.get("format") != FORMAT or not isinstance(record.get("source"), str):
+    record = read_object(path / MARKER)
+    if record.get("format") != FORMAT or not is_path(record.get("source")):
         raise OutputError(f"{path / MARKER} is damaged: expected format {FORMAT!r} and the source's path")
     if record.get("version") != VERSION:
         raise OutputError(
-            f"{path} was made by another version (format {record.get('version')}, expected {VERSION})"
+            f"{path} was made by another version (format {str(record.get('version'))[:40]!r}, expected '{VERSION}')"
         )
+    check_record(path / MARKER, record)
+    refuse_strange_files(path)
     return Run(path, record)
 
 
@@ -314,7 +356,7 @@ def _take_up(path: Path, claim: Claim) -> Run:
         raise OutputError(
             f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
         )
-    if run.state == "unfinished" and not claim.resume:
+    if run.state == "unfinished" and not (claim.resume or run.failed):
         raise OutputError(
             f"{path} holds a run that was cut short: go on with --resume, or choose another --output"
         )
@@ -324,20 +366,6 @@ def _take_up(path: Path, claim: Claim) -> Run:
         )
     run.mend_metrics()
     return run
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise OutputError(f"{path} is damaged: it is larger than {MAX_JSON_BYTES >> 20} MiB")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise OutputError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise OutputError(f"{path} is damaged: expected a JSON object")
-    return value
 
 
 def _finite(value: Any) -> Any:

@@ -6,8 +6,10 @@ one class each with the same five calls, so that the pipeline does not know whic
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
+
+from quicksurf.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,6 +79,19 @@ class Several(Silent):
             reporter.fit(status)
 
 
+class Warnings:
+    """What the user is told now and in summary.json."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reporter = Silent()
+
+    def add(self, text: str) -> None:
+        """Keep it, and say it where somebody listens by now."""
+        self.texts.append(text)
+        self.reporter.warn(text)
+
+
 class Lines(Silent):
     """A line per stage and fact, and one every few seconds of the fit. ASCII only: logs go anywhere.
 
@@ -95,11 +110,11 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         """Print the fact."""
-        self._print(text)
+        self._print(plain(text))
 
     def warn(self, text: str) -> None:
         """Print the warning."""
-        self._print(f"warning: {text}")
+        self._print(f"warning: {plain(text)}")
 
     def fit(self, status: "FitStatus") -> None:
         """Print the figures if the last ones are LINE_SECONDS old."""
@@ -122,13 +137,14 @@ class Panel(Silent):
     def __init__(self, title: str, budget: "Budget", console: "Console") -> None:
         from rich.live import Live
 
-        self._title, self._budget, self._console = title, budget, console
+        self._title, self._budget, self._console = plain(title, 60), budget, console
         self._began: dict[str, float] = {}
         self._facts: list[str] = []
         self._status: FitStatus | None = None
         self._ended: float | None = None
         self._live = Live(self, console=console, refresh_per_second=REFRESHES_PER_SECOND)
-        self._live.start()
+        with suppress(OSError):
+            self._live.start()
 
     def stage(self, name: str) -> None:
         """Mark the stage as the running one."""
@@ -136,13 +152,14 @@ class Panel(Silent):
 
     def note(self, text: str) -> None:
         """Add the fact to the panel."""
-        self._facts.append(text)
+        self._facts.append(plain(text))
 
     def warn(self, text: str) -> None:
         """Print the warning above the panel, where it stays."""
         from rich.text import Text
 
-        self._console.print(Text(f"warning: {text}", style="yellow"))
+        with suppress(OSError):  # the terminal was closed
+            self._console.print(Text(f"warning: {plain(text)}", style="yellow"))
 
     def fit(self, status: "FitStatus") -> None:
         """Show the figures."""
@@ -152,7 +169,8 @@ class Panel(Silent):
         """Stop the clock and leave the last picture standing."""
         if self._ended is None:
             self._ended = self._budget.elapsed()
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
 
     def __rich__(self) -> "RenderableType":
         """The panel as it is now; called by rich at every refresh."""

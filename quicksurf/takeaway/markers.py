@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
@@ -21,7 +22,6 @@ from quicksurf.data.images import read_pixels
 from quicksurf.errors import ConfigError
 
 FAMILIES = ("DICT_4X4_250", "DICT_5X5_250", "DICT_6X6_250", "DICT_ARUCO_ORIGINAL", "DICT_APRILTAG_36h11")
-INSTALL = "pip install 'quicksurf[markers]'"
 _MAX_PIXELS = (
     4_000_000  # of a photo that is searched: 0.2 s, and a marker of 30 pixels in 12 megapixels is found
 )
@@ -58,7 +58,7 @@ def find_ruler(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> Ruler:
         photos: their files, and whether each is to be turned upright as its EXIF says.
 
     Raises:
-        ConfigError: if OpenCV is not installed, or no marker is placed by two photos.
+        ConfigError: if no marker is placed by two photos.
         ImageError: if a photo's file is gone or damaged.
     """
     seen = _search(cameras, photos)
@@ -83,7 +83,6 @@ def _what_was_seen(seen: Mapping[str, Mapping[int, list[Sighting]]]) -> str:
 
 def _search(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> dict[str, dict[int, list[Sighting]]]:
     """Sightings by family and id."""
-    cv2 = _opencv()
     settings = cv2.aruco.DetectorParameters()
     settings.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     detectors = {
@@ -103,14 +102,6 @@ def _search(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> dict[str, 
                 sighting = Sighting(index, (corners + 0.5) * to_camera)  # OpenCV's centres are at +0
                 seen.setdefault(family, {}).setdefault(marker, []).append(sighting)
     return seen
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ConfigError(f"--scale-from markers needs OpenCV ({error}): {INSTALL}") from error
-    return cv2
 
 
 def _once_each(detector: Any, grey: UInt8[np.ndarray, "h w"]) -> dict[int, Float64[np.ndarray, "4 2"]]:

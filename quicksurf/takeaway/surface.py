@@ -148,7 +148,9 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
     radii = np.linalg.norm(mesh.vertices - np.array(roi.center), axis=-1) / (roi.radius / 2)
     round_as_ever = radii.std() < SPHERE_SPREAD and abs(radii.mean() - 1) < SPHERE_OFFSET
     if round_as_ever and (psnr is None or psnr < SPHERE_PSNR):
-        raise SurfaceError(f"the field stayed the sphere it began as, half the ROI {_ball(roi)}; {ADVICE}")
+        raise SurfaceError(
+            f"the field stayed the sphere it began as, half the ROI {roi.describe()}; {ADVICE}"
+        )
 
 
 def with_mesh(
@@ -186,7 +188,3 @@ def drop_older(folder: Path, files: Sequence[Path]) -> None:
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
     """The options of an extraction that may take `seconds`; None: as long as it needs."""
     return MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)
-
-
-def _ball(roi: Roi) -> str:
-    return ",".join(f"{value:.4g}" for value in (*roi.center, roi.radius))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from quicksurf.backends import Backend
 from quicksurf.backends.modules import EncodedNetwork
+from quicksurf.errors import OutputError
 
 BETAS = (0.9, 0.99)
 EPSILON = (
@@ -94,8 +95,17 @@ class Adam:
         return moments | {"step": torch.tensor([self.step_count])}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take up a saved state of the same groups."""
-        self.step_count = int(state["step"][0])
-        for name in self.first:
-            self.first[name].copy_(state[f"first.{name}"])
-            self.second[name].copy_(state[f"second.{name}"])
+        """Take up a saved state of the same groups.
+
+        Raises:
+            OutputError: if it is of others.
+        """
+        try:
+            self.step_count = int(state["step"][0])
+            for name in self.first:
+                self.first[name].copy_(state[f"first.{name}"])
+                self.second[name].copy_(state[f"second.{name}"])
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise OutputError(
+                f"the optimiser's state in the checkpoint is damaged ({str(error)[:200]}): fit anew"
+            ) from error

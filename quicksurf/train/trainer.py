@@ -41,7 +41,7 @@ class Trainer:
     """One fit at work: the reconstruction it changes, the pixels it draws and the optimiser."""
 
     def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
-        masked = all(mask is not None for mask in scene.masks) if resume is None else resume.masked
+        masked = any(mask is not None for mask in scene.masks) if resume is None else resume.masked
         self._train = np.flatnonzero(~scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
         self._config = config
@@ -50,7 +50,9 @@ class Trainer:
         held_out = np.flatnonzero(scene.held_out).tolist()
         bank = PixelBank.of(scene, held_out, masked, self._device) if held_out else None
         self._held_out = HeldOutViews(bank) if bank else None
-        self._outlines = Outlines.of(scene.masks, self._train if masked else [], self._device)
+        outlined = [index for index in self._train if masked and scene.masks[index] is not None]
+        self._outlines = Outlines.of(scene.masks, outlined, self._device)
+        self._has_mask = torch.tensor([mask is not None for mask in scene.masks], device=self._device)
         self._were_refined = self.result.cameras_refined
         self.alignment = CameraAlignment(self.result, self._bank, bank)
         if masked:
@@ -78,12 +80,15 @@ class Trainer:
         batch, rays = self._draw()
         outline, outline_rays = self._draw_outline()
         all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
-        behind = None if batch.masks is None else self._random(all_rays.origins.shape)
+        behind = None if batch.masks is None else self._behind(batch, len(all_rays.origins))
         probe = partial(self._probe, n)
         rendering = result.renderer.render(all_rays, settings, self._generator, behind, probe, self._shares)
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         if behind is not None:  # the photo's map is of its light, not of what is put behind the object
-            behind = result.appearance(behind[:n], batch.image_indices).detach()
+            mapped = result.appearance(behind[:n], batch.image_indices)
+            clear = (1 - rendering.opacities[:n]) * ~self._has_mask[batch.image_indices]
+            colors = colors + clear[:, None] * (batch.colors - mapped)
+            behind = mapped.detach()
         targets = batch.over(behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
         weight = self._config.train.silhouette_weight
@@ -153,6 +158,16 @@ class Trainer:
         """Leave empty what the masks of the training views do not allow."""
         cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
+
+    def _behind(self, batch: PixelBatch, n_rays: int) -> Float[Tensor, "r 3"]:
+        """What is put behind the object: noise, and where a photo has no mask the photo itself.
+
+        So a clear ray costs nothing there: that photo says which colour the surface has, the masks of the others where
+        it ends.
+        """
+        behind = self._random(torch.Size((n_rays, 3)))
+        known = self._has_mask[batch.image_indices, None]
+        return torch.cat([torch.where(known, behind[: len(known)], batch.colors), behind[len(known) :]])
 
     def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
         """Points along the outlines of the masks and their rays; none without masks."""

@@ -8,9 +8,9 @@ is waited for where the photos took longer to read and place; and nobody's regio
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING
 
 from quicksurf.data.roi import check_roi
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 PAGE_SECONDS, PAGE_SHARE = 20.0, 0.02  # the longest wait for a page, also as a share of the minutes
 ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
+ROI_LONGEST = 900.0  # of pulling at it
+MAX_ADDED_MINUTES = 60  # by clicks; whoever wants more says so on the command line
+MAX_WISHES = 32  # clicks between two steps of the fit
 LAST_LOOK_SECONDS = 1.0  # for the finished mesh to reach the page before its server ends
 POLL_SECONDS = 0.05
 TITLES = {"read": "Reading the capture", "fit": "Fitting", "mesh": "Making the mesh"}
@@ -55,8 +58,9 @@ class LiveView(Watcher):
 
     def __init__(self, server: "viser.ViserServer") -> None:
         self._server = server
-        self._wishes: SimpleQueue[Wish] = SimpleQueue()
-        self._panel = SidePanel(server, self._wishes.put)
+        self._wishes: Queue[Wish] = Queue(MAX_WISHES)
+        self._panel = SidePanel(server, self._wish)
+        self._minutes_added = 0
         self._pacer, self._work = Pacer(), WorkClock()
         self._stage, self._paused = "read", False
         self.greeting = f"live view at {url_of(server)}"
@@ -67,7 +71,8 @@ class LiveView(Watcher):
         self._announced = budget.elapsed()
 
     def stage(self, name: str) -> None:
-        """Say what goes on; buttons mean something during the fit alone."""
+        """Say what goes on; buttons mean something during the fit alone, and what was clicked before it nothing."""
+        list(self._clicked())
         self._stage = name
         self._panel.allow_steering(name == "fit")
         self._tell()
@@ -139,13 +144,24 @@ class LiveView(Watcher):
                 self._paused = not self._paused
                 self._panel.show_paused(self._paused)
             elif wish == "extend":
-                self._budget.extend(60 * EXTENSION_MINUTES)
-                self._panel.note(f"{EXTENSION_MINUTES} minutes added")
+                self._extend()
             elif wish == "stop":
                 self._paused = False
                 self._stop.stop_gently()
                 self._panel.allow_steering(False)
             self._tell()
+
+    def _extend(self) -> None:
+        if self._minutes_added + EXTENSION_MINUTES > MAX_ADDED_MINUTES:
+            self._panel.note(f"{MAX_ADDED_MINUTES} minutes were added here: no more minutes can be")
+            return
+        self._minutes_added += EXTENSION_MINUTES
+        self._budget.extend(60 * EXTENSION_MINUTES)
+        self._panel.note(f"{EXTENSION_MINUTES} minutes added")
+
+    def _wish(self, wish: Wish) -> None:
+        with suppress(Full):
+            self._wishes.put_nowait(wish)
 
     def _clicked(self) -> Iterator[Wish]:
         while True:
@@ -184,9 +200,12 @@ class LiveView(Watcher):
 
     def _dragged(self, scene: Scene) -> Roi:
         """The ball when Start is clicked, or when nobody has pulled at it for a while."""
-        chooser = RegionChooser(self._server, self._nodes, lambda: self._wishes.put("start"))
+        chooser, began = (
+            RegionChooser(self._server, self._nodes, lambda: self._wish("start")),
+            time.monotonic(),
+        )
         try:
-            while time.monotonic() < chooser.touched + ROI_SECONDS:
+            while time.monotonic() < min(chooser.touched + ROI_SECONDS, began + ROI_LONGEST):
                 left = chooser.touched + ROI_SECONDS - time.monotonic()
                 self._panel.headline(f"Drag the ball around the object; the fit begins in {clock(left)}")
                 time.sleep(POLL_SECONDS)

@@ -15,6 +15,7 @@ import numpy as np
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.session.status import fit_figures
+from quicksurf.view.gate import Allowance
 from quicksurf.view.nodes import SURFACES, Nodes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ EXTENSION_MINUTES = 5
 SHOWN = ("PSNR", "held out", "rays/s")
 N_NOTES = 6  # at the foot; older ones are in the terminal
 MAX_CURVE = 500  # points; beyond, every second one is dropped
+EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh waits in memory for a page that does not take it
 CURVE_SECONDS = 2.0  # of the fit between two pictures of the curve
 
 
@@ -85,6 +87,7 @@ class SidePanel:
         self.nodes: Nodes | None = None
         self._title = ""
         self._lines: list[str] = []
+        self._exports = Allowance(EXPORTS_PER_SECOND, EXPORTS_AT_ONCE)
         self._headline = server.gui.add_html("")
         self._bar = server.gui.add_progress_bar(0.0)
         self._figures = server.gui.add_html("")
@@ -147,8 +150,14 @@ class SidePanel:
             "extend": gui.add_button(f"Add {EXTENSION_MINUTES} minutes", hint="The fit goes on for longer."),
         }
         for wish, button in buttons.items():
-            button.on_click(lambda event, wish=wish: self._wish(wish))
+            button.on_click(lambda event, wish=wish: self._pressed(wish))
         return buttons
+
+    def _pressed(self, wish: Wish) -> None:
+        """Pass the wish on, if its button can be pressed: a page may press what it shows as disabled."""
+        button = self._buttons[wish]
+        if button.visible and not button.disabled:
+            self._wish(wish)
 
     def _add_show(self) -> None:
         gui = self._server.gui
@@ -157,10 +166,15 @@ class SidePanel:
             photos = gui.add_checkbox("Photos", True)
             points = gui.add_checkbox("Points", True)
             region = gui.add_checkbox("Region", True)
-        surface.on_update(lambda event: self.nodes and self.nodes.paint(surface.value))
+        surface.on_update(lambda event: self._paint(surface.value))
         photos.on_update(lambda event: self.nodes and self.nodes.show_photos(photos.value))
         points.on_update(lambda event: self.nodes and self.nodes.show_points(points.value))
         region.on_update(lambda event: self.nodes and self.nodes.show_region(region.value))
+
+    def _paint(self, surface: str) -> None:
+        """Colour the mesh: a page may send what its list does not hold."""
+        if self.nodes is not None and surface in SURFACES:
+            self.nodes.paint(surface)
 
     def _add_export(self) -> None:
         gui = self._server.gui
@@ -171,7 +185,7 @@ class SidePanel:
 
     def _export(self, client: "viser.ClientHandle | None", suffix: str) -> None:
         """Send the mesh that is shown to the browser that asked, as a file."""
-        if client is None:
+        if client is None or not self._exports.take():
             return
         mesh = None if self.nodes is None else self.nodes.mesh
         if mesh is None:

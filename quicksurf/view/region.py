@@ -1,5 +1,6 @@
 """The region of interest in the user's hands: a gizmo for the ball's centre, a slider for its radius, a button."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ class RegionChooser:
 
     def roi(self) -> Roi:
         """The ball as it stands, in the world."""
-        return self._nodes.roi_at(self._gizmo.position, float(self._radius.value))
+        return self._nodes.roi_at(self._gizmo.position, self._in_range())
 
     def close(self) -> None:
         """Take everything off the page."""
@@ -44,4 +45,9 @@ class RegionChooser:
 
     def _rescale(self) -> None:
         self._note()
-        self._nodes.scale_ball(float(self._radius.value))
+        self._nodes.scale_ball(self._in_range())
+
+    def _in_range(self) -> float:
+        """The slider's radius: a page may send what its slider cannot show."""
+        radius = float(self._radius.value)
+        return min(max(radius, SMALLEST), LARGEST) if math.isfinite(radius) else 1.0

@@ -14,9 +14,10 @@ from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, read_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.session.course import is_number, read_course
+from quicksurf.session.course import read_course
 from quicksurf.session.resume import load_points, read_capture
 from quicksurf.session.runs import Run, open_run
+from quicksurf.untrusted import is_number
 from quicksurf.view.nodes import Nodes
 from quicksurf.view.panel import SidePanel
 from quicksurf.view.preview import preview_mesh

@@ -1,8 +1,8 @@
 """The page's server: viser on an address of this machine, silent on the terminal.
 
 viser serves its own client, so that the browser needs no network. Its tunnel to a public host is closed off: nothing is
-sent anywhere. But nobody is asked who they are: viser hands neither `origins` nor a `process_request` on to websockets,
-so that whatever reaches the port may connect, a page of any web site in a browser of this machine included.
+sent anywhere. Who may connect, and what is listened to, is up to the gate (gate.py); the address that is printed holds
+the token that it asks for.
 """
 
 import io
@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple
 
 from quicksurf.errors import ViewError
+from quicksurf.view.gate import Gate
 
 if TYPE_CHECKING:
     import viser
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8080
 N_PORTS = 100  # tried from FIRST_PORT on where none is given
+TOKEN = "quicksurf_token"  # the attribute of a server that holds what its gate asks for
 INSTALL = "pip install 'quicksurf[view]'"
 
 
@@ -60,14 +62,14 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
             raise ViewError(f"port {port} of {address.host} was taken this moment: try again")
         yield server
     finally:
-        with redirect_stdout(io.StringIO()):  # viser says good-bye on standard output
-            server.stop()
+        server.stop()
 
 
 def url_of(server: "viser.ViserServer") -> str:
-    """What to type into a browser on this machine."""
+    """What to type into a browser on this machine; who has it may look at the page and press its buttons."""
     host = server.get_host()
-    return f"http://{'localhost' if host == '0.0.0.0' else host}:{server.get_port()}"
+    here = "localhost" if host == "0.0.0.0" else host
+    return f"http://{here}:{server.get_port()}/{getattr(server, TOKEN)}/"
 
 
 def _open(host: str, port: int, title: str) -> "viser.ViserServer":
@@ -80,8 +82,10 @@ def _open(host: str, port: int, title: str) -> "viser.ViserServer":
         def request_share_url(self, verbose: bool = True) -> None:
             """Refuse the tunnel to a public host that any page may ask for."""
 
-    with redirect_stdout(io.StringIO()):  # viser greets on standard output, which may be for summary.json
+    gate = Gate(host)
+    with gate.installed(), redirect_stdout(io.StringIO()):  # viser greets on what may be for summary.json
         server = LocalServer(host, port, label=title, verbose=False)
+    setattr(server, TOKEN, gate.token)
     server.gui.configure_theme(control_width="medium", show_logo=False, show_share_button=False)
     return server
 

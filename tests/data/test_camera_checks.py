@@ -1,5 +1,6 @@
 """Cameras without parallax and lenses that cannot be inverted are refused; odd but sound ones are not."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from synthetic_capture import ring
 
 from quicksurf.cameras import Cameras
-from quicksurf.data.camera_checks import check_lenses, check_parallax
+from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.load import read_scene
 from quicksurf.data.scene import SparsePoints
 from quicksurf.data.transforms import write_cameras
@@ -104,3 +105,27 @@ def test_both_are_checked_when_a_capture_is_read(tmp_path, capture, options):
         write_cameras(tmp_path / "transforms.json", cameras, names, held_out)
         with pytest.raises(CaptureError, match=says):
             read_scene(tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            [0.87, 0.87, 24.0, 20.0],
+            "1 of 10 cameras have a focal length under a tenth or over 50 times the frame",
+        ),
+        ([60.0, 1e6, 24.0, 20.0], "focal length under a tenth or over 50 times the frame, the first 004.png"),
+        (
+            [60.0, 60.0, -24.0, 20.0],
+            "1 of 10 cameras have a principal point outside the frame, the first 004.png",
+        ),
+        ([60.0, 60.0, 24.0, 41.0], r"point 24, 41 of 48 x 40 pixels\): check the camera file"),
+    ],
+)
+def test_lenses_of_no_photo_are_warned_of(row, says):
+    cameras = ring(CENTER)
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[4] = torch.tensor(row)
+    (warning,) = lens_warnings(replace(cameras, intrinsics=intrinsics), NAMES)
+    assert re.search(says, warning)
+    assert lens_warnings(cameras, NAMES) == []

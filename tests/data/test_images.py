@@ -294,5 +294,38 @@ def test_images_in_subfolders_are_counted(tmp_path):
 def test_many_subfolders_are_cut_to_five(tmp_path):
     for index in range(8):
         fill(tmp_path / f"s{index}", 1)
-    with pytest.raises(ImageError, match=r"1 in \S+/s4 and more in 3 other folders: give one of these"):
+    with pytest.raises(ImageError, match=r"1 in \S+/s4 and 3 others: give one of these"):
+        images.list_images(tmp_path)
+
+
+def test_masks_previews_and_hidden_files_are_no_photos(tmp_path):
+    photos = ["a_mask.jpg", "0.jpg", "1.jpg"]  # the first is a photo: there is no a
+    for name in (*photos, "._0.jpg", "0_mask.png", "0.jpg.mask.png", "0-thumb.jpg", "thumb_1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in images.list_images(tmp_path)] == photos
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "bmp", "JFIF"])
+def test_rarer_suffixes_are_photos(tmp_path, suffix):
+    values = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    form = "BMP" if suffix == "bmp" else "JPEG"
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}", form)
+    (path,) = images.list_images(tmp_path)
+    found = images.read_pixels(path, 10**6)
+    assert found.rgb.shape == (24, 32, 3)
+    if form == "BMP":
+        np.testing.assert_array_equal(found.rgb, values)
+
+
+@pytest.mark.parametrize(
+    ("films", "says"),
+    [
+        (["IMG_1.MOV"], r"no images in .*, but film: IMG_1\.MOV; give that, as .*/IMG_1\.MOV"),
+        (["a.mp4", "b.mkv"], r"but film: a\.mp4 and b\.mkv; give one of these, as .*/a\.mp4"),
+    ],
+)
+def test_a_folder_of_films_is_told_to_give_one(tmp_path, films, says):
+    for name in films:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ImageError, match=says):
         images.list_images(tmp_path)

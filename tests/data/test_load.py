@@ -9,7 +9,7 @@ from PIL import Image
 from quicksurf.data import load
 from quicksurf.data.assemble import ReadOptions, every_eighth
 from quicksurf.data.load import read_scene
-from quicksurf.data.scene import Roi
+from quicksurf.data.scene import Roi, Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import CaptureError, ImageError, RoiError
 
@@ -28,11 +28,77 @@ def test_folder_and_file_give_the_same_scene(saved, options):
     assert by_folder.name == saved.name
 
 
-def test_what_it_was_taken_for_is_said_in_one_line(saved):
-    lines = []
-    scene = read_scene(saved, ReadOptions(max_pixels=10**6, say=lines.append))
-    assert lines == [f"{saved}: cameras from transforms.json"]
+def lines_of(source, **options) -> tuple[list[str], Scene]:
+    lines: list[str] = []
+    return lines, read_scene(source, ReadOptions(max_pixels=10**6, say=lines.append, **options))
+
+
+def test_what_was_found_and_used_is_said_in_two_lines(saved):
+    lines, scene = lines_of(saved)
+    assert lines == [
+        f"{saved}: cameras from transforms.json; 10 photos (10 in images/)",
+        "10 of 10 photos used",
+    ]
+    assert (f"{saved}: {scene.report.found}", scene.report.used) == tuple(lines)
     assert scene.report.seconds_read > 0
+
+
+def test_what_was_left_out_is_said_with_its_reason(saved, capture):
+    capture.save_masks(saved / "masks")
+    capture.save_images(saved / "images_2", "{}.png")
+    (saved / "images/walk.mp4").write_bytes(b"x")
+    (saved / "images/raw.DNG").write_bytes(b"x")
+    (saved / "images/._000.png").write_bytes(b"x")
+    (saved / "images/000_thumb.png").write_bytes(b"x")
+    (saved / "images/003.png").write_bytes(b"")
+    lines, _ = lines_of(saved)
+    assert lines == [
+        f"{saved}: cameras from transforms.json; 20 photos (10 in images/, 10 in images_2/), 10 masks (10 in masks/); "
+        "left out: 1 preview (1 in images/), 1 film (1 in images/), "
+        "1 picture of kinds that are not read (1 in images/)",
+        "9 of 10 photos used, 9 with masks; left out: 1 (the file is empty), 10 photos not of this capture "
+        "(10 in images_2/)",
+    ]
+
+
+def test_masks_beside_photos_are_used_as_masks(tmp_path, capture):
+    capture.save_images(tmp_path / "images", "{:03d}.jpg")
+    capture.save_masks(tmp_path / "images", "{:03d}_mask.png")
+    names = [f"images/{index:03d}.jpg" for index in range(10)]
+    write_cameras(tmp_path / "transforms.json", capture.cameras, names, every_eighth(10))
+    lines, scene = lines_of(tmp_path)
+    assert lines[0].endswith("10 photos (10 in images/), 10 masks (10 in images/)")
+    assert lines[1] == "10 of 10 photos used, 10 with masks"
+    for found, mask in zip(scene.masks, capture.masks, strict=True):
+        np.testing.assert_array_equal(found, mask)
+    assert lines_of(tmp_path, use_masks=False)[1].masks == [None] * 10
+
+
+@pytest.mark.parametrize("folder", ["images", "input", "photos", "rgb"])
+def test_photos_lie_in_any_usual_folder(tmp_path, capture, folder):
+    capture.save_images(tmp_path / folder)
+    kind, path, _ = load._recognise(tmp_path)
+    assert path == tmp_path / folder and kind.startswith(f"photos in {folder}/")
+
+
+def test_a_folder_that_holds_a_film_is_told_to_give_it(tmp_path, options):
+    (tmp_path / "IMG_1.MOV").write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"film: IMG_1\.MOV; give that, as .*/IMG_1\.MOV"):
+        read_scene(tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("roi", "text"),
+    [
+        (Roi((500000.1234, 4600000.5, 300.0), 2.3456), "500000.123,4600000.5,300,2.346"),
+        (Roi((0.2, -0.1, 40.0), 1.0), "0.2,-0.1,40,1"),
+        (Roi((5e8, 4.6e9, 1.25), 2345.6), "500000000,4600000000,1,2346"),
+        (Roi((0.0, 0.0, 1e-5), 1.234e-5), "0,0,1e-05,1.234e-05"),
+        (Roi((0.0, 0.0, 0.0), float("nan")), "0,0,0,nan"),
+    ],
+)
+def test_a_region_is_told_as_it_can_be_given(roi, text):
+    assert roi.describe() == text
 
 
 @pytest.mark.parametrize(
@@ -107,13 +173,16 @@ def test_roi_out_of_sight_is_an_error(saved):
         read_scene(saved, options)
 
 
-def test_masks_without_counterpart_are_an_error_unless_ignored(saved, capture):
+def test_photos_without_mask_are_said_and_never_held_out(saved, capture, options):
     capture.save_masks(saved / "masks")
-    (saved / "masks/006.png").unlink()
-    with pytest.raises(CaptureError, match=r"masks/ has 9 files.*006\.png has none"):
-        read_scene(saved, ReadOptions(max_pixels=10**6, say=lambda line: None))
+    (saved / "masks/008.png").unlink()
+    scene = read_scene(saved, options)
+    assert [index for index, mask in enumerate(scene.masks) if mask is None] == [8]
+    assert np.flatnonzero(scene.held_out).tolist() == [0]
+    assert any("9 of 10 photos have a mask" in text and "008.png" in text for text in scene.report.warnings)
     scene = read_scene(saved, ReadOptions(max_pixels=10**6, use_masks=False, say=lambda line: None))
     assert scene.masks == [None] * 10
+    assert np.flatnonzero(scene.held_out).tolist() == [0, 8]
 
 
 def test_alpha_is_the_mask_where_there_are_no_files(saved, capture, options):

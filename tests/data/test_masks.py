@@ -1,10 +1,12 @@
 """Masks are found under every usual name, fit their images, and say when they do not."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from quicksurf.data import masks
+from quicksurf.data import images, masks
 from quicksurf.data.images import read_pixels
 from quicksurf.errors import CaptureError
 
@@ -17,7 +19,7 @@ def touch(folder, names):
     return [folder / name for name in names]
 
 
-@pytest.mark.parametrize("folder", ["masks", "mask"])
+@pytest.mark.parametrize("folder", ["masks", "mask", "Masks"])
 @pytest.mark.parametrize(
     ("image_names", "mask_names"),
     [
@@ -68,18 +70,71 @@ def test_folder_without_images_is_said(tmp_path):
     assert "holds no image files" in warnings[0]
 
 
-def test_images_without_mask_are_named(tmp_path):
+def test_images_without_mask_have_none(tmp_path):
     paths = touch(tmp_path / "images", [f"{index:04d}.png" for index in range(42)])
     touch(tmp_path / "masks", [f"{index:04d}.png" for index in range(42) if index not in (31, 32)])
-    with pytest.raises(CaptureError, match=r"masks/ has 40 files.*42 images.*0031\.png, 0032\.png have none"):
-        masks.find_masks(tmp_path, paths)
+    found, _ = masks.find_masks(tmp_path, paths)
+    assert [index for index, mask in enumerate(found) if mask is None] == [31, 32]
+    assert found[33] == tmp_path / "masks/0033.png"
 
 
-def test_many_missing_masks_are_counted(tmp_path):
+def test_masks_of_other_images_are_refused(tmp_path):
     paths = touch(tmp_path / "images", [f"a{index}.png" for index in range(20)])
     touch(tmp_path / "masks", ["other.png"])
-    with pytest.raises(CaptureError, match="and 15 more"):
+    with pytest.raises(
+        CaptureError, match=r"masks/ has 1 files.*20 images.*no mask is named like.*and 15 more"
+    ):
         masks.find_masks(tmp_path, paths)
+
+
+def test_two_images_never_share_a_mask(tmp_path):
+    paths = touch(tmp_path / "images", ["left/0.jpg", "right/0.jpg", "left/1.jpg"])
+    touch(tmp_path / "masks", ["0.png", "1.png"])
+    assert masks.find_masks(tmp_path, paths)[0] == [None, None, tmp_path / "masks/1.png"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}_mask.png",
+        "{}.jpg.mask.png",
+        "mask_{}.png",
+        "{}-mask.jpg",
+        "{}_seg.png",
+        "{} mask.png",
+        "{}_MASK.PNG",
+    ],
+)
+def test_masks_beside_their_images_are_used(tmp_path, form):
+    paths = touch(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    expected = touch(tmp_path, [form.format(stem) for stem in "abc"])
+    assert masks.find_masks(tmp_path, paths) == (expected, [])
+    assert images.list_images(tmp_path) == paths
+
+
+def test_a_folder_of_masks_that_is_the_whole_disk_ends_soon(tmp_path):
+    """Within 100,000 files and folders; whether pictures are among them is the disk's affair."""
+    paths = touch(tmp_path / "images", ["no-such-name-anywhere.jpg"])
+    (tmp_path / "masks").symlink_to("/")
+    began = time.process_time()
+    try:
+        assert "holds no image files" in masks.find_masks(tmp_path, paths)[1][0]
+    except CaptureError as error:
+        assert "no mask is named like an image" in str(error)
+    assert time.process_time() - began < 20
+
+
+def test_masks_of_some_photos_are_used_and_said():
+    given = np.full((4, 4), 255, np.uint8)
+    names = ["a", "b", "c", "d"]
+    found, warnings = masks.use_some([given, None, given, given], names)
+    assert found == [given, None, given, given]
+    assert "3 of 4 photos have a mask; fitted without one, and never held out: b" in warnings[0]
+    found, warnings = masks.use_some([given, None, None, given], names)
+    assert found == [None] * 4
+    assert warnings == ["only 2 of 4 photos have a mask, at least 3 are needed: masks are not used"]
+    assert masks.use_some([given] * 4, names) == ([given] * 4, [])
+    assert masks.use_some([None] * 4, names) == ([None] * 4, [])
 
 
 def save(path, values):

@@ -264,8 +264,11 @@ def mirror(content):
         row[0] *= -1
 
 
-def nan_pose(content):
-    content["frames"][3]["transform_matrix"][1][3] = math.nan
+def damage_pose(value: Any):
+    def damage(content):
+        content["frames"][3]["transform_matrix"][1][3] = value
+
+    return damage
 
 
 def rename(old: str, new: str):
@@ -291,19 +294,34 @@ def rename(old: str, new: str):
         (damage_frame("fl_x", math.nan), "fl_x must be a finite number"),
         (damage_frame("fl_x", 0.0), "positive"),
         (damage_frame("k1", math.inf), "k1 must be a finite number"),
-        (damage_frame("w", -5), "w and h must be positive"),
-        (damage_frame("w", 200), "48 x 40 pixels but its camera says 200 x 40"),
+        (damage_frame("w", -5), "w must be from 1 to 1,000,000 pixels, found -5"),
+        (
+            lambda c: c.update(frames=[f | {"w": 200} for f in c["frames"]]),
+            "48 x 40 pixels but its camera says 200 x",
+        ),
         (damage_frame("camera_model", "EQUIRECTANGULAR"), "camera_model 'EQUIRECTANGULAR'"),
         (damage_frame("transform_matrix", [[1, 2], [3, 4]]), "must be 4 x 4"),
         (damage_frame("transform_matrix", "identity"), "must be 4 x 4"),
         (damage_frame("file_path", "../../etc/passwd.png"), "leaves the folder"),
         (damage_frame("file_path", "/etc/passwd.png"), "leaves the folder"),
         (damage_frame("file_path", "C:\\photos\\a.png"), "leaves the folder"),
-        (damage_frame("file_path", 7), "a path is expected"),
+        (damage_frame("file_path", 7), "a path of at most 4096 letters is expected, found 7"),
+        (damage_frame("file_path", "x" * 100_000), "a path of at most 4096 letters"),
+        (damage_frame("mask_path", "x" * 100_000), "a path of at most 4096 letters"),
+        *(
+            (damage_frame(key, 10**401), f"{key} must be a finite number")
+            for key in ("fl_x", "cx", "k1", "w")
+        ),
+        *((damage_frame(key, 1e308), f"{key} must be a finite number") for key in ("fl_x", "cy", "k2", "h")),
+        (damage_frame("h", 2**70), "h must be a finite number"),
+        (damage_frame("w", 1e9), "w must be from 1 to"),
+        (damage_pose(10**401), "frame 3.*transform_matrix: an entry must be a finite number"),
+        (damage_pose(-1e200), "frame 3.*transform_matrix: an entry must be a finite number"),
+        (damage_pose("1"), "frame 3.*transform_matrix: an entry must be a finite number"),
         (damage_frame("file_path", "images/002.png"), "second time"),
         (damage_frame("mask_path", "masks/003.png"), "are not there"),
         (damage_frame("mask_path", "../masks/003.png"), "leaves the folder"),
-        (nan_pose, "frame 3.*NaN"),
+        (damage_pose(math.nan), "frame 3.*must be a finite number, found nan"),
         (scale_rotation, "frame 3 .*003.png.*not rigid"),
         (mirror, "mirrored"),
     ],
@@ -315,6 +333,7 @@ def test_broken_files_are_explained(saved, options, damage, says):
     with pytest.raises(CaptureError, match=says) as caught:
         read_transforms(write(folder, content), options)
     assert "transforms.json" in str(caught.value) or "images" in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"frames": [', "[" * 100_000, "\xff\xfe", "[1, 2]", "null"])
@@ -346,3 +365,57 @@ def test_no_image_at_all_is_refused(saved, options):
         path.unlink()
     with pytest.raises(CaptureError, match="none of its frames"):
         read_transforms(write(folder, content), options)
+
+
+@pytest.mark.parametrize("form", ["{folder}/{name}", "../{name}", "/somebody/else/{name}", "D:\\x\\{name}"])
+def test_paths_of_elsewhere_are_read_where_their_ends_are_here(saved, capture, options, form):
+    folder, content = saved
+    for frame in content["frames"]:
+        frame["file_path"] = form.format(folder=folder, name=frame["file_path"])
+    scene = read_transforms(write(folder, content), options)
+    assert scene.names == [f"images/{index:03d}.png" for index in range(10)]
+    assert_same_cameras(scene.cameras, capture.cameras)
+    inside = form.startswith("{folder}")
+    assert (
+        scene.report.notes == []
+        if inside
+        else "10 photos are not where the file says" in scene.report.notes[0]
+    )
+
+
+def test_where_was_looked_for_images_is_said(saved, options):
+    folder, content = saved
+    (folder / "images").rename(folder / "masks")
+    with pytest.raises(
+        CaptureError, match=r"none of its frames.*looked in .* for images/000\.png and 9 more"
+    ):
+        read_transforms(write(folder, content), options)
+
+
+def test_masks_that_are_named_and_partly_gone_are_used_as_far_as_they_go(saved, capture, options):
+    folder, content = saved
+    capture.save_masks(folder / "silhouettes", "s{}.png")
+    for index, frame in enumerate(content["frames"]):
+        frame["mask_path"] = f"silhouettes/s{index}.png"
+    (folder / "silhouettes/s3.png").unlink()
+    scene = read_transforms(write(folder, content), options)
+    assert scene.masks[3] is None
+    np.testing.assert_array_equal(scene.masks[4], capture.masks[4])
+    assert any("1 of 10 masks named by `mask_path` are not there" in text for text in scene.report.warnings)
+
+
+def test_a_split_that_names_no_frame_is_said_and_left_aside(saved, options):
+    folder, content = saved
+    content |= {"train_filenames": ["other/a.png"], "test_filenames": ["other/b.png"]}
+    scene = read_transforms(write(folder, content), options)
+    assert np.flatnonzero(scene.held_out).tolist() == [0, 8]
+    assert any("match no frame" in text for text in scene.report.warnings)
+
+
+def test_one_photo_of_another_shape_is_left_out_alone(saved, capture, options):
+    folder, content = saved
+    Image.fromarray(np.zeros((48, 40, 3), np.uint8)).save(folder / "images/003.png")
+    scene = read_transforms(write(folder, content), options)
+    assert "40 x 48 pixels but its camera says 48 x 40" in scene.report.lost["003.png"]
+    assert len(scene.images) == len(scene.cameras) == 9
+    assert (scene.cameras.c2w[3] - capture.cameras.c2w[4]).abs().max() < POSE64

@@ -157,3 +157,74 @@ def test_to_world_maps_the_unit_ball_to_the_roi(torus):
     world = torus.to_world((1.0, 2.0, 3.0), 4.0)
     np.testing.assert_allclose(world.vertices, 4 * torus.vertices + [1, 2, 3])
     assert world.normals is torus.normals
+
+
+SURVEYS = [
+    (500_000.0, 4_600_000.0, 300.0),  # UTM, metres
+    (-2_694_045.3, -4_297_217.9, 3_854_501.2),  # Earth-centred
+    (5e8, 4.6e9, 3e5),  # UTM, millimetres
+    (0.0, 0.0, 1e6),
+]
+
+
+@pytest.mark.parametrize("offset", SURVEYS)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_survey_coordinates_keep_the_surface(torus, tmp_path, suffix, offset):
+    """Single precision would leave four values of y."""
+    far = torus._replace(vertices=torus.vertices + offset)
+    (path,) = write_mesh(far, tmp_path, "mesh", [suffix])
+    back = read_mesh(path)
+    tolerance = 1e-5 + 2e-15 * max(map(abs, offset))
+    near = corners(back.vertices - offset, back.faces)
+    assert np.abs(near - corners(torus.vertices, torus.faces)).max() < 10 * tolerance + 1e-4
+    solid = trimesh.Trimesh(back.vertices - offset, back.faces)
+    assert solid.is_watertight or suffix == "stl"
+    assert solid.area == pytest.approx(trimesh.Trimesh(torus.vertices, torus.faces).area, rel=1e-4)
+    if suffix != "stl":
+        np.testing.assert_allclose(back.normals, torus.normals, atol=1e-4)
+        np.testing.assert_array_equal(back.colors, torus.colors)
+
+
+def header_and_tree(torus, tmp_path, offset):
+    far = torus._replace(vertices=torus.vertices + offset)
+    ply, glb = write_mesh(far, tmp_path, "mesh", ["ply", "glb"])
+    blob = glb.read_bytes()
+    tree = json.loads(blob[20 : 20 + int.from_bytes(blob[12:16], "little")])
+    return (
+        ply.read_bytes().split(b"end_header")[0],
+        next(node for node in tree["nodes"] if "mesh" in node),
+        tree,
+    )
+
+
+def test_far_ply_holds_doubles_and_far_glb_a_node_s_translation(torus, tmp_path):
+    header, node, tree = header_and_tree(torus, tmp_path, SURVEYS[0])
+    assert b"property double x" in header and b"property float nx" in header
+    assert node["translation"] == [500_000.0, 4_600_000.0, 300.0] and "matrix" not in node
+    position = tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]
+    assert np.abs([*position["min"], *position["max"]]).max() < 10
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (30.0, -50.0, 7.0)])
+def test_near_files_stay_plain(torus, tmp_path, offset):
+    header, node, _ = header_and_tree(torus, tmp_path, offset)
+    assert b"property float x" in header
+    assert "translation" not in node
+
+
+def test_confidence_is_in_the_ply(torus, tmp_path):
+    confidence = np.linspace(0, 0.9, len(torus.vertices)).astype(np.float32)
+    (path,) = write_mesh(torus._replace(confidence=confidence), tmp_path, "mesh", ["ply"])
+    loaded = trimesh.load(path, process=False)
+    found = loaded.metadata["_ply_raw"]["vertex"]["data"]["confidence"]
+    np.testing.assert_array_equal(np.asarray(found).ravel(), confidence)
+
+
+def test_a_face_index_that_no_vertex_has_is_refused(torus, tmp_path):
+    for index in (999_999_999, -5):
+        faces = torus.faces.copy()
+        faces[7, 1] = index
+        (path,) = write_mesh(torus._replace(faces=faces), tmp_path, "mesh", ["ply"])
+        for read in (read_mesh, read_points):
+            with pytest.raises(SurfaceError, match=rf"{path}.*(faces of vertices .*{index}|out of bounds)"):
+                read(path)

@@ -44,8 +44,7 @@ def rows_of(plan: Plan, ledger: Ledger) -> Iterator[Row]:
 def measure(case: Case, plan: Plan) -> Row:
     """Our run, then COLMAP's or what is kept of it."""
     names = {path.stem for path in list_images(case.photos)}
-    truth = {} if case.truth is None else read_truth(case.truth, case.photos)
-    truth = {name: pose for name, pose in truth.items() if name in names}
+    truth = {name: pose for name, pose in read_truth(case).items() if name in names}
     ours = run(OURS, case, plan.runs, plan.seconds)
     row = Row(case.name, len(names), len(truth), case.note, plan.seconds, made=ours.made)
     row = replace(row, warnings=ours.warnings, failure=ours.failure)

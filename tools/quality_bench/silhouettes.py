@@ -13,9 +13,8 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras, project
-from quicksurf.data.images import read_grey
 from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.masks import find_masks
+from quicksurf.data.masks import find_masks, read_coverage
 from quicksurf.data.scene import Roi
 from quicksurf.errors import CaptureError
 
@@ -45,7 +44,7 @@ def read_silhouettes(source: Path) -> Silhouettes:
     masks = [path for path in files if path is not None]
     if not masks:
         raise CaptureError(f"{source} has no masks: expected a folder masks/ or mask/ in it")
-    coverages = [read_grey(path).astype(np.float32) / 255 for path in masks]
+    coverages = [read_coverage(path, False).astype(np.float32) / 255 for path in masks]
     sizes = torch.tensor([[coverage.shape[1], coverage.shape[0]] for coverage in coverages])
     return Silhouettes(lens.resize(scene.cameras, sizes), coverages, scene.held_out, scene.roi)
 

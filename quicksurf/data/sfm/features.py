@@ -76,7 +76,7 @@ def detect(image: UInt8[np.ndarray, "h w 3"], n_features: int) -> Features:
 
 def _sift(contrast: float) -> cv2.SIFT:
     # OpenCV's default doubles the image with a shift that puts every feature a quarter of a pixel right and down.
-    return cv2.SIFT_create(contrastThreshold=contrast, enable_precise_upscale=True)
+    return cv2.SIFT.create(contrastThreshold=contrast, enable_precise_upscale=True)
 
 
 def nothing(size: tuple[int, int] = (0, 0)) -> Features:

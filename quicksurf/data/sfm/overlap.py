@@ -13,7 +13,7 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 _BIN_DEGREES, _N_BINS = 5.0, 16
-_MAX_POINTS = 400  # of a photo that are looked at
+_MAX_POINTS, _MAX_LOOKS = 400, 40_000_000  # of a photo that are looked at; and in all, by all other photos
 
 
 class Model(NamedTuple):
@@ -67,13 +67,14 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
     seen[model.observations[:, 1], model.observations[:, 0]] = True
     rotations, translations = model.cam_from_world[:, :, :3], model.cam_from_world[:, :, 3]
     centers = -np.einsum("nji,nj->ni", rotations, translations)
-    should, do = np.zeros((2, n_images, n_images, _N_BINS))
+    should, do = np.zeros((2, n_images, n_images, _N_BINS), np.float32)
+    n_looked = max(20, min(_MAX_POINTS, _MAX_LOOKS // n_images**2))
     generator = np.random.default_rng(0)
     for index in range(n_images):
         mine = np.flatnonzero(seen[index])
-        scale = max(1.0, len(mine) / _MAX_POINTS)
+        scale = max(1.0, len(mine) / n_looked)
         if scale > 1:
-            mine = generator.choice(mine, _MAX_POINTS, replace=False)
+            mine = generator.choice(mine, n_looked, replace=False)
         points = model.positions[mine]
         local = np.einsum("nij,pj->npi", rotations, points) + translations[:, None]
         depth = np.maximum(local[..., 2], 1e-9)

@@ -1,8 +1,9 @@
 """How hard to look for camera poses: a pure function of how many photos there are, how large, and of the time.
 
-Estimates rest on runs on two cores with AVX-512 (2026-11-30): reading and SIFT of the doubled image 0.4 s a photo of
-1.7 megapixels; 10 to 40 ms to match a pair of 8192 features, by instruction set; 8 ms to verify it; mapping and the
-last bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the worker.
+Estimates are wall-clock on two cores (2026-11-30): SIFT of the doubled image 0.37 s a photo of 1.4 megapixels, 12 ms to
+match a pair of 8192 features by tiles of AMX (twice that by VNNI, seven times without either), 8 ms to verify it;
+mapping and the last bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the
+worker.
 """
 
 from typing import NamedTuple
@@ -10,13 +11,18 @@ from typing import NamedTuple
 from quicksurf.errors import BudgetError
 
 _START_SECONDS = 2.5  # a Python process with numpy, OpenCV and pycolmap
-_DECODE_SECONDS = 0.02  # per megapixel of the file
+_DECODE_SECONDS = 0.01  # per megapixel of the file
 _FEATURE_SECONDS = 0.25  # per megapixel looked at
-_MATCH_SECONDS = 0.025  # per pair of 8192 features; grows with their square
+# Per pair of 8192 features, by instruction set; grows with their square.
+_MATCH_SECONDS = {"amx": 0.012, "vnni": 0.022, "avxvnni": 0.035, "v4": 0.06, "v3": 0.085}
+_SLOW_MATCH_SECONDS = 0.17
+_COARSE_SHARE, _COARSE_SECONDS = (
+    0.009,
+    0.0003,
+)  # of a pair's time, and of everything else a pair takes in that pass
 _VERIFY_SECONDS = 0.008  # per pair of 8192 features; about linear in them
-_COARSE_SECONDS = 6.0
 _MAP_SECONDS = 0.25  # per photo
-_COMFORT = 0.7  # a plan is taken if this fraction of the time suffices: machines and photos differ
+_COMFORT = 0.85  # a plan is taken if this fraction of the time suffices: machines and photos differ
 _ALL_PAIRS = 40  # photos up to which matching all pairs costs no more than choosing among them
 
 
@@ -58,7 +64,9 @@ class Plan(NamedTuple):
         )
 
 
-def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool) -> Plan:
+def plan_poses(
+    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool, instruction_set: str
+) -> Plan:
     """Choose the effort that fits into `seconds` with some room.
 
     Args:
@@ -67,11 +75,16 @@ def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int,
         seconds: time there is for poses.
         n_threads: CPUs.
         ordered: neighbours in order overlap, as frames of a video do.
+        instruction_set: what the kernels run on.
 
     Raises:
         BudgetError: if even the least effort takes longer than that.
     """
-    plans = [_plan(effort, n_images, megapixels, n_threads, ordered) for effort in (FULL, LESS, QUICK, LEAST)]
+    match_seconds = _MATCH_SECONDS.get(instruction_set, _SLOW_MATCH_SECONDS)
+    plans = [
+        _plan(effort, n_images, megapixels, n_threads, ordered, match_seconds)
+        for effort in (FULL, LESS, QUICK, LEAST)
+    ]
     for plan in plans:
         if plan.seconds <= _COMFORT * seconds:
             return plan
@@ -83,7 +96,9 @@ def plan_poses(n_images: int, megapixels: float, seconds: float, n_threads: int,
     )
 
 
-def _plan(effort: Effort, n_images: int, megapixels: float, n_threads: int, ordered: bool) -> Plan:
+def _plan(
+    effort: Effort, n_images: int, megapixels: float, n_threads: int, ordered: bool, match_seconds: float
+) -> Plan:
     used = min(effort.megapixels, megapixels)
     n_all = n_images * (n_images - 1) // 2
     exhaustive = n_images <= _ALL_PAIRS
@@ -91,8 +106,8 @@ def _plan(effort: Effort, n_images: int, megapixels: float, n_threads: int, orde
     richness = effort.n_features / 8192
     parallel = (
         n_images * (megapixels * _DECODE_SECONDS + used * _FEATURE_SECONDS)
-        + (0 if exhaustive else min(_COARSE_SECONDS, n_all * 0.003))
-        + n_pairs * (_MATCH_SECONDS * richness**2 + _VERIFY_SECONDS * richness)
+        + (0 if exhaustive else n_all * (_COARSE_SHARE * match_seconds + _COARSE_SECONDS))
+        + n_pairs * (match_seconds * richness**2 + _VERIFY_SECONDS * richness)
     )
     return Plan(
         max_pixels=int(effort.megapixels * 1e6),

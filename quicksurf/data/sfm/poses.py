@@ -56,8 +56,8 @@ class Poses(NamedTuple):
     """Photos of models that could not be joined to this one, largest first."""
     doubtful: list[int]
     """Registered photos that share with the others hardly anything of what their poses say they should."""
-    stages: dict[str, float]
-    """Seconds each stage took."""
+    error: float
+    """Mean reprojection error in pixels of the photos as they were looked at."""
 
 
 def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
@@ -73,7 +73,7 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
         raise _no_model(photos, messages)
     with np.load(folder / "poses.npz", allow_pickle=False) as arrays:
         registered = arrays["images"].tolist()
-        cameras, points = _cameras(arrays), _points(arrays)
+        cameras, points, error = _cameras(arrays), _points(arrays), float(arrays["error"])
     if len(registered) < 3:
         raise _no_model(photos, messages)
     found = messages["mapping"]
@@ -81,10 +81,7 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
     unreadable = {int(index): why for index, why in messages["features"]["unreadable"].items()}
     reasons = {index: why for index, why in reasons.items() if index not in unreadable}
     cameras, points = stand_upright(cameras, points)
-    seconds_of = _stage_seconds(messages)
-    return Poses(
-        registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], seconds_of
-    )
+    return Poses(registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], error)
 
 
 def lost_reasons(
@@ -240,11 +237,6 @@ def _log_tail(folder: Path) -> str:
     """The last line of the worker's log, which is gone from disk when the user reads the message."""
     lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
     return f"last log line: {lines[-1][:200]}" if lines else "no log output"
-
-
-def _stage_seconds(messages: dict[str, dict[str, Any]]) -> dict[str, float]:
-    ends = [0.0] + [message["seconds"] for message in messages.values()]
-    return {name: end - begin for name, begin, end in zip(messages, ends[:-1], ends[1:], strict=True)}
 
 
 def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError | BudgetError:

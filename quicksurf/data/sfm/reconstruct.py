@@ -83,13 +83,18 @@ def reconstruct(
         [overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say
     )
     model = _refined(graph, joined, folder, n_threads)
-    while len(joined.poses) < len(graph.features) and left() > _LOST_SHARE * seconds:
-        graph, joined = _with_lost(graph, model, lambda: left() < _LOST_SHARE * seconds, say)
-        if len(joined.poses) == model.num_reg_images():
+    lost = set(range(len(graph.features))) - set(joined.poses)
+    while lost and left() > _LOST_SHARE * seconds:
+        graph, joined = _with_lost(graph, model, sorted(lost), lambda: left() < _LOST_SHARE * seconds, say)
+        added = lost & set(joined.poses)
+        if not added:
             break
         model = _refined(graph, joined, folder, n_threads)
+        _take_out(model, added & set(contradicting(overlap.arrays(model))))
+        lost -= added
     doubtful = contradicting(overlap.arrays(model))
-    rest = [[photo for photo in group if photo not in joined.poses] for group in rest]
+    placed = set(posed(model).poses)
+    rest = [[photo for photo in group if photo not in placed] for group in rest]
     return Result(model, {"groups": [group for group in rest if len(group) >= 3], "doubtful": doubtful})
 
 
@@ -160,6 +165,7 @@ def _refined(graph: ViewGraph, found: Posed, folder: Path, n_threads: int) -> py
 def _with_lost(
     graph: ViewGraph,
     model: pycolmap.Reconstruction,
+    lost: Sequence[int],
     expired: Callable[[], bool],
     say: Callable[[str], None],
 ) -> tuple[ViewGraph, Posed]:
@@ -171,7 +177,6 @@ def _with_lost(
         if any(photo in now.lenses for photo in camera.members)
         for member in camera.members
     }
-    lost = [photo for photo in range(len(graph.features)) if photo not in now.poses]
     placed = resection.place(graph, overlap.arrays(model), lost, lens_of.get, expired)
     if placed:
         say(f"{len(placed)} more photos placed by the points of all others")
@@ -183,6 +188,12 @@ def _with_lost(
     lenses = now.lenses | {photo: lens_of[photo] for photo in placed}
     poses = now.poses | {photo: item.cam_from_world for photo, item in placed.items()}
     return replace(graph, pairs=pairs), Posed(poses, lenses)
+
+
+def _take_out(model: pycolmap.Reconstruction, photos: set[int]) -> None:
+    """Take photos out of the model that points placed and the other photos deny."""
+    for photo in photos:
+        model.deregister_frame(model.image(photo + 1).frame_id)
 
 
 def _linked(
@@ -271,8 +282,9 @@ def model_arrays(model: pycolmap.Reconstruction, items: Sequence[Features]) -> d
     ids = (found.photos + 1).tolist()
     lenses = [model.camera(model.image(image_id).camera_id) for image_id in ids]
     colors = np.zeros((len(found.positions), 3), np.uint8)
-    for (point, place), feature in zip(found.observations, found.features, strict=True):
-        colors[point] = items[found.photos[place]].colors[feature]
+    for place, photo in enumerate(found.photos.tolist()):
+        mine = found.observations[:, 1] == place
+        colors[found.observations[mine, 0]] = items[photo].colors[found.features[mine]]
     return {
         "images": found.photos.astype(np.int64),
         "c2w": np.stack([model.image(image_id).cam_from_world().inverse().matrix() for image_id in ids]),

@@ -36,7 +36,7 @@ def build(
         model.load(pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions()))
     for photo, pose in poses.items():
         image = model.image(photo + 1)
-        model.camera(image.camera_id).params = lenses[photo].params
+        model.camera(image.camera_id).params = lenses[photo].params.tolist()
         rotation = pycolmap.Rotation3d(np.ascontiguousarray(pose[:, :3]))
         frame = model.frame(image.frame_id)
         frame.rig_from_world = pycolmap.Rigid3d(rotation, np.ascontiguousarray(pose[:, 3]))
@@ -62,7 +62,7 @@ def refine(model: pycolmap.Reconstruction) -> None:
     _adjust(model)
     free = _well_seen(model)
     if free:
-        before = {camera_id: model.cameras[camera_id].params.copy() for camera_id in free}
+        before = {camera_id: model.cameras[camera_id].params.tolist() for camera_id in free}
         kept = [
             camera_id
             for camera_id in _adjust(model, free)

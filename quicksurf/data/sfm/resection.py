@@ -6,7 +6,7 @@ would not give: of `n` pairs, each lies within `e` pixels of its place with prob
 that n (n choose k) (k choose 3) p^(k - 3) poses as good are expected among unrelated pairs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import lgamma, log, pi
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ _RATIO, _MAX_ANGLE = (
     0.8,
 )  # looser than for pairs: a point is wrong by chance in a hundredth of the picture's area
 _MAX_ERROR = 6.0  # pixels
-_MIN_INLIERS = 15
+_MIN_INLIERS = 10
 _LOG_CHANCE = log(1e-8)
 
 
@@ -71,7 +71,7 @@ def _observers(model: Model) -> dict[int, tuple[Int[np.ndarray, "k"], Int[np.nda
 
 
 def _place_one(
-    features: list[Features], photo: int, lens: pycolmap.Camera, model: Model, observers: dict
+    features: Sequence[Features], photo: int, lens: pycolmap.Camera, model: Model, observers: dict
 ) -> Placed | None:
     votes = _votes(features, photo, observers)
     if len(votes) < _MIN_INLIERS:
@@ -98,7 +98,7 @@ def _place_one(
     return Placed(answer["cam_from_world"].matrix(), links)
 
 
-def _votes(features: list[Features], photo: int, observers: dict) -> Int[np.ndarray, "v 4"]:
+def _votes(features: Sequence[Features], photo: int, observers: dict) -> Int[np.ndarray, "v 4"]:
     """(feature, point, photo of the model, feature there) of every match with a feature that observes a point."""
     others = list(observers)
     arrays = [features[photo].descriptors]

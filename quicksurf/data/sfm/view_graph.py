@@ -27,6 +27,7 @@ from quicksurf.data.sfm.matching import Matches
 MAX_ERROR = 4.0  # pixels between a feature and its epipolar line, COLMAP's default
 MIN_INLIERS = 15
 _LOG_CHANCE = log(1e-4)  # pairs of a geometry that is expected this often at random are dropped
+_ENOUGH_MATCHES = 150  # of a pair: a photo whose links are weak is placed by all of them
 _STILL_SHARE, _STILL_PHOTOS = 0.1, 4  # of the photos (and at least so many) in which a feature stands still
 _STILL_PIXELS = 2.0
 _MOVING_SHARE = 0.5  # of the matches: where most stand still nothing moves against them
@@ -190,11 +191,10 @@ def _write_camera(database: pycolmap.Database, camera: Camera) -> tuple[int, int
 def _thinned(
     geometry: pycolmap.TwoViewGeometry, first: Bool[np.ndarray, "n"], second: Bool[np.ndarray, "m"]
 ) -> pycolmap.TwoViewGeometry:
-    """The geometry with the matches of kept features, or all of them where they would be too few."""
+    """The geometry with the matches of kept features, or more of them where they would be few."""
     found = np.asarray(geometry.inlier_matches)
     kept = first[found[:, 0]] & second[found[:, 1]]
-    if kept.sum() < MIN_INLIERS:
-        return geometry
+    kept[np.flatnonzero(~kept)[: max(0, _ENOUGH_MATCHES - int(kept.sum()))]] = True
     thinned = copy(geometry)
     thinned.inlier_matches = found[kept]
     return thinned

@@ -1,0 +1,31 @@
+"""Binary PLY of a mesh: coordinates, normals, colours, and confidence where it was measured."""
+
+import numpy as np
+
+from quicksurf.mesh.precision import fits_single
+from quicksurf.mesh.types import Mesh
+
+_NAMES = {"<f8": "double", "<f4": "float", "<u1": "uchar"}
+
+
+def ply_of(mesh: Mesh) -> bytes:
+    """The file; coordinates in single precision, or double where that would be seen."""
+    real = "<f4" if fits_single(mesh.vertices) else "<f8"
+    columns = [
+        *zip("xyz", [real] * 3, mesh.vertices.T, strict=True),
+        *zip(("nx", "ny", "nz"), ["<f4"] * 3, mesh.normals.T, strict=True),
+        *zip(("red", "green", "blue"), ["<u1"] * 3, mesh.colors.T, strict=True),
+        ("alpha", "<u1", np.full(len(mesh.vertices), 255)),
+        *([] if mesh.confidence is None else [("confidence", "<f4", mesh.confidence)]),
+    ]
+    vertices = np.empty(len(mesh.vertices), [(name, kind) for name, kind, _ in columns])
+    for name, _, values in columns:
+        vertices[name] = values
+    faces = np.empty(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, mesh.faces
+    header = [
+        *("ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"),
+        *(f"property {_NAMES[kind]} {name}" for name, kind, _ in columns),
+        *(f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""),
+    ]
+    return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()

@@ -1,0 +1,17 @@
+"""Text fit for a terminal, a log and a line: names of files may hold anything, escape sequences included."""
+
+MAX_LINE = 1200  # characters: what was given is repeated in messages, however long it was
+
+
+def plain(text: str, limit: int = MAX_LINE) -> str:
+    """`text` in which control characters, marks of direction and half characters are spelt out, cut to `limit`."""
+    if len(text) > 4 * limit:
+        text = f"{text[: 2 * limit]}…{text[-2 * limit :]}"
+    spelt = "".join(letter if letter.isprintable() else _spelt(letter) for letter in text)
+    if len(spelt) <= limit:
+        return spelt
+    return f"{spelt[: limit // 2]} … {spelt[-(limit // 4) :]}"
+
+
+def _spelt(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,90 @@
+"""Files of a run folder, which may be anybody's: links are not followed, pipes not read, litter is removed."""
+
+import errno
+import os
+import re
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from quicksurf.errors import OutputError
+
+FOLDERS = ("checkpoint", "checkpoint.new", "checkpoint.old", "poses", "render", "export")
+_LITTER = re.compile(r"\.[^/]*-[a-z0-9_]{8}(\.[^/.]+)?")  # what quicksurf.io writes until it is whole
+_POSES_LITTER = re.compile(r"(sfm|frames)-[a-z0-9_]{8}")  # folders at work, with copies of all photos
+
+
+def own_file(path: Path) -> BinaryIO:
+    """A file of a run, to append to; a link to another one is not followed, and nothing but a file is opened.
+
+    Raises:
+        OSError: if it is a link, a pipe or a device, or cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(handle, "ab")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder, or a link but not what it leads to; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed commands left half-written in `folder` and below."""
+    for parent, _, names in os.walk(folder):  # follows no links
+        for name in names:
+            if _LITTER.fullmatch(name):
+                remove(Path(parent) / name)
+
+
+def sweep_run(path: Path) -> None:
+    """Remove what killed commands left half-written in a run; to be called under its lock."""
+    remove(path / "checkpoint.new")
+    for folder, pattern in ((path, _LITTER), (path / "poses", _POSES_LITTER)):
+        with suppress(OSError):
+            for entry in list(folder.iterdir()):
+                if pattern.fullmatch(entry.name):
+                    remove(entry)
+    for name in ("poses", "export"):
+        sweep(path / name)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file's name is that of one which was not finished."""
+    return _LITTER.fullmatch(name) is not None
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse a run whose folders lie elsewhere: what is written would land there.
+
+    Raises:
+        OutputError: naming the link.
+    """
+    for name in FOLDERS:
+        if (path / name).is_symlink():
+            raise OutputError(
+                f"{path / name} is a link: a run's folders lie in the run; remove it, or copy what it holds"
+            )
+
+
+def refuse_strange_files(path: Path) -> None:
+    """Refuse a run with pipes or devices in the place of its files: reading one may never end.
+
+    Raises:
+        OutputError: naming it.
+    """
+    for entry in path.iterdir():
+        with suppress(OSError):  # a link to nothing is no file
+            mode = entry.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OutputError(f"{entry} is a pipe or a device: expected a file; remove it")
