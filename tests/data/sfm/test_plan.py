@@ -4,8 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicksurf.data.sfm.plan import FULL, LEAST, plan_poses
+from quicksurf.data.sfm.plan import FULL, LEAST, Plan
+from quicksurf.data.sfm.plan import plan_poses as plan_poses_on
 from quicksurf.errors import BudgetError
+
+
+def plan_poses(
+    n_images: int,
+    megapixels: float,
+    seconds: float,
+    n_threads: int,
+    ordered: bool,
+    instruction_set: str = "vnni",
+) -> Plan:
+    return plan_poses_on(n_images, megapixels, seconds, n_threads, ordered, instruction_set)
 
 
 @given(
@@ -14,14 +26,15 @@ from quicksurf.errors import BudgetError
     seconds=st.floats(0, 3600),
     n_threads=st.integers(1, 64),
     ordered=st.booleans(),
+    instruction_set=st.sampled_from(["amx", "v3", "none of those"]),
 )
 def test_plan_fits_or_is_refused(
-    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool
+    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool, instruction_set: str
 ) -> None:
     try:
-        plan = plan_poses(n_images, megapixels, seconds, n_threads, ordered)
+        plan = plan_poses(n_images, megapixels, seconds, n_threads, ordered, instruction_set)
     except BudgetError:
-        more = plan_poses(n_images, megapixels, 1e9, n_threads, ordered)
+        more = plan_poses(n_images, megapixels, 1e9, n_threads, ordered, instruction_set)
         assert more.seconds > seconds
     else:
         assert plan.seconds <= seconds
@@ -75,3 +88,8 @@ def test_description_names_what_is_planned() -> None:
     few, many = plan_poses(25, 2.0, 1e4, 2, ordered=False), plan_poses(99, 2.0, 1e4, 2, ordered=False)
     assert "25 photos: up to 8192 features at 1.7 MP, all pairs matched" in few.describe(25)
     assert "the 24 most alike of each matched" in many.describe(99)
+
+
+def test_slower_kernels_take_longer() -> None:
+    seconds = [plan_poses(40, 2.0, 1e4, 2, False, name).seconds for name in ("amx", "vnni", "v4", "v3", "")]
+    assert seconds == sorted(set(seconds))
