@@ -70,7 +70,7 @@ def test_what_the_worker_finds_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
         positions=np.ones((4, 3)),
         colors=np.full((4, 3), 9, np.uint8),
         observations=np.array([[0, 0], [0, 2], [3, 1]]),
-        error=np.array(0.4),
+        error=np.array(0.75),
     )
     messages = [
         {
@@ -90,11 +90,11 @@ def test_what_the_worker_finds_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
     )
     said: list[str] = []
     photos = Photos([Path(f"{index}.jpg") for index in range(6)], [])
-    found = poses.find_poses(photos, tmp_path, plan_poses(6, 1.0, 300, 2, False, "vnni"), 30, said.append)
+    found = poses.find_poses(photos, tmp_path, plan_poses(6, 1.0, 300, 2, False, "v4"), 30, said.append)
     assert found.registered == [0, 2, 3] and found.unreadable == {1: "torn"}
     assert found.reasons.keys() == {4, 5} and "no time was left" in found.reasons[5]
     assert found.groups == [[4, 5, 6]] and found.doubtful == [2]
-    assert found.error == 0.4
+    assert found.error == 0.75
     assert found.cameras.intrinsics[0].tolist() == [700, 700, 320, 240]
     assert found.cameras.distortion[:, 0].tolist() == [0.1] * 3
     assert found.points.observations.tolist() == [[0, 0], [0, 2], [3, 1]]
@@ -158,14 +158,14 @@ def test_the_worker_gets_the_cpus_that_the_kernels_count(
     monkeypatch.setattr(poses._native, "usable_cpus", lambda: 3)
     monkeypatch.setattr(poses.json, "dumps", lambda job: jobs.append(job) or "{}")
     monkeypatch.setattr(poses, "_listen", listen)
-    plan = plan_poses(3, 1.0, 300, 2, False, "vnni")
+    plan = plan_poses(3, 1.0, 300, 2, False, "v4")
     with pytest.raises(PosesError, match="stop here"):
         poses.find_poses(_photos(), tmp_path, plan, 1, lambda _: None)
     assert jobs[0]["n_threads"] == 3
 
 
 def test_photos_are_not_blamed_where_time_ran_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    plan = plan_poses(3, 1.0, 600.0, 2, False, "vnni")
+    plan = plan_poses(3, 1.0, 600.0, 2, False, "v4")
     for complete, kind, said in (
         (False, BudgetError, "matches of 3 photos"),
         (True, PosesError, "no two overlap"),
@@ -194,7 +194,7 @@ def _replace_worker(monkeypatch: pytest.MonkeyPatch, program: str) -> list[subpr
 
 
 def _find(folder: Path, seconds: float) -> Poses:
-    plan = plan_poses(3, 1.0, 100, 2, False, "vnni")
+    plan = plan_poses(3, 1.0, 100, 2, False, "v4")
     return poses.find_poses(_photos(), folder, plan, seconds, lambda line: None)
 
 

@@ -4,10 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicksurf.data.sfm.plan import FULL, LEAST, Plan, plan_poses
+from quicksurf.data.sfm.plan import FULL, LEAST, Plan
+from quicksurf.data.sfm.plan import plan_poses as plan_poses_on
 from quicksurf.errors import BudgetError
 
 SET = "vnni"  # of those that plans know the speed of
+
+
+def plan_poses(
+    n_images: int,
+    megapixels: float,
+    seconds: float,
+    n_threads: int,
+    ordered: bool,
+    instruction_set: str = "vnni",
+) -> Plan:
+    return plan_poses_on(n_images, megapixels, seconds, n_threads, ordered, instruction_set)
 
 
 @given(
@@ -16,14 +28,15 @@ SET = "vnni"  # of those that plans know the speed of
     seconds=st.floats(0, 3600),
     n_threads=st.integers(1, 64),
     ordered=st.booleans(),
+    instruction_set=st.sampled_from(["amx", "v3", "none of those"]),
 )
 def test_plan_fits_or_is_refused(
-    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool
+    n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool, instruction_set: str
 ) -> None:
     try:
-        plan = plan_poses(n_images, megapixels, seconds, n_threads, ordered, SET)
+        plan = plan_poses(n_images, megapixels, seconds, n_threads, ordered, instruction_set)
     except BudgetError:
-        more = plan_poses(n_images, megapixels, 1e9, n_threads, ordered, SET)
+        more = plan_poses(n_images, megapixels, 1e9, n_threads, ordered, instruction_set)
         assert more.seconds > seconds
     else:
         assert plan.seconds <= seconds
@@ -82,5 +95,6 @@ def test_description_names_what_is_planned() -> None:
     assert "the 24 most alike of each matched" in many.describe(99)
 
 
-def _plan(n_images: int, megapixels: float, seconds: float, n_threads: int, ordered: bool = False) -> Plan:
-    return plan_poses(n_images, megapixels, seconds, n_threads, ordered, SET)
+def test_slower_kernels_take_longer() -> None:
+    seconds = [plan_poses(40, 2.0, 1e4, 2, False, name).seconds for name in ("amx", "vnni", "v4", "v3", "")]
+    assert seconds == sorted(set(seconds))
