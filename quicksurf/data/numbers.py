@@ -64,5 +64,5 @@ def matrix(value: Any, shapes: tuple[tuple[int, int], ...], what: str) -> Float6
         raise CaptureError(f"{what} must be {rows} x {columns} numbers{found}")
     if entries.dtype != object and not np.issubdtype(entries.dtype, np.number):
         raise CaptureError(f"{what} must be {shapes[0][0]} x {shapes[0][1]} numbers, found {entries.dtype}")
-    checked = [number(entry, f"{what}: an entry") for entry in entries.ravel()]
+    checked = [number(entry, f"{what}: an entry") for entry in entries.ravel().tolist()]
     return np.array(checked).reshape(entries.shape)

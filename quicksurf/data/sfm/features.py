@@ -19,7 +19,8 @@ from quicksurf.errors import ImageError
 # OpenCV divides it by the layers of an octave: a third of COLMAP's threshold, so that plain surfaces have features, and
 # a tenth where a photo has few of them even so.
 _CONTRAST, _LOW_CONTRAST = 0.01, 0.003
-_FEW = 2000
+_FEW, _SMALL = 2000, 500_000  # features, and pixels
+_LAYERS = 3  # of an octave, OpenCV's default
 _DESCRIPTOR_SCALE = 512.0  # as in COLMAP: components above half the norm are clipped at 255
 
 
@@ -60,9 +61,13 @@ def detect(image: UInt8[np.ndarray, "h w 3"], n_features: int) -> Features:
     """Find the `n_features` features of largest scale."""
     size = image.shape[1], image.shape[0]
     gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    sift = _sift(_CONTRAST)
+    small = gray.size < _SMALL  # such photos rarely have enough: one look at both thresholds
+    sift = _sift(_LOW_CONTRAST if small else _CONTRAST)
     found = sift.detect(gray, None)
-    if len(found) < _FEW:
+    strong = [feature for feature in found if _LAYERS * feature.response >= _CONTRAST]
+    if len(strong) >= _FEW:
+        found = strong
+    elif not small:
         found = _sift(_LOW_CONTRAST).detect(gray, None)
     found = sorted(found, key=lambda feature: -feature.size)[:n_features]
     found, descriptors = sift.compute(gray, found)

@@ -18,7 +18,7 @@ from quicksurf.data.sfm.overlap import Model
 
 _WEAK = 0.4  # of the weaker one's strongest link: below it a link alone joins no groups
 _MIN_GROUP = 3
-_TRIALS = 4000
+_TRIALS, _MAX_LOOKED = 4000, 2000  # similarities tried, and pairs of points that judge them: 200 MB
 _TOLERANCE = 0.02  # of the median distance between cameras and points
 _MAX_SCALE = 20.0  # between two models
 _MIN_SUPPORT, _MANY = 12, 50  # pairs of points
@@ -179,10 +179,13 @@ def _similarity(
     if not len(picks):
         return None, nothing
     scales, rotations, translations = umeyama(source[picks], target[picks])
-    moved = np.einsum("tij,pj->tpi", scales[:, None, None] * rotations, source) + translations[:, None]
-    near = np.linalg.norm(moved - target, axis=2) < tolerance
+    looked = np.random.default_rng(1).permutation(len(table))[:_MAX_LOOKED]
+    moved = np.einsum("tij,pj->tpi", scales[:, None, None] * rotations, source[looked])
+    near = np.linalg.norm(moved + translations[:, None] - target[looked], axis=2) < tolerance
     near[(scales < 1 / _MAX_SCALE) | (scales > _MAX_SCALE)] = False
-    inliers = near[near.sum(1).argmax()]
+    best = near.sum(1).argmax()
+    moved = scales[best] * source @ rotations[best].T + translations[best]
+    inliers = np.linalg.norm(moved - target, axis=1) < tolerance
     for _ in range(5):
         if inliers.sum() < 3:
             return None, nothing

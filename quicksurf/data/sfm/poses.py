@@ -195,10 +195,13 @@ def _listen(
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
     messages: dict[str, dict[str, Any]] = {}
-    while "mapping" not in messages:
+    while not messages.get("mapping", {}).get("final"):
         try:
             line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
+            if "mapping" in messages:
+                say("time for poses ran out: the best model so far is used")
+                return messages
             done = ", ".join(messages) or "nothing"
             raise BudgetError(
                 f"time for poses ran out (finished: {done}): give more --minutes or fewer photos"
@@ -210,7 +213,8 @@ def _listen(
         message = json.loads(line)
         if "stage" in message:
             messages[message["stage"]] = message
-        say(_progress(message))
+        if message.get("final", True):
+            say(_progress(message))
     return messages
 
 

@@ -6,7 +6,7 @@ the photos bear out best, or not at all.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ class Posed(NamedTuple):
 class Result(NamedTuple):
     """What was found, and what speaks against it."""
 
-    model: pycolmap.Reconstruction | None
+    model: pycolmap.Reconstruction
     findings: dict[str, Any]
     """`groups`: photos of each model that could not be joined; `doubtful`: photos that contradict their place."""
 
@@ -55,8 +55,10 @@ def reconstruct(
     seconds: float,
     n_threads: int,
     say: Callable[[str], None],
-) -> Result:
+) -> Iterator[Result]:
     """Place the photos of `graph` in one frame, as many as can be placed right.
+
+    Yields models, each better than the one before, so that a caller whose time runs out has the last.
 
     Args:
         matches: all matches of pairs, verified or not: the wrong motion may have been verified.
@@ -71,9 +73,11 @@ def reconstruct(
 
     graph, models = _map(graph, folder, left, n_threads, say)
     if not models:
-        return Result(None, {"groups": [], "doubtful": []})
+        return
     apart = contradicted(graph, models[0])
-    if apart:
+    if not apart:
+        yield Result(models[0], _findings([sorted(posed(model).poses) for model in models[1:]], models[0]))
+    else:
         sizes = " and ".join(str(len(group)) for group in apart)
         say(f"weakly linked groups of {sizes} photos contradict each other: mapped apart")
         mapped = [mapping.map_photos(graph, group, folder, 0.3 * left(), n_threads) for group in apart]
@@ -83,6 +87,7 @@ def reconstruct(
         [overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say
     )
     model = _refined(graph, joined, folder, n_threads)
+    yield Result(model, _findings(rest, model))
     lost = set(range(len(graph.features))) - set(joined.poses)
     while lost and left() > _LOST_SHARE * seconds:
         graph, joined = _with_lost(graph, model, sorted(lost), lambda: left() < _LOST_SHARE * seconds, say)
@@ -91,11 +96,18 @@ def reconstruct(
             break
         model = _refined(graph, joined, folder, n_threads)
         _take_out(model, added & set(contradicting(overlap.arrays(model))))
+        yield Result(model, _findings(rest, model))
         lost -= added
-    doubtful = contradicting(overlap.arrays(model))
+
+
+def _findings(groups: list[list[int]], model: pycolmap.Reconstruction) -> dict[str, Any]:
+    """What speaks against a model: groups of photos that it leaves out, and photos that contradict it."""
     placed = set(posed(model).poses)
-    rest = [[photo for photo in group if photo not in placed] for group in rest]
-    return Result(model, {"groups": [group for group in rest if len(group) >= 3], "doubtful": doubtful})
+    left_out = [[photo for photo in group if photo not in placed] for group in groups]
+    return {
+        "groups": [group for group in left_out if len(group) >= 3],
+        "doubtful": contradicting(overlap.arrays(model)),
+    }
 
 
 def _map(

@@ -102,19 +102,23 @@ def main() -> None:
     inliers = [(*pair, len(geometry.inlier_matches)) for pair, geometry in graph.pairs.items()]
     report({"stage": "matches", "seconds": clock.elapsed(), "complete": complete, "inliers": inliers})
     deadline = _MAPPING_END * job["seconds"] - clock.elapsed()
-    result = reconstruct.reconstruct(
-        graph,
-        matches,
-        folder,
-        deadline,
-        job["n_threads"],
-        lambda line: report({"line": line, "seconds": clock.elapsed()}),
-    )
-    if result.model is not None:
-        np.savez(folder / "poses.npz", allow_pickle=False, **reconstruct.model_arrays(result.model, items))
-    report(
-        {"stage": "mapping", "seconds": clock.elapsed(), "found": result.model is not None, **result.findings}
-    )
+
+    def say(line: str) -> None:
+        report({"line": line, "seconds": clock.elapsed()})
+
+    end: dict[str, Any] = {"groups": [], "doubtful": [], "found": False}
+    for result in reconstruct.reconstruct(graph, matches, folder, deadline, job["n_threads"], say):
+        save(folder / "poses.npz", reconstruct.model_arrays(result.model, items))
+        end = {**result.findings, "found": True}
+        report({"stage": "mapping", "seconds": clock.elapsed(), "final": False, **end})
+    report({"stage": "mapping", "seconds": clock.elapsed(), "final": True, **end})
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a model in place of the one before; whoever reads it finds the one or the other."""
+    written = path.with_suffix(".new.npz")
+    np.savez(written, allow_pickle=False, **arrays)
+    written.replace(path)
 
 
 def look(job: Job, clock: Clock) -> tuple[list[Features | None], dict[int, str]]:

@@ -82,7 +82,7 @@ def test_what_the_worker_finds_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
         {"stage": "pairs", "pairs": 10},
         {"stage": "matches", "inliers": [(0, 2, 80), (2, 3, 90)], "complete": True},
         {"line": "joining 1 photo"},
-        {"stage": "mapping", "found": True, "groups": [[4, 5, 6]], "doubtful": [2]},
+        {"stage": "mapping", "final": True, "found": True, "groups": [[4, 5, 6]], "doubtful": [2]},
     ]
     lines = [json.dumps(message | {"seconds": float(i)}) for i, message in enumerate(messages)]
     _replace_worker(

@@ -8,8 +8,6 @@ from quicksurf.data.sfm.plan import FULL, LEAST, Plan
 from quicksurf.data.sfm.plan import plan_poses as plan_poses_on
 from quicksurf.errors import BudgetError
 
-SET = "vnni"  # of those that plans know the speed of
-
 
 def plan_poses(
     n_images: int,
@@ -44,7 +42,7 @@ def test_plan_fits_or_is_refused(
 
 
 def test_less_time_never_plans_more_work() -> None:
-    plans = [_plan(60, 2.0, seconds, 2) for seconds in (40, 60, 100, 300)]
+    plans = [plan_poses(60, 2.0, seconds, 2, ordered=False) for seconds in (40, 60, 100, 300)]
     work = [(plan.seconds, plan.n_features, plan.max_pixels, plan.n_partners) for plan in plans]
     assert work == sorted(work)
     assert plans[0].n_features < plans[-1].n_features == FULL.n_features
@@ -54,18 +52,18 @@ def test_fewer_features_come_before_smaller_photos() -> None:
     """Of large scale, fewer features place nearly as many photos; what a smaller photo does not show is gone."""
     shrunk = [
         (plan.n_features < FULL.n_features, plan.max_pixels < 1e6 * FULL.megapixels)
-        for plan in (_plan(60, 2.0, seconds, 2) for seconds in range(40, 300, 5))
+        for plan in (plan_poses(60, 2.0, seconds, 2, ordered=False) for seconds in range(40, 300, 5))
     ]
     assert (True, False) in shrunk and (False, True) not in shrunk
 
 
 def test_few_photos_match_all_pairs_many_choose() -> None:
-    assert _plan(25, 1.0, 300, 2).n_partners == 24
-    assert _plan(200, 1.0, 600, 2).n_partners < 40
+    assert plan_poses(25, 1.0, 300, 2, ordered=False).n_partners == 24
+    assert plan_poses(200, 1.0, 600, 2, ordered=False).n_partners < 40
 
 
 def test_frames_in_order_get_more_neighbors() -> None:
-    ordered, loose = (_plan(80, 1.0, 300, 2, ordered=flag) for flag in (True, False))
+    ordered, loose = (plan_poses(80, 1.0, 300, 2, ordered=flag) for flag in (True, False))
     assert ordered.n_neighbors > loose.n_neighbors
 
 
@@ -73,24 +71,21 @@ def test_the_least_effort_may_take_all_the_time() -> None:
     """The others leave room, since machines differ; a poor plan is still better than a refusal."""
     least = next(
         plan.seconds
-        for plan in (_plan(60, 2.0, float(seconds), 2) for seconds in range(200, 5, -1))
+        for plan in (plan_poses(60, 2.0, float(seconds), 2, ordered=False) for seconds in range(200, 5, -1))
         if plan.n_features == LEAST.n_features
     )
-    assert _plan(60, 2.0, least, 2).n_features == LEAST.n_features
+    assert plan_poses(60, 2.0, least, 2, ordered=False).n_features == LEAST.n_features
     with pytest.raises(BudgetError):
-        _plan(60, 2.0, least - 0.1, 2)
+        plan_poses(60, 2.0, least - 0.1, 2, ordered=False)
 
 
 def test_budget_error_names_both_times() -> None:
     with pytest.raises(BudgetError, match=r"about \d+ s .* 50 photos, 3 s are left: give more --minutes"):
-        _plan(50, 2.0, 3.0, 2)
+        plan_poses(50, 2.0, 3.0, 2, ordered=False)
 
 
 def test_description_names_what_is_planned() -> None:
-    few, many = (
-        _plan(25, 2.0, 1e4, 2),
-        _plan(99, 2.0, 1e4, 2),
-    )
+    few, many = plan_poses(25, 2.0, 1e4, 2, ordered=False), plan_poses(99, 2.0, 1e4, 2, ordered=False)
     assert "25 photos: up to 8192 features at 1.7 MP, all pairs matched" in few.describe(25)
     assert "the 24 most alike of each matched" in many.describe(99)
 
