@@ -18,7 +18,7 @@ _MAX_ERROR, _MIN_DEGREES = 2.0, 1.5  # of points that stay
 _MIN_PHOTOS, _MIN_OBSERVATIONS = 8, 2000  # of a camera before its principal point is freed
 # Of the longer side, where residuals are a pixel: a principal point known no better stays in the middle. Wide lenses
 # around an object or along a facade have 0.0003 to 0.0015, narrow ones 0.002 and more.
-_MAX_SIGMA = 0.0015
+_MAX_SIGMA = 0.002
 _MAX_SHIFT = 0.1  # of the longer side: a principal point farther off is an error of the model
 
 
