@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+sys.path.insert(0, str(TOOLS))
+sys.path.append(str(TOOLS.parent))  # last: an installed package has its extension
 
 from pose_bench.captures import NAMES, Case, select  # noqa: E402
 from pose_bench.measure import Plan, peer_poses, rows_of  # noqa: E402

@@ -14,7 +14,6 @@ from pose_bench.captures import Case
 from pose_bench.measures import Poses
 from quicksurf.io import write_json
 
-TOOLS = Path(__file__).resolve().parents[1]
 OURS, PEER = "quicksurf", "colmap"
 _PATIENCE, _PATIENCE_SECONDS = 1.5, 120.0  # ours is ended when it overstays by so much
 _PEER_SECONDS = 7200.0  # the longest capture takes ten minutes on two cores
@@ -73,7 +72,7 @@ def _child(arguments: list[str], log: Path, patience: float) -> int | None:
     with open(log, "wb") as printed:
         process = subprocess.Popen(
             [sys.executable, "-m", "pose_bench.worker", *arguments],
-            env={**os.environ, "PYTHONPATH": f"{TOOLS}{os.pathsep}{TOOLS.parent}"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,
