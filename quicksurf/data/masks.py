@@ -35,7 +35,13 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
     folder = _mask_folder(root, paths)
     if folder is None:
         return _without_shared(_by_name(_beside(paths), paths)), []
-    files = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+    photos = {path.resolve() for path in paths}  # they may lie below a folder of masks that is a link
+    names = {path.name for path in photos}
+    files = [
+        path
+        for path in files_below(folder)
+        if path.suffix.lower() in SUFFIXES and not (path.name in names and path.resolve() in photos)
+    ]
     if not files:
         return [None] * len(paths), [f"{folder} holds no image files: masks are ignored"]
     ways = [_by_name(files, paths), _by_number(files, paths), _by_order(files, paths)]

@@ -112,6 +112,15 @@ def test_masks_beside_their_images_are_used(tmp_path, form):
     assert images.list_images(tmp_path) == paths
 
 
+def test_a_photo_is_never_its_own_mask(tmp_path):
+    """A folder of masks that is a link to a folder above the photos holds the photos, too."""
+    paths = touch(tmp_path / "images", ["a.jpg", "b.jpg"])
+    (tmp_path / "masks").symlink_to(tmp_path)
+    assert "holds no image files" in masks.find_masks(tmp_path, paths)[1][0]
+    (mask,) = touch(tmp_path / "other", ["a.png"])
+    assert [found and found.resolve() for found in masks.find_masks(tmp_path, paths)[0]] == [mask, None]
+
+
 def test_a_folder_of_masks_that_is_the_whole_disk_ends_soon(tmp_path):
     """Within 100,000 files and folders; whether pictures are among them is the disk's affair."""
     paths = touch(tmp_path / "images", ["no-such-name-anywhere.jpg"])
