@@ -138,6 +138,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         output=command.output,
         resume=command.resume,
         roi=parse_roi(command.roi) if command.roi is not None else None,
+        capture=command.capture,
         masks=command.masks,
         formats=command.format,
         resolution=command.resolution,

@@ -19,6 +19,7 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
+Capture = Literal["auto", "around", "facade", "inside"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
@@ -42,6 +43,8 @@ class Fit:
     """Go on with a run that was cut short."""
     roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
     """Ball to reconstruct, in the cameras' frame."""
+    capture: Annotated[Capture | None, _option("auto|around|facade|inside", "(default: auto)")] = None
+    """Kind of capture: around an object, of a facade, or from inside a room or a courtyard; auto tells it itself."""
     masks: Flag = True
     """Do not use the masks that the capture has."""
     format: tuple[MeshFormat, ...] = ("ply",)
@@ -50,7 +53,7 @@ class Fit:
     """Grid cells along the ROI's diameter when the mesh is extracted."""
     faces: Annotated[int | None, _option("N", "(default: all)")] = None
     """Simplify the mesh to at most this many faces."""
-    keep: Annotated[Keep | None, _option("object|scene", "(default: object)")] = None
+    keep: Annotated[Keep | None, _option("object|scene", "(default: object around one, else scene)")] = None
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
     """Close all holes, with surface that no camera saw; what is added is said."""

@@ -90,6 +90,8 @@ class TrainConfig:
     """The optimisation."""
 
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    capture: Literal["auto", "around", "facade", "inside"] = "auto"
+    """Kind of the capture; "auto" tells it from cameras and points."""
     n_samples: Annotated[int, Between(1024, 1 << 22)] = 1 << 15
     """Samples of a step; the number of rays follows from how many a ray needs."""
     max_pixels: Annotated[int, Between(1024, 1 << 28)] = 400_000
@@ -113,6 +115,10 @@ class TrainConfig:
     twice as much where there are masks."""
     silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
+    points_weight: Annotated[float, Between(0.0, 100.0)] = 3.0
+    """Of the verified points of structure from motion: free space before them, the surface at them."""
+    n_point_rays: Annotated[int, Between(1, 1 << 16)] = 384
+    """Observations of such points that a step looks at."""
     consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2
     """Of the correlation of surface patches across views, in the second half of the run."""
 
@@ -125,8 +131,9 @@ class MeshConfig:
     """Grid cells along the ROI's diameter."""
     faces: Annotated[int, Between(4, 100_000_000, or_zero=True)] = 0
     """Largest number of faces; 0 keeps all. A closed surface has at least four."""
-    keep: Literal["object", "scene"] = "object"
-    """Whether the table that the object stands on is cut off, where one is recognised."""
+    keep: Literal["auto", "object", "scene"] = "auto"
+    """Whether the table that the object stands on is cut off, where one is recognised; "auto" does so in captures
+    around an object."""
     watertight: bool = False
     """Whether holes are closed, with surface that no camera saw."""
 

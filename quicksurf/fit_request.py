@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quicksurf.backends import Backend
 from quicksurf.config import Config, load_config
-from quicksurf.data.scene import Roi, Scene
+from quicksurf.data.scene import Kind, Roi, Scene
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
 from quicksurf.model.size import with_tables_for
 from quicksurf.reconstruction import Reconstruction
@@ -27,6 +27,8 @@ class FitRequest:
     output: Path | None = None
     resume: bool = False
     roi: Roi | None = None
+    capture: str | None = None
+    """Kind of the capture; None and "auto" tell it from cameras and points."""
     masks: bool = True
     formats: tuple[str, ...] = ("ply",)
     resolution: int | None = None
@@ -117,8 +119,9 @@ def resolve_config(
         ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
     """
     if resumed is None:
-        seed = {} if request.seed is None else {"train.seed": request.seed}
-        config = load_config(request.preset, seed, with_tables_for(seconds, Config(), backend))
+        given = {"train.seed": request.seed, "train.capture": request.capture}
+        given = {name: value for name, value in given.items() if value is not None}
+        config = load_config(request.preset, given, with_tables_for(seconds, Config(), backend))
         return _with_mesh_of(request, config)
     _refuse_changes(request, run)
     kept = run.path / "config.toml"
@@ -146,11 +149,17 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
         "--preset": request.preset is not None,
         "--seed": request.seed is not None,
         "--roi": request.roi is not None,
+        "--capture": request.capture not in (None, "auto"),
         "--no-masks": not request.masks and run.record.get("masks") is True,
     }
     changes = [option for option, given in asked.items() if given]
     if changes:
         raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
+
+
+def with_kind(config: Config, kind: Kind) -> Config:
+    """The configuration of a capture whose kind is known now."""
+    return replace(config, train=replace(config.train, capture=kind))
 
 
 def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:

@@ -19,7 +19,7 @@ from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
-from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resolve_config
+from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resolve_config, with_kind
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
@@ -42,6 +42,11 @@ from quicksurf.takeaway.surface import CONFIDENCE, TEXTURED, check_surface, drop
 from quicksurf.train.loop import FitStatus, fit_scene
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
+_KINDS = {
+    "around": "photos around an object (--capture around)",
+    "facade": "photos of one side of something (--capture facade)",
+    "inside": "photos from inside what they show (--capture inside)",
+}
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
@@ -207,7 +212,9 @@ def _read(session: _Session) -> Scene:
     session.reporter.stage("read")
     request, run = session.request, session.run
     masks = request.masks if session.resumed is None else run.record.get("masks") is True
+    capture = session.config.train.capture
     options = ReadOptions(
+        kind=None if capture == "auto" else capture,
         max_pixels=session.config.train.max_pixels,
         use_masks=masks,
         roi=request.roi or run.roi,
@@ -220,8 +227,11 @@ def _read(session: _Session) -> Scene:
         session.warn(warning)
     if session.resumed is not None:
         scene = as_fitted(scene, session.resumed, run)
-    elif request.roi is None:
-        scene = replace(scene, roi=session.watcher.choose_roi(scene))
+    else:
+        session.config = with_kind(session.config, scene.kind)
+        session.reporter.note(f"capture: {_KINDS[scene.kind]}")
+        if request.roi is None:
+            scene = replace(scene, roi=session.watcher.choose_roi(scene))
     session.hits = Hits(scene.roi)
     session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
@@ -362,6 +372,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
         "cameras": _whence(session, reconstruction),
+        "capture": session.config.train.capture,
         "poses": scene.report.poses(),
         "device": str(session.backend.device),
         "backend": session.backend.name,

@@ -1,6 +1,6 @@
 """A fitted capture: fields, cameras and everything needed to ask it, mesh it, render it or go on fitting."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,9 @@ from quicksurf.render.grid import OccupancyGrid
 from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
 
 _BATCH_RAYS = 1 << 14
+# Radii from the region's centre: where photos do not go around an object, its surroundings have parallax, and a
+# background that begins at the region would show them.
+BACKGROUND_START = {"facade": 3.0, "inside": 3.0}
 _OPAQUE = 2.2  # κ l at which a search ends: a quarter of the light passes there; dev-b loses a tenth with 1.1
 _NEAR_CAMERA = 0.02  # radii: a camera inside the region sees nothing closer
 
@@ -121,9 +124,12 @@ class Reconstruction:
             ConfigError: if an option is out of range.
         """
         check_options(options or MeshOptions())
+        options = options or MeshOptions()
+        if options.keep == "auto" and self.config.train.capture in BACKGROUND_START:
+            options = replace(options, keep="scene")
         seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
-        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options or MeshOptions())
+        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
 
     def advance(self, progress: float) -> None:
@@ -259,8 +265,8 @@ def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer
     """A renderer with fresh fields; a solid border is the background itself, another one what its field begins as."""
     seed = config.train.seed
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
-    color = border.color.to(backend.device)
-    around = color if border.solid else BackgroundField(backend, color, seed + 2)
+    color, start = border.color.to(backend.device), BACKGROUND_START.get(config.train.capture, 1.0)
+    around = color if border.solid else BackgroundField(backend, color, seed + 2, start)
     return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
 
 

@@ -41,7 +41,6 @@ def sample_surface(
         rays.far,
         step_size,
         surface.radius,
-        surface.slope,
         surface.scale,
         MAX_SLOPE,
         N_SECANT,

@@ -71,7 +71,7 @@ def try_out_rays(engine: ModuleType, unisurf: ModuleType, device: torch.device) 
     """
     network = Modules(torch_networks.run_network, device).Network(6, 2, {"n_neurons": 16})
     network.params.data.zero_()
-    ball = LogitNetwork(network, radius=0.5, slope=1.0, scale=1.0)
+    ball = LogitNetwork(network, radius=0.5, scale=1.0)
     origin, direction = torch.tensor([[[-3.0, 0, 0]], [[1, 0, 0]]], device=device)
     near, far = torch.tensor([[0.0], [9]], device=device)
     cells = torch.ones(1, 2, 2, 2, dtype=torch.bool, device=device)

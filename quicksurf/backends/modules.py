@@ -60,14 +60,13 @@ MAX_SLOPE = 4.0
 
 
 class LogitNetwork(NamedTuple):
-    """A surface given by the first output of a network: l(x) = radius − slope · |x| − scale · net([x, (x + 1) / 2])_0.
+    """A surface given by the first output of a network: l(x) = radius − |x| − scale · net([x, (x + 1) / 2])_0.
 
     Inside > 0. This much a back end knows of the model, so that it can search for the surface in one call.
     """
 
     network: EncodedNetwork
     radius: float
-    slope: float
     scale: float
 
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
@@ -75,7 +74,7 @@ class LogitNetwork(NamedTuple):
         rows = points.T  # the networks keep one value of all points together
         output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T).T
         first, others = output.split([1, len(output) - 1])  # its gradient is one copy, that of slices four
-        return self.radius - self.slope * points.norm(dim=-1) - self.scale * first[0], others.T
+        return self.radius - points.norm(dim=-1) - self.scale * first[0], others.T
 
 
 def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:

@@ -34,13 +34,13 @@ void pack_samples(const SampleSlots& slots, size_t n_rays, size_t slot_size, con
 std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const float> params, int n_active_levels,
                                            Points origins, Points directions, Binaries binaries, Matrix<const float> aabbs,
                                            Vector<const float> near, Vector<const float> far, float step_size, float radius,
-                                           float slope, float scale, float max_slope, int n_secant, float half_width, float reach, int n_interval, int n_front,
+                                           float scale, float max_slope, int n_secant, float half_width, float reach, int n_interval, int n_front,
                                            float level, Matrix<const float> jitter, Vector<bool> hits, Vector<float> t_surface,
                                            PackedInfo packed_info, Vector<float> t, Vector<float> thicknesses,
                                            Vector<int64_t> ray_indices) {
     expect(half_width > 0 && reach >= 0 && level >= 0 && n_interval >= 1 && n_interval <= 4096 && n_front >= 0 && n_front <= 4096,
            "half_width must be positive, reach and level not negative, n_interval 1 to 4096, n_front 0 to 4096");
-    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius, slope, scale,
+    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius, scale,
                                max_slope, n_secant, {half_width, reach, n_interval, n_front, level}, jitter.data()};
     const size_t n = search.rays.n, slot_size = search.interval.n_samples();
     expect_size(params.size(), spec.n_params, "params");
@@ -137,7 +137,7 @@ void bind_logit_weights(nb::module_& m) {
 void bind_unisurf(nb::module_& m) {
     m.def("sample_surface", &sample_surface, "network"_a, "params"_a.noconvert(), "n_active_levels"_a, "origins"_a.noconvert(),
           "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(), "near_planes"_a.noconvert(),
-          "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "slope"_a, "scale"_a, "max_slope"_a, "n_secant"_a, "half_width"_a, "reach"_a, "n_interval"_a,
+          "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "max_slope"_a, "n_secant"_a, "half_width"_a, "reach"_a, "n_interval"_a,
           "n_front"_a, "level"_a, "jitter"_a.noconvert(), "hits"_a.noconvert(), "t_surface"_a.noconvert(), "packed_info"_a.noconvert(),
           "t"_a.noconvert(), "thicknesses"_a.noconvert(), "ray_indices"_a.noconvert());
     bind_logit_weights<float>(m);

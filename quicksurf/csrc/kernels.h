@@ -32,11 +32,11 @@ struct IntervalSpec {
     int n_samples() const { return n_interval + n_front; }  // of a ray, at most
 };
 
-// A surface to search for, l(x) = radius - slope |x| - scale * net([x, (x + 1) / 2])_0, inside > 0, and to sample around.
+// A surface to search for, l(x) = radius - |x| - scale * net([x, (x + 1) / 2])_0, inside > 0, and to sample around.
 struct SurfaceSearch {
     Grids grids;
     RayBatch rays;
-    float step_size, radius, slope, scale;
+    float step_size, radius, scale;
     float max_slope;  // of the logit: |l| / max_slope is clear of the surface
     int n_secant;
     IntervalSpec interval;

@@ -131,7 +131,7 @@ class SearchTask {
             input[(d + 3) * TILE] = 0.5f * x + 0.5f;
             square += x * x;
         }
-        logit_[lane] = search_.radius - search_.slope * std::sqrt(square);
+        logit_[lane] = search_.radius - std::sqrt(square);
     }
 
     // Takes the next occupied step.

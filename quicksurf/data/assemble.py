@@ -16,8 +16,9 @@ from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
-from quicksurf.data.roi import automatic_roi, check_roi
-from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
+from quicksurf.data.kind import kind_of
+from quicksurf.data.roi import automatic_roi, check_roi, look
+from quicksurf.data.scene import Kind, PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
 
 HELD_OUT_EVERY = 8  # the field's convention for captures without a split of their own
@@ -34,6 +35,8 @@ class ReadOptions:
     """Use mask files and alpha channels where there are any."""
     roi: Roi | None = None
     """The user's region of interest; None chooses one."""
+    kind: Kind | None = None
+    """The user's word on the kind of capture; None tells it from cameras and points."""
     work_folder: Path | None = None
     """Where structure from motion keeps its database; None takes a temporary folder."""
     pose_seconds: float = 300.0
@@ -89,8 +92,9 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     kept = list(fits)
     turned = [upright[index] for index in kept]
     found = _masks(views, read, turned, options, report)
-    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
-    report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
+    kind = options.kind or kind_of(cameras, views.points, look(cameras.to(torch.float64)).center)
+    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points, kind)
+    report.warnings += check_roi(roi, cameras, kind) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
         source=source,
@@ -103,6 +107,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
         points=views.points,
         report=report,
         files=[PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)],
+        kind=kind,
     )
 
 

@@ -63,7 +63,7 @@ def _allowed(
     n_seen, n_against = torch.zeros(len(centers)), torch.zeros(len(centers))
     alive = torch.arange(len(centers))
     for view, distances in enumerate(outside):
-        seen, against = _votes(cameras, view, distances, centers[alive], reach)
+        seen, against = votes_of_mask(cameras, view, distances, centers[alive], reach)
         n_seen[alive] += seen
         n_against[alive] += against
         possible = n_against[alive] <= (1 - _AGREE) * len(outside)  # the rest cannot agree any more
@@ -71,7 +71,7 @@ def _allowed(
     return n_against <= (1 - _AGREE) * n_seen
 
 
-def _votes(
+def votes_of_mask(
     cameras: Cameras,
     view: int,
     distances: Float[Tensor, "h w"],

@@ -17,12 +17,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from quicksurf.cameras import Cameras, pixel_rays, project
-from quicksurf.data.scene import Roi, SparsePoints
+from quicksurf.data.scene import Kind, Roi, SparsePoints
 from quicksurf.errors import RoiError
 
 _CAMERA_MARGIN = 0.9  # the ball reaches at most this fraction of the way to the nearest camera
 _CONVERGENT = 0.06  # median distance of the axes from their common point, by that of the cameras: orbits stay
 # below 0.02 (dev-a, -b, -c, temple, tankard, dtu_scan24), facades above 0.08 (fox, herzjesu)
+_LEAST_POINTS = 50
+_HELD = 0.98  # of the points lie in the region of a scene: others stray, or lie far behind
 _PARALLEL = 0.01  # smallest eigenvalue of mean(I - ddᵀ): axes within 6° of one direction fix no depth
 _GRID = 48  # cells across the searched ball: the hull's size is known to 2 % of it
 _HULL_IMAGES = 60  # more views than this refine nothing that matters to a ball
@@ -46,7 +48,10 @@ class Gaze(NamedTuple):
 
 
 def automatic_roi(
-    cameras: Cameras, masks: Sequence[UInt8[np.ndarray, "_ _"] | None], points: SparsePoints | None
+    cameras: Cameras,
+    masks: Sequence[UInt8[np.ndarray, "_ _"] | None],
+    points: SparsePoints | None,
+    kind: Kind = "around",
 ) -> Roi:
     """Choose the ball that holds the object, as the module's docstring says.
 
@@ -56,7 +61,10 @@ def automatic_roi(
     cameras = cameras.to(torch.float64)
     gaze = look(cameras)
     ball = _hull_ball(cameras, masks, gaze)
-    if ball is None and points is not None and len(points.positions) >= 50:
+    if ball is None and points is not None and len(points.positions) >= _LEAST_POINTS:
+        if kind != "around":
+            x, y, z, radius = scene_ball(points)
+            return Roi((x, y, z), radius)
         ball = _point_ball(cameras, points, gaze)
     if ball is None:
         ball = gaze.center, gaze.framed
@@ -66,8 +74,17 @@ def automatic_roi(
     return Roi((x, y, z), min(radius, _CAMERA_MARGIN * nearest))
 
 
-def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
-    """Warnings about a region of interest that holds cameras or that few of them see.
+def scene_ball(points: SparsePoints) -> tuple[float, float, float, float]:
+    """Centre and radius of the ball that holds all points but the farthest fiftieth, wherever the cameras stand."""
+    positions = points.positions.to(torch.float64)
+    distances = (positions - positions.median(0).values).norm(dim=1)
+    center, radius = enclosing_ball(positions[distances.argsort()[: math.ceil(_HELD * len(distances))]])
+    x, y, z = center.tolist()
+    return x, y, z, 1.05 * radius
+
+
+def check_roi(roi: Roi, cameras: Cameras, kind: Kind = "around") -> list[str]:
+    """Warnings about a region of interest that holds cameras, around an object, or that few of them see.
 
     Raises:
         RoiError: if it is not a ball, beyond all proportion to the cameras, or seen by none of them.
@@ -93,7 +110,7 @@ def check_roi(roi: Roi, cameras: Cameras) -> list[str]:
             f"{automatic_roi(cameras, [], None).describe()}; leave --roi out or use that"
         )
     warnings = []
-    if inside.any():
+    if inside.any() and kind == "around":
         warnings.append(
             f"the region of interest {roi.describe()} holds {int(inside.sum())} of {len(cameras)} cameras: "
             "their rays start inside it; a smaller radius gives more detail if the object allows it"

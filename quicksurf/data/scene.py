@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from quicksurf.cameras import Cameras
+
+Kind = Literal["around", "facade", "inside"]
+"""Of a capture: photos around an object, of one side of something, or outward from within what they show."""
 
 
 class SparsePoints(NamedTuple):
@@ -102,3 +105,4 @@ class Scene:
     report: ReadReport
     files: list[PhotoFile] = field(default_factory=list)
     """The file of each image."""
+    kind: Kind = "around"

@@ -39,8 +39,9 @@ class MeshOptions:
     """Cells of the marching-cubes lattice along the box."""
     n_faces: int | None = None
     """Decimate to about this many faces."""
-    keep: Literal["object", "scene"] = "object"
-    """Cut off the table that the object stands on, where one is recognised, or keep everything that was seen."""
+    keep: Literal["auto", "object", "scene"] = "auto"
+    """Cut off the table that the object stands on, where one is recognised, or keep everything that was seen; "auto"
+    cuts in captures around an object."""
     watertight: bool = False
     """Close every hole, with surface that no camera saw."""
     seconds: float | None = None
@@ -130,7 +131,7 @@ def build_mesh(
     vertices, faces, views = _trim(vertices, faces, cameras, report)
     lap("trim")
     seen = vertices
-    if options.keep == "object":
+    if options.keep != "scene":
         vertices, faces = _cut_support(vertices, faces, views, cameras, report)
         lap("support")
     holes = find_holes(vertices, faces)

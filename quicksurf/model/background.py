@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quicksurf.backends import Backend
-from quicksurf.rays import Rays
+from quicksurf.rays import Rays, unit_ball_span
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
 _DARKEST = 0.02  # at the start: a sigmoid closer to 0 or 1 would hardly learn
@@ -33,9 +33,14 @@ class BackgroundField(nn.Module):
 
     color_offset: Tensor
 
-    def __init__(self, backend: Backend, color: Float[Tensor, "3"], seed: int) -> None:
-        """Begin as fog of one colour, in [0, 1]."""
+    def __init__(self, backend: Backend, color: Float[Tensor, "3"], seed: int, start: float = 1.0) -> None:
+        """Begin as fog of one colour, in [0, 1].
+
+        Args:
+            start: radii from the region's centre at which the background begins; 1 is where the region ends.
+        """
         super().__init__()
+        self._start = start
         self.register_buffer("color_offset", torch.logit(color.clamp(_DARKEST, 1 - _DARKEST)))
         grid = {
             "otype": "HashGrid",
@@ -78,7 +83,7 @@ class BackgroundField(nn.Module):
         self, rays: Rays, ways: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
         """Weights and colours at fractions `ways` of the way behind the region."""
-        begin = rays.far.clamp_min(0.05)[:, None]
+        begin = self._begin(rays).clamp_min(0.05)[:, None]
         ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
         points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
@@ -88,6 +93,12 @@ class BackgroundField(nn.Module):
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
         clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
         return alphas * clear[:, :-1], colors.view(*ts.shape, 3)
+
+    def _begin(self, rays: Rays) -> Float[Tensor, "n"]:
+        if self._start <= 1:
+            return rays.far
+        far = self._start * unit_ball_span(rays.origins / self._start, rays.directions)[1]
+        return torch.maximum(rays.far, far)
 
 
 def _draw(

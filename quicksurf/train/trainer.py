@@ -11,11 +11,13 @@ from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.backends.late import LateValue
 from quicksurf.backends.modules import MAX_SLOPE
+from quicksurf.cameras import project
 from quicksurf.config import Config
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
-from quicksurf.data.scene import Scene
+from quicksurf.data.scene import Scene, SparsePoints
 from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
+from quicksurf.data.sky import find_sky, room_below_sky, sky_rays
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
@@ -27,6 +29,7 @@ from quicksurf.train.alignment import CameraAlignment
 from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
 from quicksurf.train.held_out import HeldOutViews
 from quicksurf.train.optimizer import Adam, Group, network_groups
+from quicksurf.train.points import PointGuide, on_object
 
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
@@ -57,6 +60,7 @@ class Trainer:
         self.alignment = CameraAlignment(self.result, self._bank, bank)
         if masked:
             self._restrict_to_hull(scene)
+        self._guide = None if scene.points is None else self._guide_of(scene, scene.points)
         self._generator = torch.Generator(self._device).manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
@@ -91,6 +95,8 @@ class Trainer:
             behind = mapped.detach()
         targets = batch.over(behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        if self._guide is not None:
+            loss = loss + self._guide_loss(self._guide, progress)
         weight = self._config.train.silhouette_weight
         loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
         weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
@@ -158,6 +164,43 @@ class Trainer:
         """Leave empty what the masks of the training views do not allow."""
         cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
+
+    def _clear_sky(self, scene: Scene, points: SparsePoints) -> tuple[Tensor, Tensor] | None:
+        """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
+        index, observers = points.observations.unbind(1)
+        skies = [
+            find_sky(
+                image,
+                project(
+                    scene.cameras, view, points.positions[index[observers == view]].to(scene.cameras.c2w)
+                )[0].numpy(),
+            )
+            for view, image in enumerate(scene.images)
+        ]
+        if all(sky is None for sky in skies):
+            return None
+        grid, cameras = self.result.renderer.grid, self.result.roi_cameras()
+        room = room_below_sky(cameras, skies, self.result.to_roi(points.positions), len(grid.occupied))
+        grid.restrict(room)
+        rays = sky_rays(cameras, skies, room)
+        return rays if len(rays[0]) else None
+
+    def _guide_of(self, scene: Scene, points: SparsePoints) -> PointGuide | None:
+        """The verified points that the photos of the fit observe, on the object where there are masks."""
+        if not len(points.observations) or not self._config.train.points_weight:
+            return None
+        sky = None if scene.kind == "around" or self.result.masked else self._clear_sky(scene, points)
+        cameras = self.result.roi_cameras().on(self._device)
+        positions = self.result.to_roi(points.positions).to(self._device)
+        return PointGuide(
+            points, positions, cameras, self._train, on_object(points, scene.cameras, scene.masks), sky
+        )
+
+    def _guide_loss(self, guide: PointGuide, progress: float) -> Float[Tensor, ""]:
+        train = self._config.train
+        fading = 0.0 if self.result.masked else schedules.triangle_weight(progress)
+        n_rays = train.n_point_rays * self._fill
+        return train.points_weight * guide.loss(self.result.field, n_rays, fading, self._generator)
 
     def _behind(self, batch: PixelBatch, n_rays: int) -> Float[Tensor, "r 3"]:
         """What is put behind the object: noise, and where a photo has no mask the photo itself.

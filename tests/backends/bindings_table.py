@@ -137,7 +137,6 @@ def sample_surface(make: Maker) -> dict:
     numbers = {
         "n_active_levels": 2,
         "radius": 0.5,
-        "slope": 1.0,
         "scale": 0.5,
         "max_slope": 4.0,
         "n_secant": 3,
