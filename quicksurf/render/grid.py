@@ -43,8 +43,9 @@ class OccupancyGrid:
         return self.estimator.get_buffer("aabbs")[0]
 
     def restrict(self, room: Bool[Tensor, "r r r"]) -> None:
-        """Keep all cells but those of `room` empty, now and in every update."""
-        self._room = room.to(self.estimator.binaries.device)
+        """Keep all cells but those of `room` empty, now and in every update, besides those that are kept already."""
+        room = room.to(self.estimator.binaries.device)
+        self._room = room if self._room is None else self._room & room
         self.estimator.binaries[0] &= self._room
 
     def update(self, step: int, logits: Logits, sharpness: float, seed: int = 0) -> None:

@@ -13,6 +13,7 @@ from quicksurf.backends.late import LateValue
 from quicksurf.backends.modules import MAX_SLOPE
 from quicksurf.cameras import project
 from quicksurf.config import Config
+from quicksurf.data.free_space import room_before_points
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
 from quicksurf.data.scene import Scene, SparsePoints
@@ -165,6 +166,13 @@ class Trainer:
         cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
 
+    def _clear_before(self, points: SparsePoints) -> None:
+        """Leave empty what rays to verified points cross."""
+        index, observers = points.observations.unbind(1)
+        ends = self.result.to_roi(points.positions)[index]
+        origins, grid = self.result.roi_cameras().centers()[observers], self.result.renderer.grid
+        grid.restrict(room_before_points(origins, ends, len(grid.occupied)))
+
     def _clear_sky(self, scene: Scene, points: SparsePoints) -> tuple[Tensor, Tensor] | None:
         """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
         index, observers = points.observations.unbind(1)
@@ -189,7 +197,10 @@ class Trainer:
         """The verified points that the photos of the fit observe, on the object where there are masks."""
         if not len(points.observations) or not self._config.train.points_weight:
             return None
-        sky = None if scene.kind == "around" or self.result.masked else self._clear_sky(scene, points)
+        sky = None
+        if scene.kind != "around" and not self.result.masked:
+            self._clear_before(points)
+            sky = self._clear_sky(scene, points)
         cameras = self.result.roi_cameras().on(self._device)
         positions = self.result.to_roi(points.positions).to(self._device)
         return PointGuide(
