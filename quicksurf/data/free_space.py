@@ -1,6 +1,7 @@
 """Empty space that is proven empty: what lies on the way from photos to verified points.
 
-A cell of the region of interest is empty if several such rays cross it well before they end, and no point lies near it.
+A cell of the region of interest is empty if several such rays cross it, and each of its neighbours, well before they
+end, and no point lies near it. The neighbours count because a cell that rays graze may hold the floor below them.
 """
 
 import torch
@@ -11,7 +12,7 @@ from quicksurf.rays import unit_ball_span
 
 _RAYS = 3  # a point that is wrong empties nothing alone
 _BEFORE = 3.0  # cells before its end that a ray proves nothing: points are off by pixels, surfaces are rough
-_HELD = 2  # cells around a point that stay
+_HELD = 1  # cells around a point, or around one that is not crossed: rays graze floors and walls
 
 
 def room_before_points(
@@ -29,11 +30,10 @@ def room_before_points(
         inside = ts < far
         cells = _cells(origins[inside] + ts[inside, None] * directions[inside], resolution)
         crossing += torch.bincount(cells, minlength=len(crossing))
-    held = torch.zeros(resolution**3)
+    held = (crossing < _RAYS).float()
     held[_cells(ends[ends.norm(dim=1) < 1], resolution)] = 1
     held = held.view(1, 1, resolution, resolution, resolution)
-    held = torch.nn.functional.max_pool3d(held, 2 * _HELD + 1, stride=1, padding=_HELD)[0, 0] > 0
-    return held | (crossing < _RAYS).view(held.shape)
+    return torch.nn.functional.max_pool3d(held, 2 * _HELD + 1, stride=1, padding=_HELD)[0, 0] > 0
 
 
 def _cells(points: Float[Tensor, "n 3"], resolution: int) -> Int[Tensor, "n"]:
