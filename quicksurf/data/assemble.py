@@ -4,6 +4,7 @@ A loader finds names, cameras and points (`Views`); this module reads the pixels
 be read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ class ReadOptions:
     """Where structure from motion keeps its database; None takes a temporary folder."""
     pose_seconds: float = 300.0
     """Time left for finding poses, where the capture has none."""
+    points_seconds: Callable[[int], float] = lambda n_photos: 0.0
+    """Time for points where a capture has cameras and no points, by the number of photos; 0 leaves them out."""
     say: Callable[[str], None] = print
     """Receives one line at a time for the user."""
 
@@ -89,7 +92,11 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     kept = list(fits)
     turned = [upright[index] for index in kept]
     found = _masks(views, read, turned, options, report)
-    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
+    files = [PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)]
+    points = views.points
+    if points is None:
+        points = _points(views, files, found, options, report)
+    roi = options.roi or views.roi or automatic_roi(cameras, found, points)
     report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
@@ -100,9 +107,9 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
         names=[path.relative_to(views.root).as_posix() for path in views.paths],
         held_out=_split(views.held_out & _measurable(found), report),
         roi=roi,
-        points=views.points,
+        points=points,
         report=report,
-        files=[PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)],
+        files=files,
     )
 
 
@@ -201,6 +208,30 @@ def _masks(
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + some_only + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
+
+
+def _points(
+    views: Views,
+    files: Sequence[PhotoFile],
+    found: Sequence[UInt8[np.ndarray, "_ _"] | None],
+    options: ReadOptions,
+    report: ReadReport,
+) -> SparsePoints | None:
+    """Points that the photos show with the cameras held, where there is time for them."""
+    seconds = options.points_seconds(len(files))
+    if seconds <= 0:
+        return None
+    from quicksurf.data.sfm.given_cameras import find_points  # OpenCV is loaded only where it is needed
+
+    began = time.monotonic()
+    result = find_points(files, found, views.cameras, seconds, options.say)
+    report.seconds_points = time.monotonic() - began
+    if result is None:
+        report.notes.append("no time to find points with the given cameras")
+        return None
+    report.notes.append(result.line)
+    report.warnings += result.warnings
+    return result.points
 
 
 def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:
