@@ -17,7 +17,7 @@ from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
-from quicksurf.data.roi import automatic_roi, check_roi
+from quicksurf.data.roi import automatic_roi, check_roi, looks_inward
 from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
 
@@ -96,7 +96,10 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     points = views.points
     if points is None:
         points = _points(views, files, found, options, report)
-    roi = options.roi or views.roi or automatic_roi(cameras, found, points)
+    roi = options.roi or views.roi
+    if roi is None:  # around one object given cameras tell its place as well as points, and leave room
+        told = views.points is not None or not looks_inward(cameras)
+        roi = automatic_roi(cameras, found, points if told else None)
     report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,

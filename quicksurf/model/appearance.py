@@ -33,8 +33,11 @@ class Appearance(nn.Module):
 
     def from_identity(self) -> Float[Tensor, "n 3 4"]:
         """A − 1 | b of every photo."""
-        maps = self.offsets - self._mean()
-        return maps if self._joined else maps.masked_fill(self.held_out[:, None, None], 0)
+        held_out = self.held_out[:, None, None]
+        outside = held_out & (not self._joined)
+        used = self.offsets.masked_fill(outside, 0)  # what cancels must do so in here, to the last bit
+        mean = used.masked_fill(held_out, 0).sum(0) / self._n_fitted
+        return (used - mean).masked_fill(outside, 0)
 
     @torch.no_grad()
     def join(self, maps: Float[Tensor, "n 3 4"]) -> None:
@@ -44,11 +47,9 @@ class Appearance(nn.Module):
             maps: A − 1 | b of every photo; those of the held-out ones count.
         """
         held_out = self.held_out[:, None, None]
-        self.offsets.copy_(torch.where(held_out, self._mean() + maps, self.offsets))
+        mean = self.offsets.masked_fill(held_out, 0).sum(0) / self._n_fitted
+        self.offsets.copy_(torch.where(held_out, mean + maps, self.offsets))
         self._joined = True
-
-    def _mean(self) -> Float[Tensor, "3 4"]:
-        return self.offsets.masked_fill(self.held_out[:, None, None], 0).sum(0) / self._n_fitted
 
     def forward(self, colors: Float[Tensor, "n 3"], image_indices: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
         """Colours as the given photos show them."""

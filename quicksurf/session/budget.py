@@ -26,7 +26,8 @@ MAX_GROWTH = 1.5  # of the reserve: beyond it a coarser mesh serves the user bet
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
 POINTS_FROM_SECONDS = 60.0  # of the budget; a shorter fit needs every second
-POINTS_SHARE, POINTS_SECONDS_A_PHOTO = 0.1, 0.3  # of the budget at most, and for each photo: 15 s for 50
+POINTS_SHARE = 0.1  # of the budget at most
+POINTS_SECONDS, POINTS_SECONDS_A_PHOTO = 6.0, 0.18  # 15 s for 50 photos, 10 s for 25
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
@@ -121,7 +122,7 @@ class Budget:
         """Seconds that points for given cameras may take; 0 where the minutes are too few for them."""
         if self.seconds < POINTS_FROM_SECONDS:
             return 0.0
-        return min(POINTS_SHARE * self.seconds, POINTS_SECONDS_A_PHOTO * n_photos)
+        return min(POINTS_SHARE * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
 
     def begin_fit(self) -> None:
         """Fix the end of the fit, which a smaller reserve does not move any more.

@@ -29,7 +29,7 @@ from quicksurf.data.sfm.chance import MAX_ERROR, MIN_INLIERS
 from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.matching import Matches, match_pairs
 from quicksurf.data.sfm.plan import plan_points
-from quicksurf.data.sfm.tracks import join_matches, rays_of, triangulate
+from quicksurf.data.sfm.tracks import Triangulated, join_matches, rays_of, triangulate
 from quicksurf.errors import ImageError
 
 _RANKS = (
@@ -49,6 +49,7 @@ _TURN, _WIDEST = 15.0, 60.0  # degrees between optical axes that count like one 
 _FEATURES_END, _MATCHES_END = 0.7, 0.9  # of the seconds, when these must give way
 _CLEARLY = 2.0  # times the matches that fit the cameras: a geometry that explains so many contradicts them
 _LINKED = 0.5  # of the matches of a pair fit, where its cameras are right beyond doubt
+_ENOUGH = 1000  # points of three photos and more: those of two are right to 2 % of the object in 95 of 100 cases (99.6)
 _MOST = 0.05  # of the photos may be contradicted without a word
 
 
@@ -61,7 +62,25 @@ class Points(NamedTuple):
     warnings: list[str]
 
 
-class _Pair(NamedTuple):
+class View(NamedTuple):
+    """Features of a photo with the rays through them."""
+
+    pixels: Float[np.ndarray, "n 2"]
+    directions: Float[np.ndarray, "n 3"]
+    center: Float[np.ndarray, "3"]
+    focal: float
+    """Pixels."""
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, cameras: Cameras, index: int, item: Features) -> "View":
+        """The features of photo `index`."""
+        _, directions = rays_of(cameras, np.full(len(item.points), index), item.points)
+        center, focal = cameras.c2w[index, :, 3].numpy(), float(cameras.intrinsics[index, 0])
+        return cls(item.points, directions, center, focal, item.size)
+
+
+class Pair(NamedTuple):
     """A matched pair under the given cameras."""
 
     fitting: Matches
@@ -105,16 +124,17 @@ def find_points(
     cameras = lens.resize(cameras.to(torch.float64), sizes)
     pairs = [pair for pair in choose_pairs(cameras) if all(len(items[index].points) for index in pair)]
     matches = match_pairs(items, pairs, lambda: left(_MATCHES_END) < 0)
-    judged = {pair: judge(items, cameras, pair, found) for pair, found in matches.items()}
+    views = [View.of(cameras, index, item) for index, item in enumerate(items)]
+    judged = {}
+    for pair, found in matches.items():
+        if left(1.0) < 0:
+            break
+        judged[pair] = judge(views[pair[0]], views[pair[1]], found)
     wrong = contradicted(judged, len(files))
     sound = {pair: item for pair, item in judged.items() if not set(pair) & set(wrong)}
     points = _points(items, sound, cameras)
     warnings = contradictions(wrong, judged, [file.path.name for file in files])
-    n_seen = np.bincount(points.observations[:, 0].numpy(), minlength=len(points.positions))
-    line = (
-        f"{len(points.positions):,} points triangulated with the given cameras ({int((n_seen >= 3).sum()):,} of them "
-        f"from 3 photos and more) in {time.monotonic() - started:.1f} s"
-    )
+    line = f"{len(points.positions):,} points triangulated with the given cameras in {time.monotonic() - started:.1f} s"
     return Points(points, line, warnings)
 
 
@@ -140,40 +160,33 @@ def choose_pairs(cameras: Cameras) -> list[tuple[int, int]]:
     return [(first, second) for first, second in table[likeliest].tolist()]
 
 
-def judge(items: Sequence[Features], cameras: Cameras, pair: tuple[int, int], found: Matches) -> _Pair:
-    """Keep the matches of a pair that fit its cameras, and say whether the pair agrees with or contradicts these."""
-    first, second = (items[index].points[found[:, side]] for side, index in enumerate(pair))
-    fits = epipolar_errors(cameras, pair, first, second) <= MAX_ERROR
-    n_fitting, n_matches = int(fits.sum()), len(found)
-    size = items[pair[1]].size
+def judge(first: View, second: View, found: Matches) -> Pair:
+    """Keep the matches of a pair that fit its cameras, and say whether the pair contradicts these."""
+    fits = epipolar_errors(first, second, found) <= MAX_ERROR
+    n_fitting, n_matches, size = int(fits.sum()), len(found), second.size
     agrees = chance.agrees(n_fitting, n_matches, size)
     n_other = 0
     if n_matches >= max(MIN_INLIERS, _CLEARLY * n_fitting):
-        n_other = _own_geometry(first, second)
+        n_other = _own_geometry(first.pixels[found[:, 0]], second.pixels[found[:, 1]])
     contradicts = n_other >= max(MIN_INLIERS, _CLEARLY * n_fitting) and chance.is_significant(
         n_other, n_matches, size
     )
-    return _Pair(found[fits] if agrees and not contradicts else found[:0], n_matches, contradicts)
+    return Pair(found[fits] if agrees and not contradicts else found[:0], n_matches, contradicts)
 
 
-def epipolar_errors(
-    cameras: Cameras, pair: tuple[int, int], first: Float[np.ndarray, "k 2"], second: Float[np.ndarray, "k 2"]
-) -> Float[np.ndarray, "k"]:
+def epipolar_errors(first: View, second: View, found: Matches) -> Float[np.ndarray, "k"]:
     """Pixels between features and the epipolar planes of their partners, the larger of both."""
-    (at_first, to_first), (at_second, to_second) = (
-        rays_of(cameras, np.full(len(pixels), index), pixels)
-        for index, pixels in zip(pair, (first, second), strict=True)
-    )
-    baseline = at_second - at_first
+    baseline = second.center - first.center
+    to_first, to_second = first.directions[found[:, 0]], second.directions[found[:, 1]]
     errors = []
-    for index, own, other in ((pair[0], to_first, to_second), (pair[1], to_second, to_first)):
+    for own, other, focal in ((to_first, to_second, first.focal), (to_second, to_first, second.focal)):
         normals = np.cross(baseline, other)
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        errors.append(float(cameras.intrinsics[index, 0]) * np.abs((own * normals).sum(1)))
+        lengths = np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
+        errors.append(focal * np.abs((own * normals).sum(1)) / lengths)
     return np.maximum(*errors)
 
 
-def contradicted(judged: Mapping[tuple[int, int], _Pair], n_images: int) -> list[int]:
+def contradicted(judged: Mapping[tuple[int, int], Pair], n_images: int) -> list[int]:
     """Return the photos whose cameras contradict those of the others.
 
     Cameras that are wrong together may agree with each other: those turned by 180 degrees around one object do. So
@@ -194,7 +207,7 @@ def contradicted(judged: Mapping[tuple[int, int], _Pair], n_images: int) -> list
 
 
 def contradictions(
-    wrong: Sequence[int], judged: Mapping[tuple[int, int], _Pair], names: Sequence[str]
+    wrong: Sequence[int], judged: Mapping[tuple[int, int], Pair], names: Sequence[str]
 ) -> list[str]:
     """Warn of photos that contradict their given cameras, if they are more than a few."""
     if len(wrong) <= _MOST * len(names):
@@ -244,7 +257,7 @@ def _on_object(item: Features, mask: UInt8[np.ndarray, "h w"] | None) -> Feature
 
 
 def _points(
-    items: Sequence[Features], judged: Mapping[tuple[int, int], _Pair], cameras: Cameras
+    items: Sequence[Features], judged: Mapping[tuple[int, int], Pair], cameras: Cameras
 ) -> SparsePoints:
     fitting = {pair: item.fitting for pair, item in judged.items()}
     tracks = join_matches(fitting, [len(item.points) for item in items])
@@ -253,10 +266,23 @@ def _points(
     for index in np.unique(found.tracks.images):
         mine = found.tracks.images == index
         colors[found.tracks.points[mine]] = items[index].colors[found.tracks.features[mine]]
+    found, colors = _confirmed(found, colors)
     observations = np.unique(np.stack([found.tracks.points, found.tracks.images], 1), axis=0)
     return SparsePoints(
         *(torch.from_numpy(part) for part in (found.positions, colors, observations.astype(np.int64)))
     )
+
+
+def _confirmed(
+    found: Triangulated, colors: UInt8[np.ndarray, "p 3"]
+) -> tuple[Triangulated, UInt8[np.ndarray, "p 3"]]:
+    """Without the points that two photos alone show, where there are enough others: a third confirms them."""
+    confirmed = np.bincount(found.tracks.points, minlength=len(found.positions)) >= 3
+    if confirmed.sum() < _ENOUGH:
+        return found, colors
+    kept = found.tracks.select(confirmed[found.tracks.points])
+    kept = kept._replace(points=(np.cumsum(confirmed) - 1)[kept.points])
+    return Triangulated(found.positions[confirmed], kept), colors[confirmed]
 
 
 def _own_geometry(first: Float[np.ndarray, "k 2"], second: Float[np.ndarray, "k 2"]) -> int:
