@@ -18,7 +18,8 @@ from quicksurf.cameras import Cameras, pixel_rays, project
 
 MAX_ERROR = 2.0  # pixels between an observation and its point, as for points of structure from motion
 MIN_DEGREES = 1.5  # between two of its rays
-_ROUNDS = 6  # of reweighting
+_TRIALS = 8  # pairs of rays that a point is begun from: of tracks that wrong matches joined, half is of another point
+_ROUNDS = 3  # of reweighting
 _PASSES = 2  # what does not belong to a track's point may be of another one that wrong matches joined to it
 
 
@@ -71,9 +72,16 @@ def triangulate(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "n 2"]], came
         positions.append(found.positions)
         kept.append(found.tracks._replace(points=found.tracks.points + n_points))
         n_points += len(found.positions)
-        left = left.select(~fits)
+        left = _of_two(left.select(~fits))
     joined = Tracks(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
     return Triangulated(np.concatenate(positions), joined)
+
+
+def _of_two(tracks: Tracks) -> Tracks:
+    """The tracks that have two observations at least, renumbered."""
+    _, points, counts = np.unique(tracks.points, return_inverse=True, return_counts=True)
+    kept = tracks._replace(points=points).select(counts[points] >= 2)
+    return kept._replace(points=np.unique(kept.points, return_inverse=True)[1])
 
 
 def _triangulate(
@@ -84,12 +92,12 @@ def _triangulate(
     seen = _pixels_of(tracks, pixels)
     rays = rays_of(cameras, tracks.images, seen)
     focal = cameras.intrinsics[:, 0].numpy()[tracks.images]
+    positions = _from_pairs(tracks.points, rays, focal, n_points)
     weights = np.ones(len(tracks.points))
-    positions = np.zeros((n_points, 3))
     for _ in range(_ROUNDS):
-        positions = _nearest_to_rays(tracks.points, rays, weights, n_points)
         depths, errors = _deviations(positions[tracks.points], rays, focal)
         weights = 1 / np.maximum(depths, 1e-6) ** 2 / (1 + (errors / MAX_ERROR) ** 2)
+        positions = _nearest_to_rays(tracks.points, rays, weights, n_points)
     fits = _fitting(positions, tracks, seen, cameras)
     chosen = np.flatnonzero(fits)
     positions = _nearest_to_rays(
@@ -101,6 +109,23 @@ def _triangulate(
     number = np.cumsum(good) - 1
     kept = tracks.select(fits)
     return Triangulated(positions[good], kept._replace(points=number[kept.points])), fits
+
+
+def _from_pairs(
+    points: Int[np.ndarray, "m"], rays: Sequence[Float[np.ndarray, "m 3"]], focal: np.ndarray, n_points: int
+) -> Float[np.ndarray, "p 3"]:
+    """Where two of its rays meet, for each point: those two of _TRIALS that most of its rays pass nearby."""
+    generator = np.random.default_rng(0)
+    starts = np.searchsorted(np.sort(points), np.arange(n_points))
+    best, most = np.zeros((n_points, 3)), np.full(n_points, -1)
+    for _ in range(_TRIALS if len(points) else 0):
+        order = np.lexsort((generator.random(len(points)), points))
+        two = np.concatenate([order[starts], order[starts + 1]])
+        positions = _nearest_to_rays(points[two], [part[two] for part in rays], np.ones(len(two)), n_points)
+        _, errors = _deviations(positions[points], rays, focal)
+        near = np.bincount(points, errors < 2 * MAX_ERROR, n_points)
+        best[near > most], most = positions[near > most], np.maximum(near, most)
+    return best
 
 
 def rays_of(
