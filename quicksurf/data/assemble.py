@@ -234,7 +234,7 @@ def _points(
         return None
     report.notes.append(result.line)
     report.warnings += result.warnings
-    return result.points
+    return result.points if len(result.points.positions) else None
 
 
 def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:

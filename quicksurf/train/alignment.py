@@ -104,10 +104,10 @@ class CameraAlignment:
         Args:
             bank: the pixels of all views.
         """
-        self._tests, self._bank, self._held_out_bank = [], bank, None
         if self.refined:
             self._poses.twists = self._all_twists()
             self.cameras = moved(self._given, self._poses.twists)
+        self._tests, self._bank, self._held_out_bank = [], bank, None
 
     def held_out_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels; where poses are refined, by the pose that the other half of the picture gave."""
@@ -123,7 +123,9 @@ class CameraAlignment:
         return cameras_in_world(cameras.on(torch.device("cpu")), self._result.roi)
 
     def _all_twists(self) -> Float[Tensor, "n 6"]:
-        held_out = torch.from_numpy(~self._result.used).to(self._result.device)[:, None]
+        if self._held_out_bank is None:
+            return self._poses.twists
+        held_out = torch.from_numpy(self._result.held_out).to(self._result.device)[:, None]
         halves = self._halves.twists.view(2, -1, 6).mean(0)
         return torch.where(held_out, halves, self._poses.twists)
 

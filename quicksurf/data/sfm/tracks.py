@@ -58,7 +58,7 @@ def join_matches(matches: Mapping[tuple[int, int], np.ndarray], counts: Sequence
     return Tracks(np.unique(labels[used], return_inverse=True)[1], images, used - starts[images])
 
 
-def triangulate(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "n 2"]], cameras: Cameras) -> Triangulated:
+def triangulate(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]], cameras: Cameras) -> Triangulated:
     """Triangulate tracks; observations that do not fit are left out, and points that fewer than two see.
 
     Args:
@@ -85,7 +85,7 @@ def _of_two(tracks: Tracks) -> Tracks:
 
 
 def _triangulate(
-    tracks: Tracks, pixels: Sequence[Float[np.ndarray, "n 2"]], cameras: Cameras
+    tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]], cameras: Cameras
 ) -> tuple[Triangulated, Bool[np.ndarray, "m"]]:
     """One point for each track, and which observations fit it."""
     n_points = int(tracks.points.max(initial=-1)) + 1
@@ -136,7 +136,7 @@ def rays_of(
     return origins.numpy(), directions.numpy()
 
 
-def _pixels_of(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "n 2"]]) -> Float[np.ndarray, "m 2"]:
+def _pixels_of(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]]) -> Float[np.ndarray, "m 2"]:
     starts = np.cumsum([0, *(len(item) for item in pixels)])
     return np.concatenate([*pixels, np.zeros((0, 2))])[starts[tracks.images] + tracks.features]
 

@@ -107,7 +107,7 @@ def test_pairs_are_near_and_look_the_same_way() -> None:
     pairs = choose_pairs(cameras)
     apart = np.array([min(second - first, 60 - second + first) for first, second in pairs])
     assert (
-        apart.max() <= 10 and len(pairs) == len(set(pairs)) and all(first < second for first, second in pairs)
+        apart.max() <= 12 and len(pairs) == len(set(pairs)) and all(first < second for first, second in pairs)
     )
     assert all(len([pair for pair in pairs if index in pair]) >= 8 for index in range(60))
     assert apart[0] <= 2
