@@ -261,28 +261,25 @@ def _points(
 ) -> SparsePoints:
     fitting = {pair: item.fitting for pair, item in judged.items()}
     tracks = join_matches(fitting, [len(item.points) for item in items])
-    found = triangulate(tracks, [item.points for item in items], cameras)
+    found = _confirmed(triangulate(tracks, [item.points for item in items], cameras))
     colors = np.zeros((len(found.positions), 3), np.uint8)
     for index in np.unique(found.tracks.images):
         mine = found.tracks.images == index
         colors[found.tracks.points[mine]] = items[index].colors[found.tracks.features[mine]]
-    found, colors = _confirmed(found, colors)
     observations = np.unique(np.stack([found.tracks.points, found.tracks.images], 1), axis=0)
     return SparsePoints(
         *(torch.from_numpy(part) for part in (found.positions, colors, observations.astype(np.int64)))
     )
 
 
-def _confirmed(
-    found: Triangulated, colors: UInt8[np.ndarray, "p 3"]
-) -> tuple[Triangulated, UInt8[np.ndarray, "p 3"]]:
-    """Without the points that two photos alone show, where there are enough others: a third confirms them."""
+def _confirmed(found: Triangulated) -> Triangulated:
+    """Leave out the points that two photos alone show, where there are enough others: a third confirms them."""
     confirmed = np.bincount(found.tracks.points, minlength=len(found.positions)) >= 3
     if confirmed.sum() < _ENOUGH:
-        return found, colors
+        return found
     kept = found.tracks.select(confirmed[found.tracks.points])
     kept = kept._replace(points=(np.cumsum(confirmed) - 1)[kept.points])
-    return Triangulated(found.positions[confirmed], kept), colors[confirmed]
+    return Triangulated(found.positions[confirmed], kept)
 
 
 def _own_geometry(first: Float[np.ndarray, "k 2"], second: Float[np.ndarray, "k 2"]) -> int:

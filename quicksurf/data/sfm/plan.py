@@ -113,13 +113,13 @@ def plan_points(
     """
     match_seconds = _MATCH_SECONDS.get(instruction_set, _SLOW_MATCH_SECONDS)
     for effort in (FULL, GIVEN, LESS_GIVEN, LEAST):
-        n_pairs = min(n_images * (n_images - 1) // 2, n_images * effort.n_partners)
+        n_pairs = min(n_images * (n_images - 1) // 2, n_images * GIVEN.n_partners)
         parallel = _features_seconds(effort, n_images, megapixels)
         parallel += n_pairs * _pair_seconds(effort, match_seconds)
         estimate = parallel * 2 / n_threads + n_images * _JOIN_SECONDS
         if estimate <= _COMFORT * seconds:
             n_pixels = int(effort.megapixels * 1e6)
-            return Plan(n_pixels, effort.n_features, effort.n_partners, 0, estimate)
+            return Plan(n_pixels, effort.n_features, GIVEN.n_partners, 0, estimate)
     return None
 
 
