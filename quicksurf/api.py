@@ -39,6 +39,7 @@ def fit(
     preset: str | None = None,
     device: str | torch.device = "auto",
     seed: int | None = None,
+    hold_out: str | None = None,
     quiet: bool = True,
 ) -> Reconstruction:
     """Fit a surface to a capture, as `quicksurf fit` does, run folder and mesh files included.
@@ -66,6 +67,7 @@ def fit(
         preset=preset,
         device=str(device),
         seed=seed,
+        hold_out=hold_out,
         extras=Extras(texture, texture_size, confidence, trim),
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction

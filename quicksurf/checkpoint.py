@@ -44,6 +44,7 @@ class State(NamedTuple):
     psnr_held_out: float | None
     progress: float
     cameras_refined: bool
+    joined: bool
     tensors: dict[str, Tensor]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
@@ -84,6 +85,7 @@ def read_state(folder: Path) -> State:
         None if meta["psnr_held_out"] is None else _in_range(meta, "psnr_held_out", -1e3, 1e3),
         _in_range(meta, "progress", 0, 1),
         bool(meta.get("cameras_refined", False)),
+        bool(meta.get("joined", False)),
         tensors,
     )
 

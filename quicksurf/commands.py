@@ -20,6 +20,7 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
 Capture = Literal["auto", "around", "facade", "inside"]
+HoldOut = Literal["join", "keep", "none"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
@@ -71,6 +72,8 @@ class Fit:
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
+    hold_out: Annotated[HoldOut | None, _option("join|keep|none", "(default: join)")] = None
+    """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
     """Show the fit on a page of this machine, with buttons to steer it (needs quicksurf[view])."""
     view_at: Annotated[

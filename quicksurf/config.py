@@ -102,6 +102,9 @@ class TrainConfig:
     learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 1e-2
     """Of the colours' and the surroundings' networks."""
     learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 2e-4
+    hold_out: Literal["join", "keep", "none"] = "join"
+    """What becomes of one photo in eight: it measures the fit and joins it for the last stretch, stays out, or is used
+    from the start, unmeasured."""
     first_levels: Annotated[int, Between(1, 32)] = 5
     """Hash levels active at the start; all are at half time."""
     query_noise: Annotated[float, Between(0.0, 1.0)] = 0.02

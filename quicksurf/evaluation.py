@@ -166,10 +166,11 @@ def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
         say=lambda line: None,
     )
     scene = read_capture(run, options)
-    held_out = np.flatnonzero(scene.held_out)
-    if len(held_out) == 0:
-        yield "views: none is held out in a capture of this size"
+    if reconstruction.joined or not reconstruction.held_out.any():
+        joined = "the held-out photos joined the fit" if reconstruction.joined else "no photo was held out"
+        yield f"views: none, {joined}; fit with --hold-out keep to compare views that the fit never saw"
         return
+    held_out = np.flatnonzero(reconstruction.held_out)
     chosen = held_out[np.linspace(0, len(held_out) - 1, min(n_views, len(held_out))).round().astype(int)]
     on_white = ", masked photos on white" if reconstruction.masked else ""
     yield f"views: {len(chosen)} of {len(held_out)} held-out photos at the size of the fit{on_white}; SSIM of Wang 2004"

@@ -38,6 +38,7 @@ class FitRequest:
     preset: str | None = None
     device: str = "auto"
     seed: int | None = None
+    hold_out: str | None = None
     extras: Extras = field(default_factory=Extras)
 
 
@@ -119,8 +120,12 @@ def resolve_config(
         ConfigError: if options or an edited config.toml ask for others than the field was fitted with.
     """
     if resumed is None:
-        given = {"train.seed": request.seed, "train.capture": request.capture}
-        given = {name: value for name, value in given.items() if value is not None}
+        asked = {
+            "train.seed": request.seed,
+            "train.hold_out": request.hold_out,
+            "train.capture": request.capture,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
         config = load_config(request.preset, given, with_tables_for(seconds, Config(), backend))
         return _with_mesh_of(request, config)
     _refuse_changes(request, run)
@@ -148,6 +153,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     asked = {
         "--preset": request.preset is not None,
         "--seed": request.seed is not None,
+        "--hold-out": request.hold_out is not None,
         "--roi": request.roi is not None,
         "--capture": request.capture not in (None, "auto"),
         "--no-masks": not request.masks and run.record.get("masks") is True,
@@ -163,7 +169,7 @@ def with_kind(config: Config, kind: Kind) -> Config:
 
 
 def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:
-    """The scene of a run that goes on, with the cameras of its field, which may have been refined.
+    """The scene of a run that goes on, with the cameras of its field, which may have been refined, and its split.
 
     Raises:
         CaptureError: if it was fitted with masks that are gone.
@@ -173,4 +179,4 @@ def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:
             f"{run.path} was fitted with masks, which are gone from {run.source}: bring them back, "
             "or fit anew with another --output"
         )
-    return replace(scene, cameras=resumed.cameras)
+    return replace(scene, cameras=resumed.cameras, held_out=resumed.held_out)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.config import Config, to_toml
@@ -157,7 +159,8 @@ def describe(result: FitResult) -> list[str]:
         *(f"{result.run.path / name}" for name in summary["files"]),
         *([] if result.report is None else [str(result.report)]),
         f"{summary['faces']:,} faces; {summary['registered']} of {summary['photos']} photos used; "
-        + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views"),
+        + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views")
+        + (", which then joined the fit" if summary["held_out"]["joined"] else ""),
         summary["surface"],
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
         *(f"doubtful: {doubt}" for doubt in summary["poses"]["doubts"]),
@@ -220,6 +223,7 @@ def _read(session: _Session) -> Scene:
         roi=request.roi or run.roi,
         work_folder=run.path / "poses",
         pose_seconds=session.budget.poses_seconds(),
+        points_seconds=session.budget.points_seconds,
         say=session.reporter.note,
     )
     scene = read_capture(run, options)
@@ -230,6 +234,8 @@ def _read(session: _Session) -> Scene:
     else:
         session.config = with_kind(session.config, scene.kind)
         session.reporter.note(f"capture: {_KINDS[scene.kind]}")
+        if session.config.train.hold_out == "none":
+            scene = replace(scene, held_out=np.zeros_like(scene.held_out))
         if request.roi is None:
             scene = replace(scene, roi=session.watcher.choose_roi(scene))
     session.hits = Hits(scene.roi)
@@ -371,6 +377,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "seconds_held": round(session.budget.seconds_held, 3),
         "stopped_early": session.stop(),
         "psnr_held_out": reconstruction.psnr_held_out,
+        "held_out": {"photos": int(reconstruction.held_out.sum()), "joined": reconstruction.joined},
         "cameras": _whence(session, reconstruction),
         "capture": session.config.train.capture,
         "poses": scene.report.poses(),

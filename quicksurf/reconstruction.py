@@ -69,6 +69,13 @@ class Reconstruction:
     optimizer_state: dict[str, Tensor] = field(default_factory=dict)
     cameras_refined: bool = False
     """Whether the cameras are others than the capture's."""
+    joined: bool = False
+    """Whether the held-out photos have joined the fit, after the last look at them."""
+
+    @property
+    def used(self) -> Bool[np.ndarray, "n"]:
+        """Photos that the field was fitted to."""
+        return ~self.held_out | self.joined
 
     @property
     def backend(self) -> str:
@@ -117,7 +124,7 @@ class Reconstruction:
         return values if isinstance(points, Tensor) else values.numpy()
 
     def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
-        """The surface as the training cameras saw it, in the world; `options` default to MeshOptions().
+        """The surface as the cameras of the fit saw it, in the world; `options` default to MeshOptions().
 
         Raises:
             SurfaceError: if there is none.
@@ -127,7 +134,7 @@ class Reconstruction:
         options = options or MeshOptions()
         if options.keep == "auto" and self.config.train.capture in BACKGROUND_START:
             options = replace(options, keep="scene")
-        seen = self.roi_cameras().select(torch.from_numpy(~self.held_out))
+        seen = self.roi_cameras().select(torch.from_numpy(self.used))
         grid = self.renderer.grid
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
@@ -206,6 +213,7 @@ class Reconstruction:
                 "progress": self.progress,
                 "psnr_held_out": self.psnr_held_out,
                 "cameras_refined": self.cameras_refined,
+                "joined": self.joined,
             },
         )
 
@@ -238,13 +246,14 @@ class Reconstruction:
             state.roi,
             state.masked,
             build_renderer(state.config, backend, border),
-            Appearance(state.held_out).to(backend.device),
+            Appearance(state.held_out, state.joined).to(backend.device),
             state.seconds_fitted,
             state.step,
             state.psnr_held_out,
             state.progress,
             state.part("optimizer."),
             state.cameras_refined,
+            state.joined,
         )
         result.advance(result.progress)
         result._modules().load_state_dict(state.part("model."))

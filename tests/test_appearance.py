@@ -27,6 +27,25 @@ def test_maps_are_relative_to_their_mean():
     assert relative(appearance(colors, torch.arange(9) % 4).detach(), colors) < 1e-6
 
 
+def test_photos_that_join_get_their_own_maps_and_the_others_keep_theirs():
+    held_out = torch.arange(5) == 2
+    appearance = Appearance(held_out)
+    with torch.no_grad():
+        appearance.offsets += torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    before = appearance.from_identity().detach()
+    wanted = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(1))
+    appearance.join(wanted)
+    after = appearance.from_identity().detach()
+    assert torch.equal(after[~held_out], before[~held_out])
+    assert relative(after[2], wanted[2]) < 1e-6
+    loaded = Appearance(held_out, joined=True)
+    loaded.load_state_dict(appearance.state_dict())
+    assert torch.equal(loaded.from_identity(), after)
+    colors = torch.rand(20, 3, generator=torch.Generator().manual_seed(2))
+    appearance(colors, torch.full((20,), 2)).sum().backward()
+    assert appearance.offsets.grad[2].abs().max() > 0.1
+
+
 def test_held_out_photos_have_the_identity_and_take_nothing_that_the_others_have_in_common():
     held_out = torch.arange(5) == 2
     appearance = Appearance(held_out)
@@ -76,6 +95,7 @@ def test_what_all_views_have_in_common_is_not_exposure(gains, varies):
     first = torch.rand(len(targets), generator=generator) < 0.5
     result = score(colors, targets, first, seen, 400)
     assert result.exposure_varies == varies
+    assert result.maps.shape == (2, 3, 4) and bool(result.maps.any()) == varies
     errors = (colors - targets).square().view(6, -1).mean(1)
     plain = float(-10 * errors.log10().mean())
     assert result.psnr > plain + 5 if varies else result.psnr == pytest.approx(plain, abs=1e-3)

@@ -231,7 +231,8 @@ def test_arguments_are_those_of_the_public_command(tmp_path):
     words = request.arguments(tmp_path / "out")
     assert words[:4] == ["fit", str(tmp_path / "dev-a"), "--minutes", "3"]
     assert words[4:6] == ["--output", str(tmp_path / "out")]
-    assert words[6:] == ["--no-masks", "--device", "torch"] and request.key == "dev-a-masks-3min-torch"
+    assert words[6:8] == ["--hold-out", "keep"], "held-out figures are of views that the fit never saw"
+    assert words[8:] == ["--no-masks", "--device", "torch"] and request.key == "dev-a-masks-3min-torch"
 
 
 def test_a_command_that_fails_leaves_its_last_words(tmp_path):

@@ -50,6 +50,15 @@ def test_poses_leave_more_than_half_for_the_rest() -> None:
     assert 0.3 * 600 < budget.poses_seconds() < 0.5 * 600
 
 
+@pytest.mark.parametrize(
+    ("minutes", "n_photos", "seconds"), [(0.5, 50, 0), (1, 50, 6), (10, 50, 15), (10, 11, 8)]
+)
+def test_points_for_given_cameras_take_a_tenth_of_the_minutes_at_most(
+    minutes: float, n_photos: int, seconds: float
+) -> None:
+    assert Budget(60 * minutes, clock=Hands()).points_seconds(n_photos) == pytest.approx(seconds, rel=0.1)
+
+
 def test_fit_is_over_when_only_the_reserve_is_left() -> None:
     hands = Hands()
     budget = Budget(100, clock=hands)

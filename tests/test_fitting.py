@@ -207,6 +207,84 @@ def test_going_on_keeps_the_time_already_spent(capture):
     assert 0.5 < statuses[0].progress < 0.9  # schedules do not start again
 
 
+def kept_out(hold_out):
+    return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, hold_out=hold_out))
+
+
+def fitted(capture, hold_out, n_steps=40):
+    """A fit of so many steps, whatever the machine: its clock counts them."""
+    scene = scene_of(capture, False)
+    steps = [0]
+    drawn = []
+
+    def count(result):
+        steps[0] += 1
+        drawn.append(result.joined)
+
+    result = fit_scene(
+        scene,
+        kept_out(hold_out),
+        backends.load("cpu"),
+        seconds=n_steps,
+        now=lambda: float(steps[0]),
+        on_step=count,
+    )
+    return scene, result, drawn
+
+
+def test_held_out_photos_join_for_the_last_stretch_and_the_figure_is_of_the_last_look_before(
+    capture, monkeypatch
+):
+    used, looks = [], []
+    draw, join = PixelBank.draw, Trainer.join_held_out
+    monkeypatch.setattr(
+        Trainer, "join_held_out", lambda self, n: join(self, n) or looks.append(self.result.psnr_held_out)
+    )
+
+    def noted(bank, *arguments):
+        batch = draw(bank, *arguments)
+        used.append(set(batch.image_indices.tolist()))
+        return batch
+
+    monkeypatch.setattr(PixelBank, "draw", noted)
+    scene, result, joined = fitted(capture, "join")
+    held_out = set(np.flatnonzero(scene.held_out).tolist())
+    assert 0 < sum(joined) <= 0.2 * len(joined) and joined == sorted(joined)
+    assert not any(photos & held_out for photos, last in zip(used, joined, strict=True) if not last)
+    assert any(photos & held_out for photos, last in zip(used, joined, strict=True) if last)
+    assert looks == [result.psnr_held_out] and looks[0] is not None
+    assert result.used.all() and np.array_equal(result.held_out, scene.held_out)
+
+
+def test_photos_that_are_kept_out_stay_out_and_are_measured_at_the_end(capture):
+    scene, result, joined = fitted(capture, "keep")
+    assert not any(joined) and np.array_equal(result.used, ~scene.held_out)
+    assert result.psnr_held_out is not None
+
+
+def test_photos_that_joined_stay_when_the_fit_goes_on(capture, tmp_path):
+    scene, result, _ = fitted(capture, "join")
+    result.save(tmp_path)
+    loaded = Reconstruction.load(tmp_path, backends.load("cpu"))
+    assert loaded.joined and loaded.psnr_held_out == result.psnr_held_out
+    trainer = Trainer(scene, loaded.config, backends.load("cpu"), loaded)
+    assert trainer._train == list(range(len(scene.images))) and not trainer.joins_later
+    assert trainer.measure_held_out(1000) is None
+
+
+def test_a_photo_that_joins_has_the_pose_that_both_halves_of_its_picture_gave(capture):
+    trainer = Trainer(scene_of(capture, False), CONFIG, backends.load("cpu"), None)
+    alignment, held_out = trainer.alignment, torch.from_numpy(trainer.result.held_out)
+    alignment.refined = True
+    alignment._halves.twists[:, 3:] = 0.01
+    before = alignment.world_cameras().c2w
+    trainer.join_held_out(1000)
+    assert torch.equal(alignment.world_cameras().c2w, before)
+    moved = alignment.cameras.c2w - alignment._given.c2w
+    assert moved[held_out].abs().amax() == pytest.approx(0.01, rel=1e-3)
+    assert moved[~held_out].abs().amax() == 0
+
+
 def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
     """On a slow machine a fit has few rays, and a look of fixed size would make the command late."""
     looks, n_rays, clock = [], [], SteppedClock()
@@ -223,8 +301,9 @@ def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", counted)
     monkeypatch.setattr(Trainer, "measure_held_out", noted)
+    config = kept_out("keep")
     fit_scene(
-        scene_of(capture, False), CONFIG, backends.load("cpu"), seconds=2, now=clock, on_step=clock.tick
+        scene_of(capture, False), config, backends.load("cpu"), seconds=2, now=clock, on_step=clock.tick
     )
     *during, (final, total) = looks
     assert len(during) >= 5

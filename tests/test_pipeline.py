@@ -153,6 +153,25 @@ def test_photos_without_a_mask_help_and_the_surface_stays_that_of_the_masks(
     assert result.summary["psnr_held_out"] > 15
 
 
+def test_a_fit_that_holds_nothing_out_uses_all_photos_and_measures_none(
+    capture: Path, tmp_path: Path
+) -> None:
+    request = FitRequest(capture, 1.0, tmp_path / "run", preset=TINY, hold_out="none")
+    result = run_fit(request, fit=cut_to(FEW_SECONDS))
+    assert result.reconstruction.used.all() and not result.reconstruction.held_out.any()
+    assert result.summary["psnr_held_out"] is None
+    assert result.summary["held_out"] == {"photos": 0, "joined": False}
+    with pytest.raises(ConfigError, match="leave out --hold-out"):
+        run_fit(replace(request, minutes=0.5, hold_out="keep"), fit=cut_to(FEW_SECONDS))
+
+
+def test_photos_that_measured_the_fit_join_it_by_default(fitted: FitResult) -> None:
+    assert fitted.reconstruction.joined and fitted.reconstruction.used.all()
+    assert fitted.summary["held_out"] == {"photos": 2, "joined": True}
+    assert fitted.summary["psnr_held_out"] > 15
+    assert any("which then joined the fit" in line for line in pipeline.describe(fitted))
+
+
 def test_survey_coordinates_give_the_surface_of_the_unshifted_capture(capture: Path, tmp_path: Path) -> None:
     shutil.copytree(capture, tmp_path / "capture")
     path, shift = tmp_path / "capture/transforms.json", np.array([500_000.0, 4_600_000.0, 300.0])

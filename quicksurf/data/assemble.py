@@ -4,6 +4,7 @@ A loader finds names, cameras and points (`Views`); this module reads the pixels
 be read, brings cameras and masks to the size of the pixels, and chooses the region of interest.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.kind import kind_of
-from quicksurf.data.roi import automatic_roi, check_roi, look
+from quicksurf.data.roi import automatic_roi, check_roi, look, looks_inward
 from quicksurf.data.scene import Kind, PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
 
@@ -41,6 +42,8 @@ class ReadOptions:
     """Where structure from motion keeps its database; None takes a temporary folder."""
     pose_seconds: float = 300.0
     """Time left for finding poses, where the capture has none."""
+    points_seconds: Callable[[int], float] = lambda n_photos: 0.0
+    """Time for points where a capture has cameras and no points, by the number of photos; 0 leaves them out."""
     say: Callable[[str], None] = print
     """Receives one line at a time for the user."""
 
@@ -92,8 +95,15 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     kept = list(fits)
     turned = [upright[index] for index in kept]
     found = _masks(views, read, turned, options, report)
-    kind = options.kind or kind_of(cameras, views.points, look(cameras.to(torch.float64)).center)
-    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points, kind)
+    files = [PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)]
+    points = views.points
+    if points is None:
+        points = _points(views, files, found, options, report)
+    kind = options.kind or kind_of(cameras, points, look(cameras.to(torch.float64)).center)
+    roi = options.roi or views.roi
+    if roi is None:  # around one object given cameras tell its place as well as points, and leave room
+        told = views.points is not None or kind != "around" or not looks_inward(cameras)
+        roi = automatic_roi(cameras, found, points if told else None, kind)
     report.warnings += check_roi(roi, cameras, kind) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
@@ -104,9 +114,9 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
         names=[path.relative_to(views.root).as_posix() for path in views.paths],
         held_out=_split(views.held_out & _measurable(found), report),
         roi=roi,
-        points=views.points,
+        points=points,
         report=report,
-        files=[PhotoFile(path, turn) for path, turn in zip(views.paths, turned, strict=True)],
+        files=files,
         kind=kind,
     )
 
@@ -206,6 +216,30 @@ def _masks(
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
     report.warnings += warnings + some_only + masks.mask_warnings(found, [path.name for path in views.paths])
     return found
+
+
+def _points(
+    views: Views,
+    files: Sequence[PhotoFile],
+    found: Sequence[UInt8[np.ndarray, "_ _"] | None],
+    options: ReadOptions,
+    report: ReadReport,
+) -> SparsePoints | None:
+    """Points that the photos show with the cameras held, where there is time for them."""
+    seconds = options.points_seconds(len(files))
+    if seconds <= 0:
+        return None
+    from quicksurf.data.sfm.given_cameras import find_points  # OpenCV is loaded only where it is needed
+
+    began = time.monotonic()
+    result = find_points(files, found, views.cameras, seconds, options.say)
+    report.seconds_points = time.monotonic() - began
+    if result is None:
+        report.notes.append("no time to find points with the given cameras")
+        return None
+    report.notes.append(result.line)
+    report.warnings += result.warnings
+    return result.points if len(result.points.positions) else None
 
 
 def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:

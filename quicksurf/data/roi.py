@@ -148,6 +148,11 @@ def look(cameras: Cameras) -> Gaze:
     )
 
 
+def looks_inward(cameras: Cameras) -> bool:
+    """Whether the cameras look at one place, as around an object."""
+    return look(cameras.to(torch.float64)).residual <= _CONVERGENT
+
+
 def _nearest_to_axes(origins: Float[Tensor, "n 3"], across: Float[Tensor, "n 3 3"]) -> Float[Tensor, "3"]:
     weights = torch.ones(len(origins), dtype=origins.dtype)
     center = origins.mean(0)

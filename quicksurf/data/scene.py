@@ -16,7 +16,7 @@ Kind = Literal["around", "facade", "inside"]
 
 
 class SparsePoints(NamedTuple):
-    """Triangulated points of structure from motion, in the frame of the cameras."""
+    """Triangulated points, of structure from motion or of given cameras, in the frame of the cameras."""
 
     positions: Float[Tensor, "n 3"]
     colors: UInt8[Tensor, "n 3"]
@@ -72,6 +72,8 @@ class ReadReport:
     """Pixels, on the mean, of the photos as structure from motion looked at them."""
     seconds_read: float = 0.0
     seconds_poses: float = 0.0
+    seconds_points: float = 0.0
+    """Seconds of reading in which points were found for given cameras."""
 
     def poses(self) -> dict[str, list | float | None]:
         """What speaks against poses that were found from the photos, for run.json and summary.json."""

@@ -14,24 +14,42 @@ _PULL = 1e-3  # towards the identity, as a share of the pixels: a view of one co
 
 
 class Appearance(nn.Module):
-    """One affine map for each photo of the fit; a held-out photo has the identity.
+    """One affine map for each photo of the fit; a held-out photo has the identity until it joins.
 
     Args:
-        held_out: photos that no loss sees; in the mean, they would take whatever all the others have in common.
+        held_out: photos that no loss sees; in the mean, they would take whatever all the others have in common. Those
+            that have joined stay out of it: they must not move the maps of the others.
+        joined: whether they have joined the fit.
     """
 
     held_out: Bool[Tensor, "n"]
 
-    def __init__(self, held_out: Bool[Tensor, "n"]) -> None:
+    def __init__(self, held_out: Bool[Tensor, "n"], joined: bool = False) -> None:
         super().__init__()
         self.offsets = nn.Parameter(torch.zeros(len(held_out), 3, 4))
         self.register_buffer("held_out", held_out, persistent=False)
         self._n_fitted = max(int((~held_out).sum()), 1)
+        self._joined = joined
 
     def from_identity(self) -> Float[Tensor, "n 3 4"]:
         """A − 1 | b of every photo."""
-        used = self.offsets.masked_fill(self.held_out[:, None, None], 0)
-        return (used - used.sum(0) / self._n_fitted).masked_fill(self.held_out[:, None, None], 0)
+        held_out = self.held_out[:, None, None]
+        outside = held_out & (not self._joined)
+        used = self.offsets.masked_fill(outside, 0)  # what cancels must do so in here, to the last bit
+        mean = used.masked_fill(held_out, 0).sum(0) / self._n_fitted
+        return (used - mean).masked_fill(outside, 0)
+
+    @torch.no_grad()
+    def join(self, maps: Float[Tensor, "n 3 4"]) -> None:
+        """Let the held-out photos have maps of their own from now on.
+
+        Args:
+            maps: A − 1 | b of every photo; those of the held-out ones count.
+        """
+        held_out = self.held_out[:, None, None]
+        mean = self.offsets.masked_fill(held_out, 0).sum(0) / self._n_fitted
+        self.offsets.copy_(torch.where(held_out, mean + maps, self.offsets))
+        self._joined = True
 
     def forward(self, colors: Float[Tensor, "n 3"], image_indices: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
         """Colours as the given photos show them."""

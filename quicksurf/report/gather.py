@@ -192,7 +192,7 @@ def _witnesses(mesh: Mesh, reconstruction: Reconstruction, scene: Scene | None) 
     photos, all that see it count.
     """
     if scene is None:
-        seen_by = reconstruction.cameras.select(torch.from_numpy(~reconstruction.held_out))
+        seen_by = reconstruction.cameras.select(torch.from_numpy(reconstruction.used))
         return count_views(mesh.vertices, mesh.faces, mesh.normals, seen_by).n_views
     observed = observe(Takeaway(reconstruction, scene, mesh).local(), _in_memory(reconstruction, scene))
     return np.minimum(observed.n_views, np.floor(2 * observed.evidence).astype(np.int64))
@@ -200,7 +200,7 @@ def _witnesses(mesh: Mesh, reconstruction: Reconstruction, scene: Scene | None) 
 
 def _in_memory(reconstruction: Reconstruction, scene: Scene) -> FittedPhotos:
     """The photos of the fit as large as it kept them: reading larger ones again takes seconds that nobody counts."""
-    photos, used = photos_of(reconstruction, scene), np.flatnonzero(~reconstruction.held_out)
+    photos, used = photos_of(reconstruction, scene), np.flatnonzero(reconstruction.used)
 
     def read(
         index: int, max_pixels: int
@@ -212,7 +212,7 @@ def _in_memory(reconstruction: Reconstruction, scene: Scene) -> FittedPhotos:
 
 def _views(reconstruction: Reconstruction, scene: Scene, names: Sequence[str], clock: Clock) -> list[ViewRow]:
     """Up to N_VIEWS held-out photos, or others where none is, as long as another is expected to fit in the time."""
-    candidates = np.flatnonzero(scene.held_out)
+    candidates = np.flatnonzero(reconstruction.held_out)
     candidates = candidates if len(candidates) else np.arange(len(scene.images))
     count = min(N_VIEWS, len(candidates))
     chosen = candidates[np.linspace(0, len(candidates) - 1, count).round().astype(int)]
@@ -234,7 +234,9 @@ def _view(reconstruction: Reconstruction, scene: Scene, index: int, name: str) -
     camera = reconstruction.cameras.select(torch.tensor([index]))
     view = reconstruction.render(_sized(camera, photo))
     color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in view)
-    held = "kept from the fit" if scene.held_out[index] else "used in the fit: no photo was kept from it"
+    held = "used in the fit: no photo was kept from it"
+    if reconstruction.held_out[index]:
+        held = "kept from the fit" + (" until its last stretch" if reconstruction.joined else "")
     note = f"{held}; {psnr(color, photo / 255):.1f} dB at {photo.shape[1]} x {photo.shape[0]}"
     pictures = {
         "photo": photo,

@@ -186,7 +186,9 @@ def _charts(found: Findings) -> list[dict[str, Any]]:
 
 
 def _photos_line(found: Findings, n_lost: int) -> str:
-    line = f"{len(found.names)} photos used, {sum(found.held_out)} of them kept to measure the fit; {n_lost} lost."
+    joined = _dict(found.summary.get("held_out")).get("joined") is True
+    kept = "kept to measure the fit" + (" until its last stretch" if joined else "")
+    line = f"{len(found.names)} photos used, {sum(found.held_out)} of them {kept}; {n_lost} lost."
     if found.photos is None:
         return line
     flags = found.photos.flags

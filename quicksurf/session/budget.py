@@ -25,6 +25,9 @@ RESERVE_SHARE = 0.06
 MAX_GROWTH = 1.5  # of the reserve: beyond it a coarser mesh serves the user better than a shorter fit
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
 POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
+POINTS_FROM_SECONDS = 60.0  # of the budget; a shorter fit needs every second
+POINTS_SHARE = 0.1  # of the budget at most
+POINTS_SECONDS, POINTS_SECONDS_A_PHOTO = 6.0, 0.18  # 15 s for 50 photos, 10 s for 25
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
@@ -114,6 +117,12 @@ class Budget:
         """
         self._demand()
         return POSES_SHARE * (self.left() - self.reserve())
+
+    def points_seconds(self, n_photos: int) -> float:
+        """Seconds that points for given cameras may take; 0 where the minutes are too few for them."""
+        if self.seconds < POINTS_FROM_SECONDS:
+            return 0.0
+        return min(POINTS_SHARE * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
 
     def begin_fit(self) -> None:
         """Fix the end of the fit, which a smaller reserve does not move any more.

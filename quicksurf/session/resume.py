@@ -4,6 +4,7 @@ Poses are not found twice: it takes minutes, and structure from motion would cho
 that is to go on does not live. Captures that state their cameras are simply read again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,9 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
         QuicksurfError: as `read_scene`.
     """
     posed = run.record.get("posed_images")
+    kept = None if posed is not None or run.roi is None else load_points(run)
+    if kept is not None:  # found for the given cameras by an earlier command
+        options = replace(options, points_seconds=lambda n_photos: 0.0)
     scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
     known, sizes = run.record.get("names"), run.fitted_sizes
     if run.checkpoint_folder() is not None and scene.names != known:
@@ -42,11 +46,13 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
             f"the photos of {run.source} have other sizes than {run.path} was fitted to: bring the photos back, or fit "
             "anew with another --output"
         )
+    if kept is not None and scene.points is None and scene.names == known:
+        scene = replace(scene, points=kept)
     return scene
 
 
 def keep_points(run: Run, points: SparsePoints | None) -> None:
-    """Write the points that structure from motion gave: the region of interest is found from them again.
+    """Write the points that were found for these photos: the region of interest is found from them again.
 
     Raises:
         OutputError: if the disk is full.

@@ -75,7 +75,7 @@ class Extras:
 
 def photos_of(reconstruction: Reconstruction, scene: Scene) -> Photos:
     """The photos that the field was fitted to, with masks if it was fitted with them."""
-    used = np.flatnonzero(~reconstruction.held_out)
+    used = np.flatnonzero(reconstruction.used)
     exposures = torch.eye(3, 4) + reconstruction.appearance.from_identity().detach().cpu()
 
     def read(

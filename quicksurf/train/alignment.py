@@ -98,6 +98,17 @@ class CameraAlignment:
             self.cameras = self._given
         return trial
 
+    def join_held_out(self, bank: PixelBank) -> None:
+        """Take the poses of held-out views as both halves of their pictures say, and test no more.
+
+        Args:
+            bank: the pixels of all views.
+        """
+        if self.refined:
+            self._poses.twists = self._all_twists()
+            self.cameras = moved(self._given, self._poses.twists)
+        self._tests, self._bank, self._held_out_bank = [], bank, None
+
     def held_out_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels; where poses are refined, by the pose that the other half of the picture gave."""
         if not self.refined or self._held_out_bank is None:
@@ -108,10 +119,15 @@ class CameraAlignment:
         """All cameras in the world; those of held-out views as both halves of their pictures say."""
         if not self.refined:
             return self._world
+        cameras = moved(self._given, self._all_twists())
+        return cameras_in_world(cameras.on(torch.device("cpu")), self._result.roi)
+
+    def _all_twists(self) -> Float[Tensor, "n 6"]:
+        if self._held_out_bank is None:
+            return self._poses.twists
         held_out = torch.from_numpy(self._result.held_out).to(self._result.device)[:, None]
         halves = self._halves.twists.view(2, -1, 6).mean(0)
-        cameras = moved(self._given, torch.where(held_out, halves, self._poses.twists))
-        return cameras_in_world(cameras.on(torch.device("cpu")), self._result.roi)
+        return torch.where(held_out, halves, self._poses.twists)
 
     def _try(self) -> Trial:
         """Refine the held-out views by halves, and compare with the given poses on the other halves."""

@@ -288,6 +288,10 @@ class ViewConsistency:
         self._offsets = offsets_of(_PATCH, 1.0).to(device)
         self._trust = LateValue()
 
+    def look_at(self, views: Sequence[int]) -> None:
+        """Compare with these views from now on."""
+        self._views = torch.tensor(views, device=self._views.device)
+
     def due(self, step: int) -> bool:
         """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
         return self._trust.get() != 0 or step % _PAUSE == 0

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf import losses
@@ -24,6 +24,8 @@ class HeldOutScore(NamedTuple):
     psnr: float
     """dB, the mean over the views."""
     exposure_varies: bool
+    maps: Float[Tensor, "k 3 4"]
+    """A - 1 | b of the colour map of each view; 0 where exposure does not vary."""
 
 
 class HeldOutViews:
@@ -69,7 +71,15 @@ def score(
     matched = _matched(colors, targets, first, seen, per_view)
     plain, own, others = (_psnr(shown, targets, per_view) for shown in (colors, *matched))
     varies = own > max(plain, others) + _EXPOSURE_GAIN
-    return HeldOutScore(own if varies else plain, varies)
+    maps = colors.new_zeros(len(colors) // per_view, 3, 4)
+    if varies:
+        maps = torch.stack(
+            [
+                affine_map(*(part[seen_here] for part in (colors, targets))).T - torch.eye(3, 4).to(colors)
+                for seen_here in (seen & (_views(colors, per_view) == view) for view in range(len(maps)))
+            ]
+        )
+    return HeldOutScore(own if varies else plain, varies, maps)
 
 
 def _matched(
@@ -81,12 +91,17 @@ def _matched(
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """The colours after the map of the other half of their view, and after that of all other views."""
     own, others = colors.clone(), colors.clone()
-    views = torch.arange(len(colors), device=colors.device) // per_view
+    views = _views(colors, per_view)
     for view in range(len(colors) // per_view):
         here, elsewhere = seen & (views == view), seen & (views != view)
         own[here] = matched_by_halves(colors[here], targets[here], first[here])
         others[here] = mapped(colors[here], affine_map(colors[elsewhere], targets[elsewhere]))
     return own, others
+
+
+def _views(colors: Float[Tensor, "n 3"], per_view: int) -> Int[Tensor, "n"]:
+    """Which view each pixel is of."""
+    return torch.arange(len(colors), device=colors.device) // per_view
 
 
 def _psnr(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"], per_view: int) -> float:

@@ -23,6 +23,7 @@ _CHECKPOINT_SECONDS = 60.0
 _HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 48_000
+_JOIN = 0.85  # progress from which held-out photos train, too: sharpness is final, and poses are settled
 _LOOK_SHARE = 0.1  # of the rays since the last look may be looked at, so that a slow machine keeps its time
 _FINAL_LOOK_SHARE = 0.05  # of all rays
 
@@ -90,6 +91,9 @@ def fit_scene(
         n_rays += len(rendering.colors)
         trainer.result.seconds_fitted = clock.fitted()
         on_step(trainer.result)
+        if progress >= _JOIN and trainer.joins_later:
+            trainer.alignment.review(progress)
+            trainer.join_held_out(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_SHARE * n_rays)))
         if progress >= held_out_at:
             held_out_at = progress + _HELD_OUT_SHARE
             trainer.alignment.review(progress)

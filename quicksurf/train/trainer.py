@@ -28,7 +28,7 @@ from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, s
 from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
 from quicksurf.train.alignment import CameraAlignment
 from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
-from quicksurf.train.held_out import HeldOutViews
+from quicksurf.train.held_out import HeldOutScore, HeldOutViews
 from quicksurf.train.optimizer import Adam, Group, network_groups
 from quicksurf.train.points import PointGuide, on_object
 
@@ -46,16 +46,13 @@ class Trainer:
 
     def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
         masked = any(mask is not None for mask in scene.masks) if resume is None else resume.masked
-        self._train = np.flatnonzero(~scene.held_out).tolist()
         self.result = resume or _fresh(scene, config, backend, masked)
-        self._config = config
+        self._scene, self._config = scene, config
         self._device = backend.device
-        self._bank = PixelBank.of(scene, self._train, masked, self._device)
-        held_out = np.flatnonzero(scene.held_out).tolist()
+        self._train, self._bank, self._outlines = self._pixels()
+        held_out = np.flatnonzero(~self.result.used).tolist()
         bank = PixelBank.of(scene, held_out, masked, self._device) if held_out else None
         self._held_out = HeldOutViews(bank) if bank else None
-        outlined = [index for index in self._train if masked and scene.masks[index] is not None]
-        self._outlines = Outlines.of(scene.masks, outlined, self._device)
         self._has_mask = torch.tensor([mask is not None for mask in scene.masks], device=self._device)
         self._were_refined = self.result.cameras_refined
         self.alignment = CameraAlignment(self.result, self._bank, bank)
@@ -115,6 +112,34 @@ class Trainer:
         )
         return rendering, loss.detach(), (colors - targets).detach().square().mean()
 
+    @property
+    def joins_later(self) -> bool:
+        """Whether photos are held out that are to join the fit."""
+        return self._held_out is not None and self._config.train.hold_out == "join"
+
+    def join_held_out(self, n_pixels: int) -> None:
+        """Look at the held-out views for the last time, on `n_pixels` of them, and let them join the fit."""
+        score = self.measure_held_out(n_pixels)
+        held_out, self._held_out = self._held_out, None
+        if score is None or held_out is None:
+            return
+        maps = torch.zeros_like(self.result.appearance.offsets)
+        maps[held_out.bank.image_indices] = score.maps
+        self.result.appearance.join(maps)
+        del held_out  # its pixels are in the new bank
+        self.result.joined = True
+        self._train, self._bank, self._outlines = self._pixels()
+        self.alignment.join_held_out(self._bank)
+        self._consistency.look_at(self._train)
+
+    def _pixels(self) -> tuple[list[int], PixelBank, Outlines]:
+        """The photos of the fit, their pixels, and the outlines of their masks."""
+        scene, masked = self._scene, self.result.masked
+        train = np.flatnonzero(self.result.used).tolist()
+        outlined = [index for index in train if masked and scene.masks[index] is not None]
+        bank = PixelBank.of(scene, train, masked, self._device)
+        return train, bank, Outlines.of(scene.masks, outlined, self._device)
+
     @torch.no_grad()
     def finish(self, n_pixels: int) -> None:
         """Probe every cell of the grid once more, for the mesh, and measure `n_pixels` of the held-out views."""
@@ -122,15 +147,16 @@ class Trainer:
         result.renderer.grid.update(0, result.field.logits, result.settings().sharpness)
         self.measure_held_out(n_pixels)
 
-    def measure_held_out(self, n_pixels: int) -> None:
+    def measure_held_out(self, n_pixels: int) -> HeldOutScore | None:
         """Note the PSNR on `n_pixels` of the held-out views; maps are learned faster where exposure varies."""
         if self._held_out is None:
-            return
-        self.result.psnr_held_out, exposure_varies = self._held_out.measure(
-            self.result, self.alignment, n_pixels
-        )
+            return None
+        score = self._held_out.measure(self.result, self.alignment, n_pixels)
+        self.result.psnr_held_out = score.psnr
         rate = self._config.train.learning_rate_appearance
-        self._optimizer.set_learning_rate("appearance", _EXPOSURE_FASTER * rate if exposure_varies else rate)
+        faster = _EXPOSURE_FASTER if score.exposure_varies else 1.0
+        self._optimizer.set_learning_rate("appearance", faster * rate)
+        return score
 
     def snapshot(self) -> Reconstruction:
         """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""

@@ -26,6 +26,7 @@ from quicksurf.io import write_json
 from quicksurf.session.runs import Run, is_run, open_run
 
 _TORCH = ("--device", "torch")
+_KEPT = ("--hold-out", "keep")  # views that the fit never saw are compared to the end
 _PATIENCE, _PATIENCE_SECONDS = 1.5, 60.0  # a command that is not back by then is ended
 
 
@@ -49,7 +50,7 @@ class Request:
         """The command line after `python -m quicksurf`, writing into `folder`."""
         minutes, output = ("--minutes", f"{self.minutes:g}"), ("--output", str(folder.resolve()))
         backend = _TORCH if self.torch else ()
-        return ["fit", str(self.source.resolve()), *minutes, *output, *self.options, *backend]
+        return ["fit", str(self.source.resolve()), *minutes, *output, *_KEPT, *self.options, *backend]
 
 
 @dataclass(frozen=True)

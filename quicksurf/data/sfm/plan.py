@@ -22,6 +22,7 @@ _COARSE_SHARE, _COARSE_SECONDS = (
 )  # of a pair's time, and of everything else a pair takes in that pass
 _VERIFY_SECONDS = 0.008  # per pair of 8192 features; about linear in them
 _MAP_SECONDS = 0.25  # per photo
+_JOIN_SECONDS = 0.02  # per photo, of joining matches to points with given cameras
 _COMFORT = 0.85  # a plan is taken if this fraction of the time suffices: machines and photos differ
 _ALL_PAIRS = 40  # photos up to which matching all pairs costs no more than choosing among them
 
@@ -38,6 +39,10 @@ FULL = Effort(1.7, 8192, 24)
 LESS = Effort(1.7, 4096, 20)
 QUICK = Effort(0.8, 2048, 14)
 LEAST = Effort(0.4, 1024, 10)
+GIVEN, LESS_GIVEN = (
+    Effort(1.0, 4096, 10),
+    Effort(0.6, 3072, 10),
+)  # for points of given cameras, between full and least
 
 
 class Plan(NamedTuple):
@@ -96,18 +101,48 @@ def plan_poses(
     )
 
 
+def plan_points(
+    n_images: int, megapixels: float, seconds: float, n_threads: int, instruction_set: str
+) -> Plan | None:
+    """Choose the effort for points where cameras are given: the same features, fewer pairs, nothing to map.
+
+    Args: as for `plan_poses`.
+
+    Returns:
+        None if even the least effort takes longer than `seconds`.
+    """
+    match_seconds = _MATCH_SECONDS.get(instruction_set, _SLOW_MATCH_SECONDS)
+    for effort in (FULL, GIVEN, LESS_GIVEN, LEAST):
+        n_pairs = min(n_images * (n_images - 1) // 2, n_images * GIVEN.n_partners)
+        parallel = _features_seconds(effort, n_images, megapixels)
+        parallel += n_pairs * _pair_seconds(effort, match_seconds)
+        estimate = parallel * 2 / n_threads + n_images * _JOIN_SECONDS
+        if estimate <= _COMFORT * seconds:
+            n_pixels = int(effort.megapixels * 1e6)
+            return Plan(n_pixels, effort.n_features, GIVEN.n_partners, 0, estimate)
+    return None
+
+
+def _features_seconds(effort: Effort, n_images: int, megapixels: float) -> float:
+    used = min(effort.megapixels, megapixels)
+    return n_images * (megapixels * _DECODE_SECONDS + used * _FEATURE_SECONDS)
+
+
+def _pair_seconds(effort: Effort, match_seconds: float) -> float:
+    richness = effort.n_features / 8192
+    return match_seconds * richness**2 + _VERIFY_SECONDS * richness
+
+
 def _plan(
     effort: Effort, n_images: int, megapixels: float, n_threads: int, ordered: bool, match_seconds: float
 ) -> Plan:
-    used = min(effort.megapixels, megapixels)
     n_all = n_images * (n_images - 1) // 2
     exhaustive = n_images <= _ALL_PAIRS
     n_pairs = n_all if exhaustive else min(n_all, int(0.65 * n_images * effort.n_partners))  # most are mutual
-    richness = effort.n_features / 8192
     parallel = (
-        n_images * (megapixels * _DECODE_SECONDS + used * _FEATURE_SECONDS)
+        _features_seconds(effort, n_images, megapixels)
         + (0 if exhaustive else n_all * (_COARSE_SHARE * match_seconds + _COARSE_SECONDS))
-        + n_pairs * (match_seconds * richness**2 + _VERIFY_SECONDS * richness)
+        + n_pairs * _pair_seconds(effort, match_seconds)
     )
     return Plan(
         max_pixels=int(effort.megapixels * 1e6),

@@ -1,32 +1,22 @@
 """Verified pairs of photos, and COLMAP's database of them.
 
-A pair is kept where one two-view geometry explains more of its matches than chance would. Of `n` matches, `k` lie
-within `e` pixels of the epipolar lines of a geometry that some seven of them define. A match at random does so with
-probability p = 2 e D / A (D the diagonal, A the area of the photo), so that as good a geometry is expected
-
-    NFA = n (n choose k) (k choose 7) p^(k - 7)
-
-times among `n` matches at random (Moisan & Stival 2004, eq. 15). Twenty inliers of forty matches mean something,
-twenty of two hundred do not.
+A pair is kept where one two-view geometry explains more of its matches than chance would (`chance`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
-from math import lgamma, log
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Int
 
+from quicksurf.data.sfm.chance import MAX_ERROR, MIN_INLIERS, is_significant
 from quicksurf.data.sfm.features import Features
 from quicksurf.data.sfm.matching import Matches
 
-MAX_ERROR = 4.0  # pixels between a feature and its epipolar line, COLMAP's default
-MIN_INLIERS = 15
-_LOG_CHANCE = log(1e-4)  # pairs of a geometry that is expected this often at random are dropped
 _ENOUGH_MATCHES = 150  # of a pair: a photo whose links are weak is placed by all of them
 _STILL_SHARE, _STILL_PHOTOS = 0.1, 4  # of the photos (and at least so many) in which a feature stands still
 _STILL_PIXELS = 2.0
@@ -109,19 +99,6 @@ def verify(
             ):
                 pairs[first, second] = geometry
     return ViewGraph(features, cameras, pairs), complete
-
-
-def is_significant(n_inliers: int, n_matches: int, size: tuple[int, int]) -> bool:
-    """Return whether so many inliers among so many matches are no chance, by the expected number of false alarms."""
-    diagonal = float(np.hypot(*size))
-    log_p = min(0.0, log(2 * MAX_ERROR * diagonal / (size[0] * size[1])))
-    return (
-        log(max(n_matches, 1))
-        + _log_choose(n_matches, n_inliers)
-        + _log_choose(n_inliers, 7)
-        + (n_inliers - 7) * log_p
-        < _LOG_CHANCE
-    )
 
 
 def drop_still(
@@ -210,10 +187,6 @@ def _options() -> pycolmap.TwoViewGeometryOptions:
     options.ransac.random_seed = 0
     options.ransac.max_error = MAX_ERROR
     return options
-
-
-def _log_choose(n: int, k: int) -> float:
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def _opened(path: Path) -> closing[pycolmap.Database]:

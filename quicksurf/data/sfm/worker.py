@@ -125,7 +125,7 @@ def look(job: Job, clock: Clock) -> tuple[list[Features | None], dict[int, str]]
     """Return the features of each photo, None where time ran out before it, and why photos cannot be read."""
     found: list[Features | None] = [None] * len(job["paths"])
     unreadable: dict[int, str] = {}
-    order = spread(len(found))
+    order = sift.spread(len(found))
     paths = [Path(job["paths"][index]) for index in order]
     results = sift.extract(paths, job["max_pixels"], job["n_features"], job["n_threads"])
     for index, item in zip(order, results, strict=False):
@@ -136,14 +136,6 @@ def look(job: Job, clock: Clock) -> tuple[list[Features | None], dict[int, str]]
         if clock.elapsed() > _FEATURES_END * job["seconds"]:
             break
     return found, unreadable
-
-
-def spread(n_images: int) -> list[int]:
-    """Every fourth photo first, then those between.
-
-    So what is missing when time runs out is missing everywhere alike, not all on one side of the object.
-    """
-    return [index for offset in (0, 2, 1, 3) for index in range(offset, n_images, 4)]
 
 
 def overlapping(

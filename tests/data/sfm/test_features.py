@@ -7,7 +7,7 @@ import pytest
 import rendered_box
 from PIL import Image
 
-from quicksurf.data.sfm.features import Features, detect, extract, root_sift
+from quicksurf.data.sfm.features import Features, detect, extract, root_sift, spread
 from quicksurf.errors import ImageError
 
 ROUNDED = 0.02  # of a cosine: 128 components rounded to 1 / 512
@@ -68,3 +68,11 @@ def test_damaged_photos_come_back_as_errors_in_their_places(tmp_path: Path, text
     assert isinstance(first, Features) and isinstance(last, Features)
     np.testing.assert_array_equal(first.points, last.points)
     assert first.size[0] * first.size[1] <= 25_000
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 5, 23])
+def test_every_photo_is_looked_at_once_and_the_first_half_is_everywhere(n_images: int) -> None:
+    order = spread(n_images)
+    assert sorted(order) == list(range(n_images))
+    half = sorted(order[: (n_images + 1) // 2])
+    assert max(np.diff(half), default=0) <= 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicksurf.data.sfm.plan import FULL, LEAST, Plan
+from quicksurf.data.sfm.plan import FULL, LEAST, Plan, plan_points
 from quicksurf.data.sfm.plan import plan_poses as plan_poses_on
 from quicksurf.errors import BudgetError
 
@@ -93,3 +93,14 @@ def test_description_names_what_is_planned() -> None:
 def test_slower_kernels_take_longer() -> None:
     seconds = [plan_poses(40, 2.0, 1e4, 2, False, name).seconds for name in ("amx", "vnni", "v4", "v3", "")]
     assert seconds == sorted(set(seconds))
+
+
+@pytest.mark.parametrize("n_images", [10, 50, 300])
+def test_points_for_given_cameras_take_less_than_poses_and_fit_into_the_time(n_images: int) -> None:
+    poses = plan_poses(n_images, 1.5, 1e4, 2, False, "vnni")
+    whole = plan_points(n_images, 1.5, 1e4, 2, "vnni")
+    assert whole is not None and whole.n_features == poses.n_features and whole.seconds < poses.seconds
+    seconds = 0.3 * n_images
+    plan = plan_points(n_images, 1.5, seconds, 2, "vnni")
+    assert plan is not None and plan.seconds <= seconds and plan.max_pixels < whole.max_pixels
+    assert plan_points(n_images, 1.5, 0.02 * n_images, 2, "vnni") is None

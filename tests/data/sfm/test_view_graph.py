@@ -19,8 +19,9 @@ from synthetic_photos import (
     true_matches,
 )
 
+from quicksurf.data.sfm.chance import is_significant
 from quicksurf.data.sfm.matching import Matches
-from quicksurf.data.sfm.view_graph import drop_still, is_significant, verify
+from quicksurf.data.sfm.view_graph import drop_still, verify
 
 N_STILL, N_MOVING = 30, 60
 KEPT = 0.9  # of right matches: RANSAC drops those that the noise moves far

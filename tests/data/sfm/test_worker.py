@@ -39,14 +39,6 @@ def paths(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-@pytest.mark.parametrize("n_images", [0, 1, 5, 23])
-def test_every_photo_is_looked_at_once_and_the_first_half_is_everywhere(n_images: int) -> None:
-    order = worker.spread(n_images)
-    assert sorted(order) == list(range(n_images))
-    half = sorted(order[: (n_images + 1) // 2])
-    assert max(np.diff(half), default=0) <= 2
-
-
 def test_torn_photo_is_named_and_the_others_are_looked_at(paths: list[str], tmp_path: Path) -> None:
     found, unreadable = worker.look(_job(paths, tmp_path), worker.Clock())
     assert unreadable.keys() == {3} and "3.png" in unreadable[3]
