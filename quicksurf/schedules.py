@@ -4,7 +4,6 @@ import math
 
 _STEADY_SHARPNESS = 120.0  # at a rate of 1e-2: dtu_scan24 falls by 2 dB where κ |∇l| is more than that
 _SHARPENING = 0.4, 0.85  # of the progress
-_TRIANGLES = 0.6  # of the progress
 _BACKGROUND_SHARP = 0.2  # of the progress: until half time costs fox 0.6 dB
 
 
@@ -47,11 +46,6 @@ def background_noise(progress: float, start: float) -> float:
     blurred one leaves outlines to the surface. Its own detail is learned in what is left of the time.
     """
     return start * max(0.0, 1 - progress / _BACKGROUND_SHARP)
-
-
-def triangle_weight(progress: float) -> float:
-    """Of the surface between verified points: 1 at the start, 0 from p = 0.6 on, where photos know it better."""
-    return max(0.0, 1 - progress / _TRIANGLES)
 
 
 def learning_rate_factor(progress: float) -> float:

@@ -29,13 +29,13 @@ def floor(cameras, height: float = HEIGHT) -> tuple[SparsePoints, torch.Tensor]:
     return SparsePoints(positions, torch.zeros(300, 3, dtype=torch.uint8), observations), positions
 
 
-def trained(guide: PointGuide, steps: int = 150, triangles: float = 1.0) -> SurfaceField:
+def trained(guide: PointGuide, steps: int = 150) -> SurfaceField:
     field = SurfaceField(MODEL, backends.load("cpu"), seed=0)
     optimizer = torch.optim.Adam(field.geometry.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         optimizer.zero_grad()
-        guide.loss(field, 256, triangles, generator).backward()
+        guide.loss(field, 256, generator).backward()
         optimizer.step()
     return field
 
@@ -59,7 +59,9 @@ def test_rays_through_the_sky_are_emptied(cameras):
     )
     points, positions = floor(cameras)
     none = torch.zeros(len(points.observations), dtype=torch.bool)
-    guide = PointGuide(points, positions, cameras, list(range(len(cameras))), none, (origins, directions))
+    guide = PointGuide(
+        points, positions, cameras, list(range(len(cameras))), none, True, (origins, directions)
+    )
     field = trained(guide)
     with torch.no_grad():
         assert (field.logits(torch.linspace(-0.4, 0.4, 30)[:, None] * torch.tensor([[1.0, 0, 0]])) < 0).all()
@@ -70,7 +72,7 @@ def test_without_an_observation_nothing_is_said(cameras):
     none = torch.zeros(len(points.observations), dtype=torch.bool)
     guide = PointGuide(points, positions, cameras, list(range(len(cameras))), none)
     field = SurfaceField(MODEL, backends.load("cpu"), seed=0)
-    assert guide.loss(field, 64, 1.0, torch.Generator().manual_seed(0)) == 0
+    assert guide.loss(field, 64, torch.Generator().manual_seed(0)) == 0
 
 
 def test_only_observations_inside_a_mask_speak(cameras):

@@ -10,7 +10,7 @@ observation i of a point at depth T, and l the logit (inside > 0, at least 1/2 o
 A direct pull on the logit reaches places that no sample comes to, so a background cannot take over what is near, and
 empty space is known to be empty from the first step (Deng et al. 2022 supervise depths with such points, Fu et al. 2022
 distances). Between points the surface is near the triangle of three that a photo sees beside one another (Delaunay),
-unless their depths differ: a coarser guide, with τ by the triangle's size, that fades while the photos take over.
+unless their depths differ: a coarser guide, with τ by the triangle's size. What is below the ground is solid.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
 from quicksurf.cameras import Cameras, pixel_rays, project
+from quicksurf.data.ground import Ground
 from quicksurf.data.scene import SparsePoints
 from quicksurf.model.field import SurfaceField
 from quicksurf.rays import unit_ball_span
@@ -35,8 +36,11 @@ _NEAR_CAMERA = 0.02  # radii
 _LONGEST_EDGE = 0.1  # of a triangle, by the diagonal of the photo
 _LONGEST_SIDE = 0.25  # radii
 _DEPTH_RATIO = 1.15  # between the corners of a triangle: beyond, an outline may run through it
-_TRIANGLE_TOLERANCE = 0.25  # of its longest side
+_TRIANGLE_TOLERANCE = 0.1  # of its longest side
 _TRIANGLE_WEIGHT = 0.5  # of a point's
+_GROUND_WEIGHT = 0.5
+_GROUND_REACH = 0.2  # radii: so far around each of its points the ground goes on
+_GROUND_DEPTH = 0.01, 0.06  # radii below the plane that are held solid: pavement is not flat
 _NEAR_THE_END = (
     0.2  # of the way: a second free sample lies there, where free space is least certain to be learned
 )
@@ -79,7 +83,9 @@ class PointGuide:
         cameras: Cameras,
         views: list[int],
         usable: Bool[Tensor, "m"],
+        between: bool = True,
         clear: tuple[Float[Tensor, "k 3"], Float[Tensor, "k 3"]] | None = None,
+        ground: Ground | None = None,
     ) -> None:
         """Prepare the observations of `views`.
 
@@ -87,25 +93,27 @@ class PointGuide:
             to_roi: the points' positions in the frame of the fit.
             cameras: all, in that frame.
             usable: which observations may speak.
+            between: use what lies between points, too.
             clear: origins and directions of rays that meet nothing.
+            ground: what is below it is solid.
         """
         device = to_roi.device
         observers = points.observations[:, 1].to(device)
         usable = usable & torch.isin(observers, torch.tensor(views, device=device))
         index, observers = points.observations[usable.cpu(), 0].to(device), observers[usable]
         self._rays = _observed(to_roi[index], cameras, observers)
+        self._ground = None if ground is None else (ground.normal.to(device), ground.points.to(device))
         self._clear = None if clear is None else _endless(*(part.to(device) for part in clear))
         self._cameras = cameras
-        parts = [_triangles(cameras, view, to_roi[index[observers == view]]) for view in views]
+        parts = [_triangles(cameras, view, to_roi[index[observers == view]]) for view in views if between]
+        parts = parts or [_triangles(cameras, 0, to_roi[:0])]
         self._triangles = Triangles(*(torch.cat(part).to(device) for part in zip(*parts, strict=True)))
         first, second = (self._triangles.pixels[:, 1:] - self._triangles.pixels[:, :1]).unbind(1)
         areas = (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).abs()
         self._cumulative = areas.double().cumsum(0) / areas.double().sum().clamp_min(1e-9)
 
-    def loss(
-        self, field: SurfaceField, n_rays: int, triangle_weight: float, generator: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """The loss on `n_rays` random observations, and on as many places of triangles where they have a weight."""
+    def loss(self, field: SurfaceField, n_rays: int, generator: torch.Generator) -> Float[Tensor, ""]:
+        """The loss on `n_rays` random observations, and on as many places of triangles."""
         place = {"generator": generator, "device": generator.device}
         loss = field.geometry.params.sum() * 0
         if len(self._rays.depths):
@@ -114,10 +122,12 @@ class PointGuide:
         if self._clear is not None:
             at = torch.randint(len(self._clear.depths), (n_rays,), **place)
             loss = loss + _depth_loss(field, self._clear.select(at), generator)
-        if triangle_weight > 0 and len(self._cumulative):
+        if self._ground is not None:
+            loss = loss + _GROUND_WEIGHT * _ground_loss(field, *self._ground, n_rays, generator)
+        if len(self._cumulative):
             at = torch.searchsorted(self._cumulative, torch.rand(n_rays, dtype=torch.float64, **place))
             rays = self._between(at.clamp_max(len(self._cumulative) - 1), generator)
-            loss = loss + _TRIANGLE_WEIGHT * triangle_weight * _depth_loss(field, rays, generator)
+            loss = loss + _TRIANGLE_WEIGHT * _depth_loss(field, rays, generator)
         return loss
 
     def _between(self, at: Int[Tensor, "n"], generator: torch.Generator) -> SeenDepths:
@@ -209,6 +219,25 @@ def _depth_loss(field: SurfaceField, rays: SeenDepths, generator: torch.Generato
     at = torch.relu(logits[2].abs() - 0.5 * rays.pixels)
     behind = torch.relu(0.5 * deeper - logits[3])
     return _mean(before, (end > near).expand(2, n)) + _mean(at + behind, within)
+
+
+def _ground_loss(
+    field: SurfaceField,
+    normal: Float[Tensor, "3"],
+    points: Float[Tensor, "n 3"],
+    n: int,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """The third term of the module's docstring, at random places below the ground."""
+    place = {"generator": generator, "device": generator.device}
+    at = torch.randint(len(points), (n,), **place)
+    aside = _GROUND_REACH * (2 * torch.rand(n, 3, **place) - 1)
+    aside = aside - (aside @ normal)[:, None] * normal
+    least, most = _GROUND_DEPTH
+    depths = least + (most - least) * torch.rand(n, **place)
+    below = points[at] + aside - depths[:, None] * normal
+    wanted = 0.5 * (depths - 0.5 * least)
+    return _mean(torch.relu(wanted - field.logits(below)), below.norm(dim=1) < 1)
 
 
 def _mean(values: Float[Tensor, "*n"], where: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from quicksurf.backends.modules import MAX_SLOPE
 from quicksurf.cameras import project
 from quicksurf.config import Config
 from quicksurf.data.free_space import room_before_points
+from quicksurf.data.ground import Ground, find_ground
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
 from quicksurf.data.scene import Scene, SparsePoints
@@ -94,7 +95,7 @@ class Trainer:
         targets = batch.over(behind)
         loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
         if self._guide is not None:
-            loss = loss + self._guide_loss(self._guide, progress)
+            loss = loss + self._guide_loss(self._guide)
         weight = self._config.train.silhouette_weight
         loss = loss + weight * losses.silhouette_loss(rendering.opacities[n:], outline.inside)
         weight = self._config.train.consistency_weight if progress > _CONSISTENCY_START else 0.0
@@ -199,6 +200,12 @@ class Trainer:
         origins, grid = self.result.roi_cameras().centers()[observers], self.result.renderer.grid
         grid.restrict(room_before_points(origins, ends, len(grid.occupied)))
 
+    def _ground(self, points: SparsePoints) -> Ground | None:
+        """The ground of a scene; photos are held upright on average."""
+        cameras = self.result.roi_cameras()
+        up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
+        return find_ground(self.result.to_roi(points.positions), cameras.centers(), up)
+
     def _clear_sky(self, scene: Scene, points: SparsePoints) -> tuple[Tensor, Tensor] | None:
         """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
         index, observers = points.observations.unbind(1)
@@ -223,21 +230,22 @@ class Trainer:
         """The verified points that the photos of the fit observe, on the object where there are masks."""
         if not len(points.observations) or not self._config.train.points_weight:
             return None
-        sky = None
+        sky = ground = None
         if scene.kind != "around" and not self.result.masked:
             self._clear_before(points)
-            sky = self._clear_sky(scene, points)
+            sky, ground = self._clear_sky(scene, points), self._ground(points)
         cameras = self.result.roi_cameras().on(self._device)
         positions = self.result.to_roi(points.positions).to(self._device)
+        usable = on_object(points, scene.cameras, scene.masks)
         return PointGuide(
-            points, positions, cameras, self._train, on_object(points, scene.cameras, scene.masks), sky
+            points, positions, cameras, self._train, usable, not self.result.masked, sky, ground
         )
 
-    def _guide_loss(self, guide: PointGuide, progress: float) -> Float[Tensor, ""]:
+    def _guide_loss(self, guide: PointGuide) -> Float[Tensor, ""]:
         train = self._config.train
-        fading = 0.0 if self.result.masked else schedules.triangle_weight(progress)
-        n_rays = train.n_point_rays * self._fill
-        return train.points_weight * guide.loss(self.result.field, n_rays, fading, self._generator)
+        return train.points_weight * guide.loss(
+            self.result.field, train.n_point_rays * self._fill, self._generator
+        )
 
     def _behind(self, batch: PixelBatch, n_rays: int) -> Float[Tensor, "r 3"]:
         """What is put behind the object: noise, and where a photo has no mask the photo itself.
