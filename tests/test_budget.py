@@ -50,7 +50,9 @@ def test_poses_leave_more_than_half_for_the_rest() -> None:
     assert 0.3 * 600 < budget.poses_seconds() < 0.5 * 600
 
 
-@pytest.mark.parametrize(("minutes", "n_photos", "seconds"), [(0.5, 50, 0), (1, 50, 6), (10, 50, 15), (10, 11, 8)])
+@pytest.mark.parametrize(
+    ("minutes", "n_photos", "seconds"), [(0.5, 50, 0), (1, 50, 6), (10, 50, 15), (10, 11, 8)]
+)
 def test_points_for_given_cameras_take_a_tenth_of_the_minutes_at_most(
     minutes: float, n_photos: int, seconds: float
 ) -> None:

@@ -153,7 +153,9 @@ def test_photos_without_a_mask_help_and_the_surface_stays_that_of_the_masks(
     assert result.summary["psnr_held_out"] > 15
 
 
-def test_a_fit_that_holds_nothing_out_uses_all_photos_and_measures_none(capture: Path, tmp_path: Path) -> None:
+def test_a_fit_that_holds_nothing_out_uses_all_photos_and_measures_none(
+    capture: Path, tmp_path: Path
+) -> None:
     request = FitRequest(capture, 1.0, tmp_path / "run", preset=TINY, hold_out="none")
     result = run_fit(request, fit=cut_to(FEW_SECONDS))
     assert result.reconstruction.used.all() and not result.reconstruction.held_out.any()
