@@ -157,11 +157,11 @@ def test_a_fit_that_holds_nothing_out_uses_all_photos_and_measures_none(
     capture: Path, tmp_path: Path
 ) -> None:
     request = FitRequest(capture, 1.0, tmp_path / "run", preset=TINY, hold_out="none")
-    result = run_fit(request, fit=cut_to(FEW_SECONDS))
+    result = run_fit(request, fit=cut_to(SECONDS))
     assert result.reconstruction.used.all() and not result.reconstruction.held_out.any()
     assert result.summary["psnr_held_out"] is None
     assert result.summary["held_out"] == {"photos": 0, "joined": False}
-    with pytest.raises(ConfigError, match="leave out --hold-out"):
+    with pytest.raises(ConfigError, match="leave out --preset and --hold-out"):
         run_fit(replace(request, minutes=0.5, hold_out="keep"), fit=cut_to(FEW_SECONDS))
 
 

@@ -53,7 +53,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photo, mask = imageio.imread(path), imageio.imread(folder / "masks" / path.name)
         imageio.imwrite(path, np.where(mask[..., None] > 0, photo, np.array([200, 30, 30], np.uint8)))
     path, preset = folder.parent / "run", str(Path(__file__).parent / "tiny.toml")
-    run_fit(FitRequest(folder, 20.0, path, preset=preset), fit=cut_to(3.0))
+    run_fit(FitRequest(folder, 20.0, path, preset=preset, hold_out="keep"), fit=cut_to(3.0))
     run = open_run(path)
     reconstruction = run.load_checkpoint(backends.load("cpu"))
     assert reconstruction.masked

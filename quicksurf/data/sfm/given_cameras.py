@@ -190,20 +190,21 @@ def contradicted(judged: Mapping[tuple[int, int], Pair], n_images: int) -> list[
     """Return the photos whose cameras contradict those of the others.
 
     Cameras that are wrong together may agree with each other: those turned by 180 degrees around one object do. So
-    photos are grouped by pairs that agree, and a group is wrong if at least two pairs say so against a larger one.
+    photos are grouped by pairs that agree, and a group is wrong if two pairs say so against larger ones that are right.
     """
     linked = [pair for pair, item in judged.items() if item.links]
     rows, columns = np.array(linked, np.int64).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(n_images, n_images))
     _, labels = connected_components(graph, directed=False)
-    sizes = np.bincount(labels, minlength=n_images)
-    against = np.zeros(n_images, int)
+    between = np.zeros((n_images, n_images), int)
     for first, second in (pair for pair, item in judged.items() if item.contradicts):
-        one, other = labels[first], labels[second]
-        if one != other:
-            against[one] += sizes[one] <= sizes[other]
-            against[other] += sizes[other] <= sizes[one]
-    return np.flatnonzero(against[labels] >= 2).tolist()
+        between[labels[first], labels[second]] += 1
+    between += between.T
+    right: list[int] = []
+    for label in np.argsort(-np.bincount(labels, minlength=n_images), kind="stable"):
+        if between[label, right].sum() < 2:
+            right.append(int(label))
+    return np.flatnonzero(~np.isin(labels, right)).tolist()
 
 
 def contradictions(

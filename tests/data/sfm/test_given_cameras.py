@@ -135,6 +135,11 @@ def test_the_smaller_group_is_wrong_also_where_its_photos_agree_with_each_other(
     assert "2 of 6 given cameras contradict the photos (4.jpg, 5.jpg): 0 %" in warning and "100 %" in warning
 
 
+def test_a_small_group_is_right_if_only_wrong_cameras_contradict_it() -> None:
+    pairs = judged([[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]], [(0, 5), (1, 6), (5, 8), (6, 9)])
+    assert contradicted(pairs, 10) == [5, 6, 7]
+
+
 @pytest.mark.parametrize("against", [[], [(3, 4)], [(0, 2), (1, 3)]])
 def test_one_pair_or_pairs_within_a_group_prove_nothing(against: list[tuple[int, int]]) -> None:
     assert contradicted(judged([[0, 1, 2, 3], [4, 5]], against), 6) == []
