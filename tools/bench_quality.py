@@ -40,6 +40,8 @@ from quicksurf.errors import QuicksurfError  # noqa: E402
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for and write the table after every row."""
     options = parse(arguments)
+    # Of this process: its operations are small, and threads that spin cost it tenfold.
+    torch.set_num_threads(1)
     if options.against:
         capture, run = options.against
         return compare(capture, run, Against(options.given, options.object))
@@ -47,9 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not selection.present:
         print(f"nothing in {options.captures} is of '{options.only}': {_names(CASES)}", file=sys.stderr)
         return 2
-    torch.set_num_threads(
-        1
-    )  # of this process: its operations are small, and threads that spin cost it tenfold
     plan = Plan(selection.present, options.minutes, options.torch, options.captures, options.output)
     notes = [f"Not run, not among the captures: {_names(selection.absent)}."] if selection.absent else []
     try:
