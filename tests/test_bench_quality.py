@@ -261,7 +261,7 @@ def fake_runs(monkeypatch, exit_code=0):
     monkeypatch.setattr(runs, "run_command", run)
     monkeypatch.setattr(measure, "mesh_of", lambda run: run.path / "mesh.ply")
     monkeypatch.setattr(measure, "read_mesh", lambda path: SimpleNamespace(vertices=None, faces=None))
-    monkeypatch.setattr(runs, "figures_of", lambda run, record: {"psnr": 30.0, "seconds": record.seconds})
+    monkeypatch.setattr(runs, "figures_of", lambda run: {"psnr": 30.0})
     return made
 
 

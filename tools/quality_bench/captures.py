@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+OTHER_MESH, OTHER_CAMERAS = "openmvs.ply", "openmvs_cameras.json"
 NO_MASKS = ("--no-masks",)
-ALL_MINUTES = (1.0, 3.0, 10.0)
+ALL_MINUTES, SCENE_MINUTES = (1.0, 3.0, 10.0), (3.0, 10.0)
+ALONE, GIVEN = "photos only, scene", "OpenMVS cameras, scene"
 CHAMFER, FSCORE, PSNR, IOU, SECONDS = "chamfer", "fscore", "psnr", "iou", "seconds"
+AGREEMENT, MISSED, EVALUATIONS = "agreement", "missed", "evaluations"
 _LATE_SHARE, _LATE_SECONDS = 0.05, 5.0  # a command may be back this much after its minutes, whichever is more
 
 
@@ -43,6 +46,15 @@ def in_time(minutes: float) -> Target:
     return at_most(SECONDS, 60 * minutes + max(_LATE_SECONDS, _LATE_SHARE * 60 * minutes))
 
 
+class Against(NamedTuple):
+    """How a mesh is compared with another program's of the same photos (quality_bench.against)."""
+
+    given: bool
+    """The fit is given the other program's cameras, so that both meshes are in one frame."""
+    inside_masks: bool = False
+    """Only what lies inside the capture's masks counts, which the fit does not use."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One capture, used in one way."""
@@ -51,7 +63,7 @@ class Case:
     inputs: str
     """What of the capture is used, in words."""
     source: str
-    """What `quicksurf fit` is given, relative to the folder of captures."""
+    """What `quicksurf fit` is given, relative to the folder of captures; its photos, where cameras are added."""
     options: tuple[str, ...] = ()
     minutes: tuple[float, ...] = ALL_MINUTES
     targets: dict[float, tuple[Target, ...]] = field(default_factory=dict)
@@ -62,11 +74,20 @@ class Case:
     """Held-out silhouettes are compared with the capture's masks, which the fit does not use."""
     bounded_by_hull: bool = False
     """Masks are used, so the surface must not be worse than what they alone give."""
+    against: Against | None = None
+    """The folder holds openmvs.ply and openmvs_cameras.json, which the mesh is compared with."""
 
     @property
     def name(self) -> str:
         """Unique, and fit for a folder's name."""
         return re.sub(r"\W+", "-", f"{self.scene} {self.inputs}")
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the folder of captures has what the case needs."""
+        needed = [folder / self.source]
+        if self.against is not None:
+            needed += [folder / self.scene / name for name in (OTHER_MESH, OTHER_CAMERAS)]
+        return all(path.exists() for path in needed)
 
     def targets_at(self, minutes: float, hull_chamfer: float | None = None) -> tuple[Target, ...]:
         """What a run of so many minutes should reach; minutes that the table lacks only have to be kept."""
@@ -87,6 +108,27 @@ def _known(scene: str, **limits: float) -> Case:
 
 def _masked(scene: str, **limits: float) -> Case:
     return Case(scene, "masks", scene, targets=_chamfers(**limits), has_truth=True, bounded_by_hull=True)
+
+
+def _compared(scene: str, *options: str, psnr: float | None = None, inside_masks: bool = False) -> list[Case]:
+    """Photos alone, and with the other program's cameras given; `psnr` is asked for where all targets are."""
+    alone, given = {}, {}
+    if psnr is not None:
+        few = at_most(MISSED, 8)
+        alone[10.0] = (at_least(AGREEMENT, 0.85), few, at_least(PSNR, psnr), at_most(EVALUATIONS, 25))
+        given[10.0] = (at_least(AGREEMENT, 0.88), few)
+    return [
+        Case(
+            scene,
+            inputs,
+            f"{scene}/images",
+            (*options, "--keep", "scene"),
+            SCENE_MINUTES,
+            targets,
+            against=Against(inputs == GIVEN, inside_masks),
+        )
+        for inputs, targets in ((ALONE, alone), (GIVEN, given))
+    ]
 
 
 _DEV_A = _known("dev-a", at_1=0.25, at_3=0.10, at_10=0.04)
@@ -112,6 +154,12 @@ CASES: tuple[Case, ...] = (
     # Poses are found within the minutes: fewer would be spent on them alone.
     Case("tankard", "photos only", "tankard/images", NO_MASKS, minutes=(10.0,)),
     Case("herzjesu", "photos only", "herzjesu/images", minutes=(10.0,)),
+    *_compared("herzjesu", psnr=24),
+    *_compared("castle_p30", psnr=23),
+    *_compared("sceaux", psnr=20),
+    *_compared("kitchen"),
+    *_compared("flowerpot"),
+    *_compared("tankard", *NO_MASKS, inside_masks=True),
 )
 
 
@@ -126,5 +174,5 @@ class Selection(NamedTuple):
 def select(pattern: str, folder: Path, cases: Sequence[Case] = CASES) -> Selection:
     """The cases whose name matches `pattern`, by whether their capture lies in `folder`."""
     wanted = [case for case in cases if re.search(pattern, case.name)]
-    present = [case for case in wanted if (folder / case.source).exists()]
+    present = [case for case in wanted if case.is_in(folder)]
     return Selection(present, [case for case in wanted if case not in present])

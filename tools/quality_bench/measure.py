@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from quality_bench import runs
-from quality_bench.captures import Case
+from quality_bench.against import capture_with_cameras, load_reference, score_against
+from quality_bench.captures import ALONE, GIVEN, Against, Case
 from quality_bench.hull import carve
 from quality_bench.ledger import METHOD, TORCH, Ledger
 from quality_bench.runs import Request, provenance
@@ -21,10 +22,10 @@ from quality_bench.truth import load_truth, score
 from quicksurf.data.masks import FOLDERS
 from quicksurf.errors import QuicksurfError
 from quicksurf.evaluation import mesh_of
-from quicksurf.mesh.export import read_mesh, write_mesh
+from quicksurf.mesh.export import read_mesh, read_points, write_mesh
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.types import Mesh
-from quicksurf.session.runs import open_run
+from quicksurf.session.runs import is_run, open_run
 
 
 class Plan(NamedTuple):
@@ -65,8 +66,7 @@ def _has_masks(case: Case, plan: Plan) -> bool:
 def _run(case: Case, row: Row, plan: Plan) -> Row:
     """The command's run, made if there is none yet, and how good its mesh is."""
     assert row.minutes is not None
-    source, torch = plan.captures / case.source, row.method == TORCH
-    request = Request(case.name, source, row.minutes, case.options, torch)
+    request = Request(case.name, _source(case, plan), row.minutes, case.options, row.method == TORCH)
     record = runs.kept_record(request, plan.output / "runs") or runs.fit(request, plan.output / "runs")
     row = replace(row, figures={"seconds": record.seconds}, made=record.made)
     if record.failure is not None:
@@ -74,10 +74,40 @@ def _run(case: Case, row: Row, plan: Plan) -> Row:
     try:
         run = open_run(plan.output / "runs" / request.key)
         mesh = read_mesh(mesh_of(run))
-        row = replace(row, figures=runs.figures_of(run, record))
+        row = replace(row, figures=runs.figures_of(run) | row.figures)
+        if case.against is not None:
+            compared = _compared(mesh_of(run), plan.captures / case.scene, case.against)
+            row = replace(row, figures=row.figures | compared)
         return replace(row, figures=row.figures | _scores(case, mesh.vertices, mesh.faces, plan))
     except QuicksurfError as error:
         return replace(row, failure=str(error))
+
+
+def _source(case: Case, plan: Plan) -> Path:
+    """What the fit is given: the capture as it lies there, or one made of its photos and the other cameras."""
+    if case.against is None or not case.against.given:
+        return plan.captures / case.source
+    return capture_with_cameras(plan.captures / case.scene, plan.output / "captures" / case.scene)
+
+
+def compared_row(capture: Path, folder: Path, against: Against) -> Row:
+    """The row of a run that is there, with or without a summary, beside the other mesh of its capture.
+
+    Raises:
+        QuicksurfError: if one of the meshes or cameras cannot be read, or nothing of them can be compared.
+    """
+    mesh, figures = folder / "mesh.ply", {}
+    if is_run(folder):
+        run = open_run(folder)
+        mesh, figures = mesh_of(run), runs.figures_of(run)
+    inputs = GIVEN if against.given else ALONE
+    return Row(capture.resolve().name, inputs, str(folder), None, figures | _compared(mesh, capture, against))
+
+
+def _compared(mesh: Path, capture: Path, against: Against) -> dict[str, float]:
+    """How far the mesh of a run agrees with the other program's."""
+    cameras = None if against.given else mesh.with_name("cameras.json")
+    return score_against(*read_points(mesh), load_reference(capture, against.inside_masks), cameras)
 
 
 def _carved(case: Case, row: Row, plan: Plan) -> Row:

@@ -17,13 +17,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from kernel_bench.gate import machine
 
 import quicksurf
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json
+from quicksurf.session.course import read_course
 from quicksurf.session.runs import Run, is_run, open_run
+from quicksurf.untrusted import is_number
 
 _TORCH = ("--device", "torch")
 _KEPT = ("--hold-out", "keep")  # views that the fit never saw are compared to the end
@@ -127,18 +131,21 @@ def run_command(arguments: Sequence[str], log: Path, minutes: float) -> Record:
     return Record(list(arguments), round(seconds, 2), exit_code, message, provenance())
 
 
-def figures_of(run: Run, record: Record) -> dict[str, float]:
-    """What the run says of itself, and the clock beside it.
+def figures_of(run: Run) -> dict[str, float]:
+    """What the run says of itself; its seconds are by its own clock.
 
     Raises:
         OutputError: if its summary is damaged.
     """
-    summary = run.read_summary()
+    summary, course = run.read_summary(), read_course(run)
+    training, evaluations = _column(course, "psnr"), _column(course, "evaluations_per_ray")
     values = {
         "psnr": summary.get("psnr_held_out"),
+        "psnr_training": training[-1] if training else None,
+        "evaluations": median(evaluations) if evaluations else None,
         "photos": summary.get("registered"),
         "memory_mb": summary.get("peak_memory_mb"),
-        "seconds": record.seconds,
+        "seconds": summary["seconds"]["total"],
     }
     return {name: float(value) for name, value in values.items() if value is not None}
 
@@ -173,6 +180,11 @@ def _finished(folder: Path, arguments: Sequence[str], minutes: float) -> Record 
     if not same:
         return None
     return Record(list(arguments), summary["seconds"]["total"], 0, made="unknown, by a command of its own")
+
+
+def _column(course: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """The numbers of this name, line by line."""
+    return [line[name] for line in course if is_number(line.get(name))]
 
 
 def _record_of(folder: Path) -> Path:
