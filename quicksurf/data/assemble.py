@@ -18,7 +18,7 @@ from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.kind import kind_of
-from quicksurf.data.roi import automatic_roi, check_roi, look, looks_inward
+from quicksurf.data.roi import automatic_roi, check_roi, looks_inward
 from quicksurf.data.scene import Kind, PhotoFile, ReadReport, Roi, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ImageError
 
@@ -99,7 +99,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     points = views.points
     if points is None:
         points = _points(views, files, found, options, report)
-    kind = options.kind or kind_of(cameras, points, look(cameras.to(torch.float64)).center)
+    kind = options.kind or kind_of(cameras, points)
     roi = options.roi or views.roi
     if roi is None:  # around one object given cameras tell its place as well as points, and leave room
         told = views.points is not None or kind != "around" or not looks_inward(cameras)

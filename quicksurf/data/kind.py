@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf.cameras import Cameras
+from quicksurf.data.roi import look
 from quicksurf.data.scene import Kind, SparsePoints
 
 # Of the directions from the common point of the axes to the cameras: facades have 0.80 to 0.94, an object seen from
@@ -17,15 +18,20 @@ from quicksurf.data.scene import Kind, SparsePoints
 _ONE_SIDED = 0.76
 # Degrees of the horizon from which the cameras look: facades have 67 to 102, photos around an object 300 and more.
 _ONE_SIDE = 160.0
+# Median distance of the axes from their common point, by that of the cameras: a courtyard has 0.11, objects in a room
+# whose walls have points 0.07 at most.
+_LOOK_ABOUT = 0.09
 # Of the points, by observations: the ball that most cameras of an inside capture stand in holds so many.
 _SURROUNDING = 0.9
 
 
-def kind_of(cameras: Cameras, points: SparsePoints | None, center: Float[Tensor, "3"]) -> Kind:
-    """Choose the kind of a capture; `center` is the point nearest all optical axes."""
-    if points is not None and len(points.positions) and _stand_among(cameras, points):
+def kind_of(cameras: Cameras, points: SparsePoints | None) -> Kind:
+    """Choose the kind of a capture."""
+    gaze = look(cameras.to(torch.float64))
+    sight = torch.nn.functional.normalize(cameras.centers().double() - gaze.center, dim=1)
+    outward = (sight * cameras.c2w[:, :, 2].double()).sum(1).median() > 0
+    if (outward or gaze.residual > _LOOK_ABOUT) and points is not None and _stand_among(cameras, points):
         return "inside"
-    sight = torch.nn.functional.normalize(cameras.centers().double() - center.double(), dim=1)
     one_sided = float(sight.mean(0).norm()) > _ONE_SIDED
     return "facade" if one_sided and _horizon(cameras, sight) < _ONE_SIDE else "around"
 
@@ -34,6 +40,8 @@ def _stand_among(cameras: Cameras, points: SparsePoints) -> bool:
     """Whether most cameras stand inside the ball that holds nine tenths of what they observe."""
     positions = points.positions.double()
     seen = positions[points.observations[:, 0]]
+    if not len(seen):
+        return False
     middle = seen.median(0).values
     radius = (seen - middle).norm(dim=1).quantile(_SURROUNDING) if len(seen) < 1 << 24 else 0.0
     return bool(((cameras.centers().double() - middle).norm(dim=1) < radius).double().mean() > 0.5)
