@@ -22,7 +22,10 @@ from quicksurf.mesh.export import read_mesh
 from quicksurf.pipeline import run_fit
 from quicksurf.report.charts import curves
 from quicksurf.session.course import read_course
+from quicksurf.session.files import sweep_files
 from quicksurf.session.runs import Claim, Run, claim_run, open_run
+from quicksurf.takeaway.export_frame import SIDECAR
+from quicksurf.takeaway.surface import PRODUCTS
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 HUGE = 10**400
@@ -405,6 +408,24 @@ def test_litter_alone_is_no_reason_to_keep_a_folder(tmp_path: Path) -> None:
     (run.path / ".run-abcd1234.json").write_text("{")
     run.discard_if_unused()
     assert not run.path.exists()
+
+
+def test_half_a_mesh_in_a_folder_of_the_users_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    litter = [".mesh-0a1b2c3d.ply", ".textured-00000000.png", ".mesh.frame-0a1b2c3d.json"]
+    kept = [
+        "mesh.ply",
+        ".mesh-final.ply",
+        ".mesh-settings.ply",
+        ".notes-0a1b2c3d.ply",
+        "in/.mesh-0a1b2c3d.ply",
+    ]
+    for name in [*litter, *kept]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    sweep_files(tmp_path, (*PRODUCTS, SIDECAR))
+    assert [name for name in litter if (tmp_path / name).exists()] == []
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    sweep_files(tmp_path / "absent", PRODUCTS)
 
 
 def test_logs_of_a_batch_follow_no_link(tmp_path: Path, capsys: Any) -> None:
