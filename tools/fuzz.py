@@ -7,6 +7,7 @@ than CASE_SECONDS or more memory than MAX_BYTES is printed, and the tool leaves 
 """
 
 import argparse
+import io
 import json
 import random
 import resource
@@ -17,6 +18,7 @@ import tempfile
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,10 +32,12 @@ import safetensors
 import safetensors.torch
 import torch
 from cut_fit import cut_to
-from tiny_capture import write_capture
+from scipy.spatial.transform import Rotation
+from tiny_capture import CENTER, write_capture
 
 from quicksurf import backends, views
 from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
 from quicksurf.evaluation import score
 from quicksurf.fit_request import FitRequest
@@ -44,12 +48,27 @@ from quicksurf.session.runs import open_run
 
 CASE_SECONDS = 30
 MAX_BYTES = 6 << 30  # more than the process has after its imports: of the whole process
+DOCUMENTS = (".json", ".jsonl", ".safetensors", ".toml", ".txt", ".npz")
 REPORT_EVERY = 10  # runs: a page takes a second
 VALUES: list[Any] = [
     *(None, True, [], {}, "", "x" * 5000, "../../x", "/etc/passwd", "a\0b", "\x1b[31m", "\ud800"),
     *(0, -1, 5, 2**31, 2**63, 2**70, 10**30, 10**400, 0.5, -0.0, 1e-308, 1e30, 1e308, -1e308),
     *(float("nan"), float("inf"), [[[[]]]], [1e308] * 4, {"a": {"b": [10**400]}}, ["x"] * 1000),
 ]
+TOKENS = (
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e308",
+    "9" * 400,
+    "2147483648",
+    "PINHOLE",
+    "FISHEYE",
+    "../../x",
+    "x" * 5000,
+    "\0",
+)
 TINY = str(Path(__file__).parents[1] / "tests" / "tiny.toml")
 
 
@@ -126,6 +145,46 @@ def damage_tensors(content: bytes, chance: random.Random) -> bytes:
     return safetensors.torch.save(tensors)
 
 
+def damage_text(text: str, chance: random.Random) -> str:
+    """One to three words of a text file replaced, or a line repeated, dropped or cut."""
+    lines = text.splitlines()
+    for _ in range(chance.randint(1, 3)):
+        index, kind = chance.randrange(len(lines)), chance.random()
+        words = lines[index].split()
+        if kind < 0.7 and words:
+            words[chance.randrange(len(words))] = chance.choice(TOKENS)
+            lines[index] = " ".join(words)
+        elif kind < 0.8:
+            lines.insert(index, lines[index])
+        else:
+            lines[index] = lines[index][: len(lines[index]) // 2] if kind < 0.9 else ""
+    return "\n".join(lines)
+
+
+def damage_arrays(content: bytes, chance: random.Random) -> bytes:
+    """One array of an npz with other values, another shape or type, or gone."""
+    with np.load(io.BytesIO(content)) as file:
+        arrays = dict(file)
+    name = chance.choice(sorted(arrays))
+    value = arrays[name]
+    changes: list[Callable[[], np.ndarray]] = [
+        lambda: np.full_like(value, chance.choice([0, float("nan"), 1e300, -1.0])),
+        lambda: value[:3],
+        lambda: value.astype("U8"),
+        lambda: np.array([["x"] * 4] * 4, dtype=object),
+        lambda: -value,
+        lambda: np.zeros((0, 4)),
+        lambda: value[None].repeat(chance.choice([1, 100]), 0),
+    ]
+    if chance.random() < 0.2:
+        del arrays[name]
+    else:
+        arrays[name] = chance.choice(changes)()
+    saved = io.BytesIO()
+    np.savez(saved, **arrays)
+    return saved.getvalue()
+
+
 def damage_file(path: Path, chance: random.Random) -> None:
     """Damage a file as its kind asks for; one that is damaged already byte by byte."""
     content, whole = path.read_bytes(), chance.random() < 0.85
@@ -139,9 +198,13 @@ def damage_file(path: Path, chance: random.Random) -> None:
             damaged = damage_json(content.decode(), chance).encode("utf-8", "surrogatepass")
         elif whole and path.suffix == ".safetensors":
             damaged = damage_tensors(content, chance)
+        elif whole and path.suffix == ".npz":
+            damaged = damage_arrays(content, chance)
+        elif whole and path.suffix == ".txt":
+            damaged = damage_text(content.decode(), chance).encode()
         else:
             damaged = damage_bytes(content, chance)
-    except (ValueError, RecursionError, safetensors.SafetensorError):
+    except (ValueError, RecursionError, OSError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError):
         damaged = damage_bytes(content, chance)
     path.write_bytes(damaged)
 
@@ -170,9 +233,42 @@ def use_mesh(folder: Path, number: int) -> None:
     score(folder / "truth.ply", mesh, None, 2000)
 
 
-def write_bases(folder: Path) -> dict[str, tuple[Path, Callable[[Path, int], None]]]:
-    """A capture, a run and meshes to damage; how each is used."""
-    capture = write_capture(folder / "capture", 8, 32)
+def write_captures(folder: Path) -> list[Path]:
+    """The same capture with a transforms.json, a COLMAP model and an npz."""
+    nerf, colmap, idr = (folder / name for name in ("nerf", "colmap", "idr"))
+    cameras = read_cameras(write_capture(nerf, 8, 32) / "transforms.json").cameras
+    for place, names in ((colmap, ("images", "masks")), (idr, ("image", "mask"))):
+        for own, name in zip(("images", "masks"), names, strict=True):
+            shutil.copytree(nerf / own, place / name)
+    model, matrices = colmap / "sparse" / "0", {}
+    model.mkdir(parents=True)
+    lenses, poses = [], []
+    for index in range(len(cameras)):
+        fx, fy, cx, cy = cameras.intrinsics[index].tolist()
+        rotation, center = cameras.c2w[index, :, :3].numpy().T, cameras.c2w[index, :, 3].numpy()
+        x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+        numbers = " ".join(map(str, (w, x, y, z, *(-rotation @ center))))
+        lenses.append(f"{index + 1} PINHOLE 32 32 {fx} {fy} {cx} {cy}")
+        poses.append(f"{index + 1} {numbers} {index + 1} {index:02d}.png\n16 16 1 8 8 -1")
+        lens = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
+        matrices[f"world_mat_{index}"] = np.eye(4)
+        matrices[f"world_mat_{index}"][:3] = lens @ np.column_stack([rotation, -rotation @ center])
+        matrices[f"scale_mat_{index}"] = np.diag([2.5, 2.5, 2.5, 1])
+        matrices[f"scale_mat_{index}"][:3, 3] = CENTER.numpy()
+    (model / "cameras.txt").write_text("\n".join(lenses))
+    (model / "images.txt").write_text("\n".join(poses))
+    track = " ".join(f"{index + 1} 0" for index in range(len(cameras)))
+    points = CENTER + 0.5 * torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    lines = [f"{index + 1} {x} {y} {z} 9 9 9 0.5 {track}" for index, (x, y, z) in enumerate(points.tolist())]
+    (model / "points3D.txt").write_text("\n".join(lines))
+    np.savez(idr / "cameras_sphere.npz", **matrices)
+    return [nerf, colmap, idr]
+
+
+def write_bases(folder: Path) -> dict[str, tuple[list[Path], Callable[[Path, int], None]]]:
+    """Captures, a run and meshes to damage; how each is used."""
+    captures = write_captures(folder / "captures")
+    capture = captures[0]
     formats = ("ply", "obj", "glb", "stl")
     run = folder / "run"
     run_fit(FitRequest(capture, 20.0, run, preset=TINY, formats=formats, faces=2000), fit=cut_to(2.5))
@@ -181,13 +277,13 @@ def write_bases(folder: Path) -> dict[str, tuple[Path, Callable[[Path, int], Non
     shutil.copy(run / "mesh.ply", meshes / "truth.ply")
     for suffix in formats:
         shutil.copy(run / f"mesh.{suffix}", meshes)
-    return {"captures": (capture, use_capture), "runs": (run, use_run), "meshes": (meshes, use_mesh)}
+    return {"captures": (captures, use_capture), "runs": ([run], use_run), "meshes": ([meshes], use_mesh)}
 
 
-def make_case(base: Path, kind: str, seed: str, folder: Path) -> None:
-    """A copy of `base` in `folder` with one or two of its files damaged."""
+def make_case(bases: list[Path], kind: str, seed: str, folder: Path) -> None:
+    """A copy of one of `bases` in `folder` with one or two of its files damaged."""
     chance = random.Random(seed)
-    shutil.copytree(base, folder)
+    shutil.copytree(chance.choice(bases), folder)
     if kind == "meshes":
         kept = chance.choice(sorted(folder.glob("mesh.*")))
         for path in folder.glob("mesh.*"):
@@ -196,7 +292,7 @@ def make_case(base: Path, kind: str, seed: str, folder: Path) -> None:
         damage_file(kept, chance)
         return
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    documents = [path for path in files if path.suffix in (".json", ".jsonl", ".safetensors", ".toml")]
+    documents = [path for path in files if path.suffix in DOCUMENTS]
     for _ in range(chance.randint(1, 2)):
         damage_file(chance.choice(documents if chance.random() < 0.7 else files), chance)
 
@@ -229,12 +325,12 @@ def fuzz(counts: dict[str, int], seed: int, seconds: float) -> tuple[dict[str, i
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root = Path(name)
-        for kind, (base, use) in write_bases(root).items():
+        for kind, (bases, use) in write_bases(root).items():
             for number in range(counts.get(kind, 0)):
                 if time.monotonic() > end:
                     break
                 case = root / "case"
-                make_case(base, kind, f"{seed} {kind} {number}", case)
+                make_case(bases, kind, f"{seed} {kind} {number}", case)
                 fault = run_case(use, case, number)
                 faults += [] if fault is None else [f"{kind} {number}: {fault}"]
                 made[kind] += 1
