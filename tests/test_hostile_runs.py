@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import trimesh
 from cut_fit import cut_to
 from tiny_capture import write_capture
 
@@ -368,6 +369,20 @@ def test_meshes_that_cannot_be_used_are_said(tmp_path: Path, what: str, capsys: 
         code = main(["eval", str(mesh), "--truth", str(other)])
         message = capsys.readouterr().err
         assert code == SurfaceError.exit_code and message.count("\n") == 1 and len(message) < 800, message
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_mesh_that_is_cut_off_is_said_and_not_measured(tmp_path: Path, binary: bool, capsys: Any) -> None:
+    path, truth = tmp_path / "mesh.ply", tmp_path / "truth.ply"
+    trimesh.creation.icosphere(2).export(truth, encoding="binary" if binary else "ascii")
+    content = truth.read_bytes()
+    for share in (0.99, 0.6, 0.2):
+        path.write_bytes(content[: content.rfind(b"\n", 0, int(share * len(content))) + 1])
+        for mesh, other in ((path, truth), (truth, path)):
+            assert main(["eval", str(mesh), "--truth", str(other)]) == SurfaceError.exit_code, share
+            assert "mesh.ply" in capsys.readouterr().err
+    path.write_bytes(content)
+    assert main(["eval", str(path), "--truth", str(truth)]) == 0
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e9])

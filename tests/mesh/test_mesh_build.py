@@ -137,13 +137,13 @@ def test_a_hurried_mesh_is_coarser(make_field, all_around):
 
 
 def test_a_large_surface_is_expected_to_take_longer(make_field, all_around):
-    """A sheet through the whole region and a ball with a fifth of its area."""
+    """A sheet through the whole region and a ball with a fifth of its area, on which a cell has 1.5 vertices."""
     costs = [
         expected_cost(make_field(logits), all_around, EVERYWHERE, BOX)
         for logits in (lambda p: ball(p, 0.252), lambda p: 0.013 - p[:, 2])
     ]
     small, large = (cost._replace(evaluation_seconds=0.0).seconds(384) for cost in costs)
-    assert large == pytest.approx(5 * small, rel=0.25)
+    assert large == pytest.approx(5 / 1.5 * small, rel=0.05)
     assert costs[0].n_cameras == len(all_around)
 
 
