@@ -115,7 +115,7 @@ def test_pixels_that_are_not_square_are_made_square(
 
 def test_pixels_of_no_camera_are_refused(tmp_path: Path) -> None:
     film = _write_film(tmp_path / "film.mp4", [np.zeros((48, 64, 3), np.uint8)] * 4, Fraction(9))
-    with pytest.raises(ImageError, match="9 times as wide as high.*convert it"):
+    with pytest.raises(ImageError, match=r"9 times as wide as high.*convert it"):
         extract_frames(film, _folder(tmp_path), 4, time.monotonic() + 60)
 
 
