@@ -220,7 +220,9 @@ def _report(
     try:
         return write_report(session.run, summary, reconstruction, scene, mesh, seconds=seconds)
     except Exception as error:  # the mesh and its summary are there: whatever it is costs the page alone
-        session.reporter.warn(f"no report: {error}; quicksurf report {session.run.path} makes it")
+        session.leave_out(f"no {NAME}: {error}; quicksurf report {session.run.path} makes it")
+        with suppress(OutputError):
+            session.run.finish(summary)
         return None
 
 

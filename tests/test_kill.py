@@ -17,6 +17,6 @@ def run_tool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_kills_and_a_full_disk_lose_nothing() -> None:
-    ended = run_tool("--kills", "4", "--full", "1", "--kinds", "fit", "extend", "mesh", "anew", "--seed", "3")
+    ended = run_tool("--kills", "4", "--full", "1", "--kinds", "fit", "extend", "mesh", "--seed", "3")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("4 kills, 1 full disks: 0 faults\n")
