@@ -10,7 +10,8 @@ from quicksurf.data.load import ReadOptions, read_scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from fuzz import damage_json, fuzz, run_case, write_captures  # pyright: ignore[reportMissingImports]
+from damage import damage_json  # pyright: ignore[reportMissingImports]
+from fuzz import fuzz, run_case, write_captures  # pyright: ignore[reportMissingImports]
 
 
 @pytest.mark.slow

@@ -31,29 +31,20 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process that forks must have no threads
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import imageio.v3 as imageio
 from cut_fit import cut_to
+from leftovers import fault_of, litter, lost
 from tiny_capture import write_capture
 
 import quicksurf
-from quicksurf import backends, pipeline
+from quicksurf import pipeline
 from quicksurf.cli import main as run_cli
 from quicksurf.errors import OutputError
-from quicksurf.mesh.export import FORMATS, read_mesh
+from quicksurf.mesh.export import FORMATS
 from quicksurf.session import space
-from quicksurf.session.files import is_litter
 from quicksurf.session.runs import open_run
 from quicksurf.train import loop
 
-for _name in (
-    "batch.run",
-    "commands",
-    "data.load",
-    "mesh.textured_files",
-    "report.page",
-    "takeaway.surface",
-    "views",
-):
+for _name in ("batch.run", "commands", "views"):
     importlib.import_module(f"quicksurf.{_name}")  # before the forks: it takes seconds
 
 TINY = str(Path(__file__).parents[1] / "tests" / "tiny.toml")
@@ -63,7 +54,6 @@ LIMIT = 120.0  # seconds of a command: the longest, a batch, takes 20 where noth
 FILLED = 12 << 20  # bytes, at most, that a disk has left at the start: a run is 2 MB
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
-UNFINISHED = ("checkpoint.new", "checkpoint.old", "summary.previous.json")
 KILLED, TOO_LONG, NOT_ASKED = -signal.SIGKILL, 1000, -1
 
 
@@ -154,63 +144,6 @@ def command(arguments: list[str], folder: Path, kill_at: int = NOT_ASKED, count:
     if count is not None:
         count.write_text(str(n_changes))
     return code
-
-
-def fault_of(run: Path) -> str | None:
-    """What is broken of the files of a run that have their names, if something is."""
-    for path in sorted(path for path in run.rglob("*") if path.is_file() and not is_litter(path.name)):
-        if path.name != ".lock" and path.parent.name not in ("checkpoint.new", "checkpoint.old"):
-            try:
-                _read(path)
-            except Exception as error:
-                return f"{path.relative_to(run)} cannot be read: {error!r}"
-    if (run / "run.json").exists() and (loaded := open_run(run)).checkpoint_folder() is not None:
-        loaded.load_checkpoint(backends.load("cpu"))
-    return None
-
-
-def _read(path: Path) -> None:
-    kind = path.suffix
-    if kind == ".json":
-        json.loads(path.read_text())
-    elif kind == ".jsonl":
-        for line in path.read_text().split("\n")[:-1]:
-            json.loads(line)
-    elif kind in (".ply", ".stl") or (kind in (".obj", ".glb") and path.stem == "mesh"):
-        read_mesh(path)
-    elif kind in (".png", ".gif", ".mp4", ".exr"):
-        imageio.imread(path, **({"plugin": "pyav"} if kind in (".mp4", ".exr") else {}))
-    elif kind == ".html":
-        assert path.read_text().rstrip().endswith("</html>"), "it is cut off"
-
-
-def lost(before: Path, after: Path) -> list[str]:
-    """What of an earlier run is gone."""
-    if not (before / "run.json").exists():
-        return []
-    missing = [
-        name for name in ("run.json", "mesh.ply") if (before / name).exists() and not (after / name).exists()
-    ]
-    fitted = _seconds_fitted(before)
-    return missing if _seconds_fitted(after) >= fitted else [*missing, f"{fitted:.1f} s of fitting"]
-
-
-def _seconds_fitted(run: Path) -> float:
-    for name in ("checkpoint", "checkpoint.old"):
-        if (run / name / "state.json").exists():
-            return json.loads((run / name / "state.json").read_text())["seconds_fitted"]
-    return 0.0
-
-
-def litter(work: Path) -> list[str]:
-    """What should not be there once a command has ended."""
-    return [
-        str(path.relative_to(work))
-        for path in work.rglob("*")
-        if (is_litter(path.name) and path.name != ".lock")
-        or path.name in UNFINISHED
-        or path.name.startswith(("sfm-", "frames-", "quicksurf-traceback"))
-    ]
 
 
 class Range:
