@@ -284,6 +284,8 @@ def _note_status(session: _Session, status: FitStatus) -> None:
         if session.resumed is None:
             session.run.begin_anew()
         raise session.hits.error()
+    if session.hits is not None and session.hits.nearly_none(status):
+        session.warn(session.hits.warning())
     if status.progress > WARM_UP and not session.surface_measured:
         evaluations = mesh_evaluations(session.config.mesh.resolution)
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
