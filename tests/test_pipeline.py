@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from cut_fit import cut_to
 from tiny_capture import AXES, CENTER, write_capture
 
 import quicksurf
@@ -48,22 +49,12 @@ from quicksurf.takeaway.surface import PRODUCTS, check_surface, run_mesh
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
-SECONDS = 5.0  # of the fit that all tests share: the ellipsoid is recognised
+SECONDS = 4.0  # of processor time, of the fit that all tests share: the ellipsoid is recognised
 FEW_SECONDS = 0.3  # of the fits that go on from it
 SUMMARY_KEYS = {
     *("photos", "registered", "seconds", "psnr_held_out", "faces", "device", "backend"),
     *("peak_memory_mb", "warnings"),
 }
-
-
-def cut_to(limit: float) -> Callable[..., Reconstruction]:
-    """The real fit, cut to `limit` seconds."""
-
-    def fit(*args: Any, seconds_left: Callable[[], float], **rest: Any) -> Reconstruction:
-        assert seconds_left() > 0
-        return fit_scene(*args, seconds=limit, **rest)
-
-    return fit
 
 
 @pytest.fixture(scope="module")
