@@ -50,7 +50,7 @@ for _name in ("batch.run", "commands", "views"):
 TINY = str(Path(__file__).parents[1] / "tests" / "tiny.toml")
 FIT_SECONDS = 1.5  # processor time of a fit: enough for a surface
 CHECKPOINT_SECONDS = 0.2  # so that kills fall between the renames of checkpoints
-LIMIT = 120.0  # seconds of a command: the longest, a batch, takes 35 where nothing else runs
+LIMIT = 600.0  # seconds of a command: the longest, a batch, takes 35 where nothing else runs
 FILLED = 12 << 20  # bytes, at most, that a disk has left at the start: a run is 2 MB
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
