@@ -8,7 +8,7 @@ made of the best field there is.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.page import NAME, write_report
 from quicksurf.session.accounts import peak_memory_mb, stage_seconds
-from quicksurf.session.budget import Budget, StopRequest, mesh_evaluations
+from quicksurf.session.budget import WRITE_SECONDS, Budget, StopRequest, mesh_evaluations
 from quicksurf.session.hits import Hits
 from quicksurf.session.resume import keep_points, read_capture
 from quicksurf.session.runs import Run
@@ -84,10 +84,19 @@ class _Session:
     """Whether rays meet anything, once the region is known."""
     unsaved: OutputError | None = None
     """Why the newest checkpoint could not be written, if it could not."""
+    surface_measured: bool = False
+    """Whether the surface itself has told how long its mesh will take."""
+    left_out: list[str] = field(default_factory=list)
+    """What there was no time for."""
 
     def warn(self, text: str) -> None:
         """Tell the user now and in summary.json."""
         self.warnings.add(text)
+
+    def leave_out(self, text: str) -> None:
+        """Tell the user what there is no time for."""
+        self.left_out.append(text)
+        self.warn(text)
 
     def evaluations_per_second(self) -> float:
         """Measured speed of the field in training: a lower bound of its speed while the mesh is made."""
@@ -182,6 +191,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe(), offset=offset_of(mesh.vertices).tolist())
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
+    page_seconds = _report_seconds(session)
     session.run.finish(summary)
     session.watcher.meshed(mesh, files)
     if session.unsaved is not None:
@@ -190,23 +200,37 @@ def _work(session: _Session, fit: Fit) -> FitResult:
             f"the mesh is written, but the field is not: {session.unsaved}; the run "
             + ("can go on from its last checkpoint" if older else "cannot go on from here")
         )
-    return FitResult(
-        session.run, reconstruction, summary, _report(session, scene, reconstruction, mesh, summary)
-    )
+    page = None
+    if page_seconds is not None:
+        page = _report(session, scene, reconstruction, mesh, summary, page_seconds)
+    return FitResult(session.run, reconstruction, summary, page)
+
+
+def _report_seconds(session: _Session) -> float | None:
+    """What the report may take; None, and an older page removed, where there is no time for one."""
+    seconds = session.budget.left() - REPORT_MARGIN
+    if seconds >= REPORT_MIN:
+        return seconds
+    (session.run.path / NAME).unlink(missing_ok=True)  # it shows an older field
+    session.leave_out(f"no time for {NAME}: quicksurf report {session.run.path} makes it")
+    return None
 
 
 def _report(
-    session: _Session, scene: Scene, reconstruction: Reconstruction, mesh: Mesh, summary: dict[str, Any]
+    session: _Session,
+    scene: Scene,
+    reconstruction: Reconstruction,
+    mesh: Mesh,
+    summary: dict[str, Any],
+    seconds: float,
 ) -> Path | None:
-    """The page of the run, of what the minutes left allow; an older page does not outlive the field it shows."""
-    seconds = session.budget.left() - REPORT_MARGIN
-    if seconds < REPORT_MIN:
-        (session.run.path / NAME).unlink(missing_ok=True)
-        return None
+    """The page of the run, of what `seconds` allow."""
     try:
         return write_report(session.run, summary, reconstruction, scene, mesh, seconds=seconds)
     except Exception as error:  # the mesh and its summary are there: whatever it is costs the page alone
-        session.reporter.warn(f"no report: {error}; quicksurf report {session.run.path} makes it")
+        session.leave_out(f"no {NAME}: {error}; quicksurf report {session.run.path} makes it")
+        with suppress(OutputError):
+            session.run.finish(summary)
         return None
 
 
@@ -264,7 +288,7 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:
         on_step=session.watcher.step,
         on_status=lambda status: _note_status(session, status),
         should_stop=session.stop,
-        on_checkpoint=lambda newest: _save(session, newest),
+        on_checkpoint=lambda newest: _checkpoint(session, newest),
     )
     _save(session, reconstruction)
     return reconstruction
@@ -276,12 +300,22 @@ def _note_status(session: _Session, status: FitStatus) -> None:
         if session.resumed is None:
             session.run.begin_anew()
         raise session.hits.error()
-    if status.progress > WARM_UP:
+    if session.hits is not None and session.hits.nearly_none(status):
+        session.warn(session.hits.warning())
+    if status.progress > WARM_UP and not session.surface_measured:
         evaluations = mesh_evaluations(session.config.mesh.resolution)
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
     session.reporter.fit(status)
     with suppress(OSError):  # a full disk is met, and said, when the field is saved
         session.run.append_metrics(status._asdict())
+
+
+def _checkpoint(session: _Session, newest: Reconstruction) -> None:
+    """Save the field, and keep back what its surface will take to be made a mesh."""
+    _save(session, newest)
+    seconds = newest.mesh_cost().seconds(session.config.mesh.resolution)
+    session.budget.expect_mesh_seconds(seconds + WRITE_SECONDS)
+    session.surface_measured = True
 
 
 def _save(session: _Session, reconstruction: Reconstruction) -> None:
@@ -306,7 +340,7 @@ def _mesh(
     config = session.config.mesh
     mesh, report = reconstruction.mesh(mesh_options(config, session.budget.mesh_seconds()))
     if report.resolution < config.resolution:
-        session.warn(
+        session.leave_out(
             f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
@@ -352,11 +386,11 @@ def _texture(session: _Session, taken: Takeaway) -> list[Path]:
     affordable = affordable_texture(seconds, most, *wanted, len(taken.scene.images))
     later = f"quicksurf mesh {session.run.path} --texture makes"
     if affordable is None:
-        session.warn(f"no time for a texture: {later} it")
+        session.leave_out(f"no time for a texture: {later} it")
         return []
     if affordable != wanted:
         n_faces, size = affordable
-        session.warn(
+        session.leave_out(
             f"texture of {size} texels a side on {n_faces:,} faces, no time for more: {later} the finer one"
         )
     try:
@@ -386,6 +420,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
         "warnings": session.warnings.texts,
+        "left_out": session.left_out,
     }
 
 

@@ -20,7 +20,8 @@ from quicksurf.data.pixels import Border
 from quicksurf.data.scene import Roi
 from quicksurf.errors import BackendError, ConfigError, OutputError
 from quicksurf.io import write_atomic, write_json
-from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh
+from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expected_cost
+from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.options import check_options
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
@@ -138,6 +139,12 @@ class Reconstruction:
         grid = self.renderer.grid
         mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
+
+    def mesh_cost(self) -> MeshCost:
+        """What `mesh` will take of the surface as it is now."""
+        seen = self.cameras.select(torch.from_numpy(~self.held_out))
+        grid = self.renderer.grid
+        return expected_cost(self.field, seen, grid.occupied, grid.aabb)
 
     def advance(self, progress: float) -> None:
         """Take up the state of the schedules at `progress`."""

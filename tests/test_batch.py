@@ -70,6 +70,17 @@ def test_captures_named_as_what_a_batch_writes_get_folders_of_their_own(
     assert {outcome.name.casefold() for outcome in outcomes} & {*map(str.casefold, names)} == {"a"}
 
 
+def test_a_batch_whose_first_file_a_kill_cut_short_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced_fit(monkeypatch, tmp_path, "")
+    folder, out = make(tmp_path / "c", "a"), tmp_path / "out"
+    out.mkdir()
+    (out / ".batch-0a1b2c3d.json").write_text("{")
+    assert [outcome.name for outcome in run_batch(BatchRequest(folder, 1.0, out), never)] == ["a"]
+    assert not (out / ".batch-0a1b2c3d.json").exists()
+
+
 def test_a_link_keeps_the_name_it_has_here(tmp_path: Path) -> None:
     folder = make(tmp_path / "c", ".")
     (folder / "cow").symlink_to(make(tmp_path, "elsewhere") / "elsewhere")

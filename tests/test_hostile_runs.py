@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import trimesh
 from cut_fit import cut_to
 from tiny_capture import write_capture
 
@@ -22,7 +23,10 @@ from quicksurf.mesh.export import read_mesh
 from quicksurf.pipeline import run_fit
 from quicksurf.report.charts import curves
 from quicksurf.session.course import read_course
+from quicksurf.session.files import sweep_files
 from quicksurf.session.runs import Claim, Run, claim_run, open_run
+from quicksurf.takeaway.export_frame import SIDECAR
+from quicksurf.takeaway.surface import PRODUCTS
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 HUGE = 10**400
@@ -367,6 +371,20 @@ def test_meshes_that_cannot_be_used_are_said(tmp_path: Path, what: str, capsys: 
         assert code == SurfaceError.exit_code and message.count("\n") == 1 and len(message) < 800, message
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_mesh_that_is_cut_off_is_said_and_not_measured(tmp_path: Path, binary: bool, capsys: Any) -> None:
+    path, truth = tmp_path / "mesh.ply", tmp_path / "truth.ply"
+    trimesh.creation.icosphere(2).export(truth, encoding="binary" if binary else "ascii")
+    content = truth.read_bytes()
+    for share in (0.99, 0.6, 0.2):
+        path.write_bytes(content[: content.rfind(b"\n", 0, int(share * len(content))) + 1])
+        for mesh, other in ((path, truth), (truth, path)):
+            assert main(["eval", str(mesh), "--truth", str(other)]) == SurfaceError.exit_code, share
+            assert "mesh.ply" in capsys.readouterr().err
+    path.write_bytes(content)
+    assert main(["eval", str(path), "--truth", str(truth)]) == 0
+
+
 @pytest.mark.parametrize("factor", [1e-9, 1e9])
 def test_surfaces_in_frames_of_their_own_are_said_at_once(tmp_path: Path, factor: float, capsys: Any) -> None:
     path, truth = tmp_path / "mesh.ply", tmp_path / "truth.ply"
@@ -405,6 +423,24 @@ def test_litter_alone_is_no_reason_to_keep_a_folder(tmp_path: Path) -> None:
     (run.path / ".run-abcd1234.json").write_text("{")
     run.discard_if_unused()
     assert not run.path.exists()
+
+
+def test_half_a_mesh_in_a_folder_of_the_users_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    litter = [".mesh-0a1b2c3d.ply", ".textured-00000000.png", ".mesh.frame-0a1b2c3d.json"]
+    kept = [
+        "mesh.ply",
+        ".mesh-final.ply",
+        ".mesh-settings.ply",
+        ".notes-0a1b2c3d.ply",
+        "in/.mesh-0a1b2c3d.ply",
+    ]
+    for name in [*litter, *kept]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    sweep_files(tmp_path, (*PRODUCTS, SIDECAR))
+    assert [name for name in litter if (tmp_path / name).exists()] == []
+    assert [name for name in kept if not (tmp_path / name).exists()] == []
+    sweep_files(tmp_path / "absent", PRODUCTS)
 
 
 def test_logs_of_a_batch_follow_no_link(tmp_path: Path, capsys: Any) -> None:

@@ -143,6 +143,24 @@ def test_rays_that_hit_or_sample_are_no_empty_region() -> None:
         assert not hits.none_left(status(hit_rate=figures[0], samples_per_ray=figures[1]))
 
 
+def test_a_region_that_hardly_a_ray_meets_anything_in_is_said_once_and_fitted(
+    capture: Path, tmp_path: Path
+) -> None:
+    """A few hits may be of a thin object, and of floaters in a region that is empty."""
+
+    def sparse(*scene: Any, on_status: Any, **options: Any) -> Any:
+        for _ in range(30):
+            on_status(status(hit_rate=0.004, samples_per_ray=0.04))
+        return cut_to(LONG_ENOUGH)(*scene, on_status=on_status, **options)
+
+    result = run_fit(FitRequest(capture, 20.0, tmp_path / "run", preset=TINY), fit=sparse)
+    assert len([text for text in result.summary["warnings"] if "hardly a ray meets" in text]) == 1
+    hits = Hits(WHOLE)
+    assert not any(
+        hits.nearly_none(status(hit_rate=h, samples_per_ray=0.0)) for h in [0.0, 0.0, 0.0, 0.01] * 9
+    )
+
+
 def test_a_fit_without_a_surface_can_be_begun_anew_and_resumed(
     capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

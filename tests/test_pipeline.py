@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from cut_fit import cut_to
 from tiny_capture import AXES, CENTER, write_capture
 
 import quicksurf
@@ -34,6 +35,7 @@ from quicksurf.errors import (
 )
 from quicksurf.fit_request import FitRequest, claim, parse_roi
 from quicksurf.mesh.build import MeshOptions
+from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.pipeline import FitResult, run_fit
@@ -41,27 +43,18 @@ from quicksurf.reconstruction import Reconstruction
 from quicksurf.session.budget import Budget, StopRequest
 from quicksurf.session.resume import keep_points
 from quicksurf.session.runs import Run, open_run
+from quicksurf.session.watcher import Watcher
 from quicksurf.takeaway.products import Extras, Takeaway
 from quicksurf.takeaway.surface import PRODUCTS, check_surface, run_mesh
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
-SECONDS = 5.0  # of the fit that all tests share: the ellipsoid is recognised
+SECONDS = 4.0  # of processor time, of the fit that all tests share: the ellipsoid is recognised
 FEW_SECONDS = 0.3  # of the fits that go on from it
 SUMMARY_KEYS = {
     *("photos", "registered", "seconds", "psnr_held_out", "faces", "device", "backend"),
     *("peak_memory_mb", "warnings"),
 }
-
-
-def cut_to(limit: float) -> Callable[..., Reconstruction]:
-    """The real fit, cut to `limit` seconds."""
-
-    def fit(*args: Any, seconds_left: Callable[[], float], **rest: Any) -> Reconstruction:
-        assert seconds_left() > 0
-        return fit_scene(*args, seconds=limit, **rest)
-
-    return fit
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +356,7 @@ def test_a_bug_in_the_report_costs_the_report_alone(run: Run, monkeypatch: pytes
     monkeypatch.setattr(pipeline, "write_report", breaks)
     result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.5))
     assert result.report is None and open_run(run.path).state == "finished"
+    assert any("no report.html" in text for text in open_run(run.path).read_summary()["left_out"])
 
 
 def test_untouched_field_is_said_to_be_the_sphere_it_was(capture: Path, tmp_path: Path) -> None:
@@ -420,6 +414,38 @@ def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Budget, "mesh_seconds", lambda self: 0.01)
     result = run_fit(FitRequest(run.path, 1.0, resolution=384), fit=cut_to(FEW_SECONDS))
     assert any("not 384: no time for more" in warning for warning in result.summary["warnings"])
+
+
+def test_a_report_that_there_is_no_time_for_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.path / "report.html").write_text("of an older field")
+    monkeypatch.setattr(pipeline, "REPORT_MIN", 1e9)
+    result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
+    summary = open_run(run.path).read_summary()
+    (said,) = [text for text in summary["left_out"] if "report.html" in text]
+    assert said in summary["warnings"] and f"quicksurf report {run.path}" in said
+    assert result.report is None and not (run.path / "report.html").exists()
+
+
+def test_a_large_surface_ends_the_fit_sooner(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserves = []
+
+    class Seen(Watcher):
+        def begin(self, budget: Budget, stop: StopRequest) -> None:
+            self.budget = budget
+
+    watcher = Seen()
+
+    def fit(*args: Any, on_checkpoint: Any, on_status: Any, **rest: Any) -> Reconstruction:
+        reconstruction = fit_scene(*args, seconds=FEW_SECONDS, **rest)
+        for n_vertices in (10, 10**7):
+            cost = MeshCost(0.0, n_vertices, 50)
+            monkeypatch.setattr(Reconstruction, "mesh_cost", lambda self, cost=cost: cost)
+            on_checkpoint(reconstruction)
+            reserves.append(watcher.budget.reserve())
+        return reconstruction
+
+    run_fit(FitRequest(run.path, 5.0), watcher=watcher, fit=fit)
+    assert reserves == [pytest.approx(8), pytest.approx(1.5 * 0.06 * 300)]
 
 
 def test_damaged_checkpoint_is_said(run: Run) -> None:

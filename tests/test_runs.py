@@ -245,3 +245,58 @@ def _checkpoint_text(run: Run) -> str:
     folder = run.checkpoint_folder()
     assert folder is not None
     return (folder / "field").read_text()
+
+
+def test_a_folder_whose_first_file_a_kill_cut_short_may_be_used(tmp_path: Path, source: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".run-0a1b2c3d.json").write_text('{"form')
+    run = claim_run(folder, Claim(source, False, False))
+    with run.locked():
+        assert {path.name for path in folder.iterdir()} == {".lock", "run.json"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".my-settings.json").write_text("{}")
+    with pytest.raises(OutputError, match="not a run's"):
+        claim_run(tmp_path / "other", Claim(source, False, False))
+
+
+def test_a_kill_between_the_renames_of_checkpoints_keeps_the_newer(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    (run.path / "checkpoint").rename(run.path / "checkpoint.old")
+    Field("two").save(run.path / "checkpoint.new")
+    with run.locked():
+        assert (run.path / "checkpoint" / "field").read_text() == "two"
+    assert not {"checkpoint.old", "checkpoint.new"} & {path.name for path in run.path.iterdir()}
+
+
+def test_what_a_kill_leaves_of_an_older_checkpoint_and_summary_is_removed(run: Run) -> None:
+    finish(run)
+    Field("zero").save(run.path / "checkpoint.old")
+    (run.path / "summary.previous.json").write_text("{}")
+    with run.locked():
+        assert (run.path / "checkpoint" / "field").read_text() == "one"
+    assert not {"checkpoint.old", "summary.previous.json"} & {path.name for path in run.path.iterdir()}
+
+
+def test_a_half_written_checkpoint_beside_the_old_one_is_dropped(run: Run) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    Field("tw").save(run.path / "checkpoint.new")
+    with run.locked():
+        assert (run.path / "checkpoint" / "field").read_text() == "one"
+    assert not (run.path / "checkpoint.new").exists()
+
+
+def test_a_checkpoint_that_is_dropped_is_gone_whole_or_not_at_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+
+    def killed(path: Path) -> None:
+        if path.name == "checkpoint.new" and path.exists():
+            (path / "field").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("quicksurf.session.runs.remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.drop_checkpoint()
+    assert run.state == "new" and not (run.path / "checkpoint").exists()

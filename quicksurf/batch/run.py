@@ -12,6 +12,7 @@ from quicksurf.batch.overview import write_overview
 from quicksurf.batch.task import Outcome, Task
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.io import write_json
+from quicksurf.session.files import holds_more
 from quicksurf.session.runs import Run
 from quicksurf.untrusted import read_json
 
@@ -115,7 +116,7 @@ def _claim(output: Path) -> None:
     """Take the folder if it is new, empty or a batch's."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} is a file: choose another name")
-    if output.is_dir() and any(entry.name != ".lock" for entry in output.iterdir()):
+    if output.is_dir() and holds_more(output, RECORD):
         try:
             record: Any = read_json(output / RECORD, MAX_RECORD_BYTES)
         except (OSError, ValueError):

@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,8 @@ _DECODE_SECONDS = (
 )
 _SHARPNESS_WIDTH = 480  # pixels: averages sensor noise away, keeps motion blur
 _QUALITY = 95
+_SQUARE = 0.005  # from 1: a pixel's width to its height; rounded metadata, below a pixel in 200
+_MAX_SHAPE = 4.0  # lenses squeeze by up to 2, films for television by up to 1.5
 
 # What a film may use of FFmpeg: playlists and the like could open other files and addresses.
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi,mpeg,mpegts"}
@@ -68,7 +70,7 @@ def read_video(path: Path, options: ReadOptions) -> Scene:
     started = time.monotonic()
     with _frames_folder(options.work_folder) as folder:
         deadline = started + _DECODE_SHARE * options.pose_seconds
-        paths = extract_frames(path, folder, wanted_frames(options.pose_seconds), deadline)
+        paths = extract_frames(path, folder, wanted_frames(options.pose_seconds), deadline, options.say)
         if len(paths) < MIN_IMAGES:
             raise ImageError(
                 f"{path} has {len(paths)} frames that can be decoded, at least {MIN_IMAGES} are needed: "
@@ -86,26 +88,38 @@ def wanted_frames(seconds: float) -> int:
     return max(_MIN_FRAMES, min(MAX_FRAMES, int(seconds / _SECONDS_PER_FRAME)))
 
 
-def extract_frames(path: Path, folder: Path, n_frames: int, deadline: float) -> list[Path]:
-    """Write about `n_frames` of the film to `folder`, upright, in order of time.
+def extract_frames(
+    path: Path,
+    folder: Path,
+    n_frames: int,
+    deadline: float,
+    say: Callable[[str], object] = lambda line: None,
+) -> list[Path]:
+    """Write about `n_frames` of the film to `folder`, upright and with square pixels, in order of time.
 
     Args:
         path: the film.
         folder: exists and is empty.
         n_frames: as many as are wanted; a shorter film gives fewer.
         deadline: of `time.monotonic`.
+        say: told that pixels are made square, if they are.
 
     Raises:
         ImageError: as `read_video`.
         BudgetError: if decoding passes the deadline.
     """
     with _opened(path) as (container, stream):
+        size = _square_size(path, stream)
+        if size is not None:
+            shape = stream.sample_aspect_ratio
+            say(f"its pixels are {shape} times as wide as high: frames are made {size[0]} x {size[1]}")
         duration = _duration(path, container, stream)
         if _decode_seconds(stream, duration) > deadline - time.monotonic():
             stream.codec_context.skip_frame = "NONKEY"
         chosen = choose(_candidates(path, container, stream, deadline), duration, n_frames)
         return [
-            _write(candidate, folder / f"frame_{index:04d}.jpg") for index, candidate in enumerate(chosen)
+            _write(candidate, size, folder / f"frame_{index:04d}.jpg")
+            for index, candidate in enumerate(chosen)
         ]
 
 
@@ -165,6 +179,23 @@ def _check_size(path: Path, stream: VideoStream) -> None:
         )
 
 
+def _square_size(path: Path, stream: VideoStream) -> tuple[int, int] | None:
+    """Width and height of the stored frames with square pixels, none made smaller; None where they are square.
+
+    Old camcorders and anamorphic lenses have others, which no lens model here knows.
+    """
+    shape = float(stream.sample_aspect_ratio or 1)
+    if abs(shape - 1) < _SQUARE or shape == 0:  # 0: the film does not say
+        return None
+    if not 1 / _MAX_SHAPE <= shape <= _MAX_SHAPE:
+        raise ImageError(
+            f"{path}: its pixels are said to be {shape:g} times as wide as high, which no camera makes: convert it to "
+            "square pixels"
+        )
+    width, height = stream.codec_context.width, stream.codec_context.height
+    return (round(width * shape), height) if shape > 1 else (width, round(height / shape))
+
+
 def _duration(path: Path, container: InputContainer, stream: VideoStream) -> float:
     """Seconds, from the header or else from the packets' times."""
     if container.duration:
@@ -211,9 +242,11 @@ def _candidates(
             ) from error
 
 
-def _write(candidate: Candidate, path: Path) -> Path:
-    """Write the frame as its display matrix turns it (degrees counter-clockwise, as for rot90)."""
+def _write(candidate: Candidate, size: tuple[int, int] | None, path: Path) -> Path:
+    """Write the frame, enlarged to `size` if given, as its display matrix turns it (degrees as for rot90)."""
     rgb = candidate.frame.to_ndarray(format="rgb24")
+    if size is not None:
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
     image = Image.fromarray(np.ascontiguousarray(np.rot90(rgb, round(candidate.frame.rotation / 90))))
     write_atomic(path, lambda file: image.save(file, "JPEG", quality=_QUALITY, subsampling=0))
     return path

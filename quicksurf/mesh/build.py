@@ -17,13 +17,13 @@ from torch import Tensor
 from quicksurf.cameras import Cameras
 from quicksurf.errors import SurfaceError
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
-from quicksurf.mesh.extract import dilate, extract_surface, vertex_normals
+from quicksurf.mesh.cost import MeshCost, mesh_cost
+from quicksurf.mesh.extract import extract_surface, vertex_normals
 from quicksurf.mesh.holes import close_holes, find_holes, is_closed
 from quicksurf.mesh.support import cut_below, find_support
 from quicksurf.mesh.types import Field, Mesh
 from quicksurf.mesh.visibility import Views, count_views, faces_seen
 
-MIN_RESOLUTION = 96
 _ROI_RADIUS = 0.995  # the ball is 1; faces on its border were made by the border, not by the images
 _MIN_VIEWS = 2  # a point that one camera sees has no depth; fits to fewer than 8 photos keep such points
 _RIM_RINGS = 3  # rims lie within 84° of grazing for all cameras over at most a few triangles
@@ -125,7 +125,8 @@ def build_mesh(
 
     cameras = _chosen(cameras)
     if options.seconds is not None:
-        report.resolution = affordable_resolution(field, occupied, aabb, options)
+        cost = expected_cost(field, cameras, occupied, aabb)
+        report.resolution = cost.affordable(options.resolution, options.seconds)
     vertices, faces = extract_surface(field.logits, occupied, aabb, report.resolution)
     lap("extract")
     vertices, faces, views = _trim(vertices, faces, cameras, report)
@@ -150,6 +151,13 @@ def build_mesh(
     lap("color")
     report.faces, report.vertices = len(faces), len(vertices)
     return Mesh(vertices, faces, colors, vertex_normals(vertices, faces)), report
+
+
+def expected_cost(
+    field: Field, cameras: Cameras, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"]
+) -> MeshCost:
+    """What `build_mesh` will take of the same arguments."""
+    return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS))
 
 
 def _chosen(cameras: Cameras) -> Cameras:
@@ -243,35 +251,3 @@ def _mean_color(
         directions = torch.nn.functional.normalize(points[index] - centers[choice[index]], dim=1)
         total[index] += field.colors(points[index], normals[index], directions)
     return total / (best >= 0).sum(1, keepdim=True).clamp_min(1)
-
-
-def affordable_resolution(
-    field: Field, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], options: MeshOptions
-) -> int:
-    """The largest resolution, in steps of 32 down from the wanted one, whose cost is expected to fit.
-
-    cost(r) = n(r) / speed + surface · (r / 384)², with n(r) the lattice points in occupied cells, the speed
-    measured on one batch of the field, and `surface` the time for triangles, visibility and colours, measured
-    at 384.
-    """
-    assert options.seconds is not None
-    share = float(dilate(occupied).float().mean())
-    speed = _points_per_second(field, aabb)
-    resolution = options.resolution
-    while resolution - 32 >= MIN_RESOLUTION:
-        if share * resolution**3 / speed + _SURFACE_SECONDS * (resolution / 384) ** 2 <= options.seconds:
-            break
-        resolution -= 32
-    return resolution
-
-
-def _points_per_second(field: Field, aabb: Float[Tensor, "6"]) -> float:
-    points = aabb[:3] + (aabb[3:] - aabb[:3]) * torch.rand(1 << 15, 3, device=aabb.device)
-    with torch.no_grad():
-        field.logits(points[:64]).sum().item()  # the first call pays for set-up
-        start = time.perf_counter()
-        field.logits(points).sum().item()
-    return len(points) / (time.perf_counter() - start)
-
-
-_SURFACE_SECONDS = 8.0  # two cores, 50 cameras, 400k faces

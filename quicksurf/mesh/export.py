@@ -1,6 +1,6 @@
 """Meshes on disk: PLY, OBJ, GLB and STL, each written whole or not at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from trimesh.visual.texture import TextureVisuals
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.io import atomic_path
 from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
-from quicksurf.mesh.ply import ply_of
+from quicksurf.mesh.ply import ply_of, stated_counts
 from quicksurf.mesh.precision import fits_single
 from quicksurf.mesh.types import Mesh
 from quicksurf.untrusted import LARGEST
@@ -111,12 +111,23 @@ def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
         if isinstance(loaded, trimesh.Scene):
             geometry, colors = loaded.to_geometry(), colors_of_glb(loaded)
         vertices, faces = _vertices_and_faces(geometry)
+        stated = stated_counts(path) if path.suffix.lower() == ".ply" else {}
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
         raise SurfaceError(f"cannot read {path} ({_short(error)}): expected {_EXPECTED}") from error
-    found = _damage(vertices, faces)
+    found = _missing(stated, vertices, faces) or _damage(vertices, faces)
     if found is not None:
         raise SurfaceError(f"{path} holds {found}: expected a surface; export it again")
     return geometry, colors
+
+
+def _missing(
+    stated: Mapping[str, int], vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
+) -> str | None:
+    """What a file states and does not hold: trimesh reads a text file that is cut off without a word."""
+    for name, held in (("vertex", len(vertices)), ("face", len(faces))):  # a polygon has several triangles
+        if held < stated.get(name, 0):
+            return f"{held} of the {stated[name]} elements '{name}' that it states"
+    return None
 
 
 def _damage(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> str | None:

@@ -64,6 +64,25 @@ def extract_surface(
     return _refine(logits, vertices, faces, lattice.step, aabb.device), faces
 
 
+def count_vertices(
+    logits: Logits, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], resolution: int
+) -> int:
+    """How many vertices `extract_surface` has before it merges any: the lattice's edges that cross the surface."""
+    lattice = Lattice(occupied, aabb, resolution)
+    blocks = lattice.blocks()
+    values = _evaluate(logits, lattice, blocks, aabb.device)
+    owners = {tuple(block): index for index, block in enumerate(blocks.tolist())}
+    count = 0
+    for block in blocks:
+        padded = _with_far_planes(values, owners, block)
+        here, inside = padded[:-1, :-1, :-1], padded > 0
+        for axis in range(3):
+            shift = tuple(slice(1, None) if a == axis else slice(0, -1) for a in range(3))
+            known = np.isfinite(here) & np.isfinite(padded[shift])
+            count += int((known & (inside[:-1, :-1, :-1] != inside[shift])).sum())
+    return count
+
+
 class Lattice:
     """Where the points lie, and which are evaluated: those in an occupied cell or a neighbour of one."""
 

@@ -1,10 +1,14 @@
 """Binary PLY of a mesh: coordinates, normals, colours, and confidence where it was measured."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 
 from quicksurf.mesh.precision import fits_single
 from quicksurf.mesh.types import Mesh
 
+_MAX_HEADER = 1 << 16  # bytes
 _NAMES = {"<f8": "double", "<f4": "float", "<u1": "uchar"}
 
 
@@ -29,3 +33,14 @@ def ply_of(mesh: Mesh) -> bytes:
         *(f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""),
     ]
     return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
+
+
+def stated_counts(path: Path) -> dict[str, int]:
+    """How many elements of each name the header of a PLY states.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(_MAX_HEADER).partition(b"end_header")[0].decode("ascii", "replace")
+    return {name: int(n) for name, n in re.findall(r"^element[ \t]+(\w+)[ \t]+(\d{1,18})\s*$", header, re.M)}

@@ -21,6 +21,7 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
 from quicksurf.report.gather import Clock, gather
 from quicksurf.report.words import page_values
+from quicksurf.session.files import sweep_files
 from quicksurf.session.resume import read_capture
 from quicksurf.session.runs import Run, open_run
 from quicksurf.takeaway.surface import mesh_of
@@ -42,6 +43,7 @@ def report_run(folder: Path, backend: str) -> Path:
         OutputError: if `folder` is not a run, has no usable checkpoint, or cannot be written.
     """
     run = open_run(folder)
+    sweep_files(run.path, (NAME,))
     reconstruction = run.load_checkpoint(backends.load(backend))
     summary = run.read_summary() if run.state == "finished" else {}
     notes = [] if summary else ["the fit did not finish: `quicksurf fit RUN --resume` goes on with it"]

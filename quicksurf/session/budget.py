@@ -31,6 +31,7 @@ POINTS_SECONDS, POINTS_SECONDS_A_PHOTO = 6.0, 0.18  # 15 s for 50 photos, 10 s f
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
 EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
+REPORT_SHARE = 0.02  # of the budget, at most REPORT_SECONDS, that the mesh leaves to the report
 REPORT_SECONDS = 4.0  # left after what is made of the mesh: the report takes 3 to 5 s, less if it must
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
@@ -138,8 +139,9 @@ class Budget:
         return min(self.left() - self.reserve(), self._fit_end - self.elapsed())
 
     def mesh_seconds(self) -> float:
-        """Seconds that making the mesh may take, its files not counted; never below MIN_MESH_SECONDS."""
-        return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS)
+        """Seconds that making the mesh may take, its files and the report not counted; at least MIN_MESH_SECONDS."""
+        report = min(REPORT_SHARE * self.seconds, REPORT_SECONDS)
+        return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS - report)
 
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
         """Refine the reserve: `n_evaluations` of the field at a measured rate, and the files.
@@ -152,7 +154,7 @@ class Budget:
             self.expect_mesh_seconds(n_evaluations / evaluations_per_second + WRITE_SECONDS)
 
     def expect_mesh_seconds(self, seconds: float) -> None:
-        """Refine the reserve with the seconds that an earlier mesh of this run took."""
+        """Refine the reserve with the seconds that the mesh is expected to take, or an earlier one of this run took."""
         self._reserve = min(max(MIN_RESERVE, SAFETY * seconds), MAX_GROWTH * self._planned)
 
     def _demand(self) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -47,9 +48,49 @@ def sweep(folder: Path) -> None:
                 remove(Path(parent) / name)
 
 
+def half_written(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files of `folder` that a killed command was writing to become `names`."""
+    patterns = [
+        re.compile(rf"\.{re.escape(Path(name).stem)}-[0-9a-f]{{8}}{re.escape(Path(name).suffix)}")
+        for name in names
+    ]
+    with suppress(OSError):
+        entries = list(folder.iterdir())
+        return [entry for entry in entries if any(pattern.fullmatch(entry.name) for pattern in patterns)]
+    return []
+
+
+def holds_more(folder: Path, *names: str) -> bool:
+    """Whether a folder holds anything but a lock and what a killed command left of `names`, its first files."""
+    litter = half_written(folder, names)
+    return any(entry.name != ".lock" and entry not in litter for entry in folder.iterdir())
+
+
+def sweep_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed commands left of `names` in a folder that may hold anything else."""
+    for path in half_written(folder, names):
+        remove(path)
+
+
+def settle_checkpoint(path: Path) -> None:
+    """Finish or undo a change of a run's checkpoint that a kill cut short.
+
+    The old one steps aside only for a new one that is whole, so that a new one beside an old one alone takes its place.
+    """
+    new, current, old = (path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+    with suppress(OSError):
+        if old.is_dir() and new.is_dir() and not current.exists():
+            os.replace(new, current)
+    remove(new)
+    if current.is_dir() and any(current.iterdir()):
+        remove(old)
+
+
 def sweep_run(path: Path) -> None:
     """Remove what killed commands left half-written in a run; to be called under its lock."""
-    remove(path / "checkpoint.new")
+    settle_checkpoint(path)
+    if (path / "summary.json").exists():
+        remove(path / "summary.previous.json")
     for folder, pattern in ((path, _LITTER), (path / "poses", _POSES_LITTER)):
         with suppress(OSError):
             for entry in list(folder.iterdir()):

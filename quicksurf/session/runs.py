@@ -27,7 +27,15 @@ from quicksurf.data.scene import Roi, Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import OutputError
 from quicksurf.io import write_json, write_text
-from quicksurf.session.files import is_litter, own_file, refuse_links, refuse_strange_files, remove, sweep_run
+from quicksurf.session.files import (
+    holds_more,
+    is_litter,
+    own_file,
+    refuse_links,
+    refuse_strange_files,
+    remove,
+    sweep_run,
+)
 from quicksurf.session.record import check_record, read_object
 from quicksurf.untrusted import is_number, is_path
 
@@ -206,8 +214,12 @@ class Run:
             remove(new)
 
     def drop_checkpoint(self) -> None:
-        """Make room: the field is lost."""
-        for name in ("checkpoint", "checkpoint.old", "checkpoint.new"):
+        """Make room: the field is lost. It loses its name first, so that a kill leaves no half of it."""
+        for name in ("checkpoint.new", "checkpoint.old"):
+            remove(self.path / name)
+        with suppress(OSError):
+            os.replace(self.path / "checkpoint", self.path / "checkpoint.new")
+        for name in ("checkpoint.new", "checkpoint"):
             remove(self.path / name)
 
     def load_checkpoint(self, backend: "Backend") -> "Reconstruction":
@@ -330,7 +342,7 @@ def claim_run(path: Path, claim: Claim) -> Run:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"--output {path} is a file: choose another name")
-    if path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+    if path.is_dir() and holds_more(path, MARKER):
         return _take_up(path, claim)
     if claim.resume:
         raise OutputError(

@@ -17,6 +17,7 @@ from quicksurf.mesh.frame import MeshT, move, to_file_axes
 from quicksurf.mesh.textured_files import TEXTURED_SUFFIXES, write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.session.files import sweep_files
 from quicksurf.session.resume import read_capture
 from quicksurf.session.runs import Run, open_run
 from quicksurf.takeaway.export_frame import SIDECAR, FrameRequest, export_frame, write_frame
@@ -77,6 +78,7 @@ def run_mesh(
     run = open_run(folder)
     home = _home(run, output, wanted.frame)
     with run.locked():
+        sweep_files(home, (*PRODUCTS, SIDECAR))
         reconstruction = run.load_checkpoint(backends.load(device))
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
         wanted.extras.check(watertight=mesh_config.watertight)

@@ -58,7 +58,7 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
     port = _free_port(address)
     server = _open(address.host, port, title)
     try:
-        if server.get_port() != port:
+        if address.port is not None and server.get_port() != port:  # else any will do
             raise ViewError(f"port {port} of {address.host} was taken this moment: try again")
         yield server
     finally:

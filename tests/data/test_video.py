@@ -3,6 +3,7 @@
 import struct
 import time
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -82,6 +83,43 @@ def test_display_matrix_is_honoured(tmp_path: Path, degrees: int, turns: int) ->
 
 
 @pytest.mark.parametrize(
+    ("pixel", "turns", "expected"),
+    [
+        (Fraction(4, 3), 0, (128, 48)),
+        (Fraction(8, 9), 0, (96, 54)),
+        (Fraction(2), 3, (48, 192)),
+        (Fraction(1), 0, (96, 48)),
+        (Fraction(500, 501), 0, (96, 48)),
+    ],
+)
+def test_pixels_that_are_not_square_are_made_square(
+    tmp_path: Path, pixel: Fraction, turns: int, expected: tuple[int, int]
+) -> None:
+    """The dot keeps its place in the picture."""
+    image = np.zeros((48, 96, 3), np.uint8)
+    image[6:18, 12:36] = 250
+    film = _write_film(tmp_path / "film.mp4", [image] * 4, pixel)
+    if turns:
+        film.write_bytes(_turned(film.read_bytes(), 90))
+    lines: list[str] = []
+    path = extract_frames(film, _folder(tmp_path), 4, time.monotonic() + 60, lines.append)[0]
+    with Image.open(path) as written:
+        assert written.size == expected
+        bright = np.rot90(np.asarray(written.convert("L")), -turns) > 125
+    rows, columns = np.nonzero(bright)
+    height, width = bright.shape
+    assert columns.mean() / width == pytest.approx(0.25, abs=0.02)
+    assert rows.mean() / height == pytest.approx(0.25, abs=0.02)
+    assert ("times as wide" in "".join(lines)) == (abs(float(pixel) - 1) > 0.01)
+
+
+def test_pixels_of_no_camera_are_refused(tmp_path: Path) -> None:
+    film = _write_film(tmp_path / "film.mp4", [np.zeros((48, 64, 3), np.uint8)] * 4, Fraction(9))
+    with pytest.raises(ImageError, match=r"9 times as wide as high.*convert it"):
+        extract_frames(film, _folder(tmp_path), 4, time.monotonic() + 60)
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"not a film", bytes(5000), b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"]
 )
 def test_files_that_are_no_film_are_refused(tmp_path: Path, options: ReadOptions, content: bytes) -> None:
@@ -158,11 +196,13 @@ def _folder(parent: Path) -> Path:
     return folder
 
 
-def _write_film(path: Path, images: list[np.ndarray]) -> Path:
+def _write_film(path: Path, images: list[np.ndarray], pixel: Fraction | None = None) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "12"})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = pixel
         for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))

@@ -8,7 +8,9 @@ import torch
 import trimesh
 
 from quicksurf.errors import SurfaceError
-from quicksurf.mesh.build import MeshOptions, affordable_resolution, build_mesh
+from quicksurf.mesh.build import MeshOptions, build_mesh, expected_cost
+from quicksurf.mesh.cost import MeshCost
+from quicksurf.mesh.extract import count_vertices, extract_surface
 
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
 EVERYWHERE = torch.ones(32, 32, 32, dtype=torch.bool)
@@ -121,10 +123,35 @@ def test_a_surface_that_no_camera_sees_says_so(make_field, make_cameras):
         build_mesh(make_field(lambda p: ball(p, 0.5)), beside, EVERYWHERE, BOX, COARSE)
 
 
-def test_less_time_gives_a_lower_resolution(make_field):
+def test_less_time_gives_a_lower_resolution():
+    cost = MeshCost(evaluation_seconds=0.05, n_vertices=10_000, n_cameras=50)
+    chosen = [cost.affordable(512, seconds) for seconds in (1e-3, 4.0, 1e6)]
+    assert chosen[0] == 96 and chosen[2] == 512 and 96 < chosen[1] < 512
+    assert cost.seconds(chosen[1]) <= 4.0 < cost.seconds(chosen[1] + 32)
+
+
+def test_a_hurried_mesh_is_coarser(make_field, all_around):
     field = make_field(lambda p: ball(p, 0.5))
-    chosen = [
-        affordable_resolution(field, EVERYWHERE, BOX, MeshOptions(resolution=512, seconds=s))
-        for s in (1e-3, 4.0, 1e6)
+    _, report = build_mesh(field, all_around, EVERYWHERE, BOX, MeshOptions(resolution=160, seconds=1e-3))
+    assert report.resolution == 96
+
+
+def test_a_large_surface_is_expected_to_take_longer(make_field, all_around):
+    """A sheet through the whole region and a ball with a fifth of its area, on which a cell has 1.5 vertices."""
+    costs = [
+        expected_cost(make_field(logits), all_around, EVERYWHERE, BOX)
+        for logits in (lambda p: ball(p, 0.252), lambda p: 0.013 - p[:, 2])
     ]
-    assert chosen[0] == 96 and chosen[2] == 512 and 96 <= chosen[1] < 512
+    small, large = (cost._replace(evaluation_seconds=0.0).seconds(384) for cost in costs)
+    assert large == pytest.approx(5 / 1.5 * small, rel=0.05)
+    assert costs[0].n_cameras == len(all_around)
+
+
+def test_vertices_are_counted_before_they_are_made(make_field):
+    """Half of the box is not looked at, and a lattice plane is between blocks."""
+    field = make_field(lambda p: ball(p, 0.4837))
+    half = EVERYWHERE.clone()
+    half[16:] = False
+    vertices, _ = extract_surface(field.logits, half, BOX, 80)
+    count = count_vertices(field.logits, half, BOX, 80)
+    assert count == pytest.approx(len(vertices), rel=0.02)

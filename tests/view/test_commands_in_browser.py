@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import trimesh
 from playwright.sync_api import Browser, Page
+from processes import wait_for
 from test_page import PATIENCE, wait_until
 from tiny_capture import write_capture
 
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
-MINUTES = 30  # more than anybody waits for: the click ends the fit
+MINUTES = 5  # more than anybody waits for: the click ends the fit
+STEPS = 300  # after which the ellipsoid is no sphere any more
 PASTEL = 40  # between the channels of a pixel: the page is grey but for the mesh and its buttons
 
 FEW = 800  # pixels: the mesh covers thousands
@@ -51,6 +53,12 @@ def page_at(browser: Browser, address: str) -> Iterator[Page]:
     page.close()
 
 
+def n_steps(metrics: Path) -> int:
+    """Of the last whole line."""
+    lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
 def load(path: Path) -> Any:
     return trimesh.load(path, process=False)
 
@@ -68,6 +76,7 @@ def run(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with command(*fit) as (process, address), page_at(browser, address) as page:
         press(page, "Start the fit")
         page.get_by_text("rays/s").wait_for()
+        wait_for(lambda: n_steps(output / "metrics.jsonl") >= STEPS)
         press(page, "Stop and keep")
         rest, _ = process.communicate(timeout=PATIENCE / 1000)
     assert process.returncode == 0, rest

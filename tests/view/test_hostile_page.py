@@ -7,7 +7,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -208,6 +209,8 @@ def test_large_messages_and_floods_end_the_page_that_sends_them(address: str) ->
 class Parts(PageClient):
     """A page that sends what it should not."""
 
+    address: str
+
     def upload(self, label: str, part_count: int = 0) -> None:
         found = self.labelled(label)
         assert found is not None
@@ -226,8 +229,10 @@ def opened(capture: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Liv
     monkeypatch.setattr("page_client.PageClient", Parts)
     with live_view(Address()) as view:
         view.begin(Budget(60.0), StopRequest())
-        with page_client(view.greeting.split()[-1]) as page:  # type: ignore[union-attr]
+        address = view.greeting.split()[-1]  # type: ignore[union-attr]
+        with page_client(address) as page:
             assert isinstance(page, Parts)
+            page.address = address
             view.captured(scene)
             view.stage("fit")
             page.wait(lambda: page.labelled("Pause"), "the panel")
@@ -276,6 +281,89 @@ def test_buttons_that_are_off_do_nothing(opened: tuple[LiveView, Parts, Scene]) 
     view.stage("fit")
     view._obey()
     assert not stop()
+
+
+ATTACK = """
+<script>
+const targets = %s, protocol = %s, found = {};
+const socket = (url) => new Promise((done) => {
+  const line = new WebSocket(url.replace("http", "ws"), [protocol]);
+  line.onopen = () => done("open");
+  line.onerror = line.onclose = () => done("refused");
+});
+const read = (url) => fetch(url).then((reply) => reply.text(), () => "refused");
+const frame = (url) => new Promise((done) => {
+  const part = document.createElement("iframe");
+  part.onload = () => done(part.contentDocument === null ? "refused" : part.contentDocument.body.innerText);
+  part.src = url;
+  document.body.append(part);
+});
+window.onload = async () => {
+  for (const url of targets) found[url] = [await socket(url), await read(url), await frame(url)];
+  document.title = JSON.stringify(found);
+};
+</script><body></body>
+"""
+
+
+@contextmanager
+def page_of_another_site(content: str) -> Iterator[int]:
+    """A server of one page; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
+def test_a_hostile_page_in_a_real_browser_reads_and_presses_nothing(
+    opened: tuple[LiveView, Parts, Scene], browser: Any, host: str
+) -> None:
+    """It knows even the token, and comes from this machine, as a page of another user's server does."""
+    view, page, _ = opened
+    view._stop.worthwhile = True
+    address = page.address
+    targets = [bare(address), address, address.replace(LOOPBACK, "localhost")]
+    with page_of_another_site(ATTACK % (json.dumps(targets), json.dumps(OWN))) as port:
+        tab = browser.new_page()
+        tab.goto(f"http://{host}:{port}/")
+        tab.wait_for_function("document.title.startsWith('{')", timeout=60_000)
+        found = json.loads(tab.title())
+        tab.close()
+    assert found == {url: ["refused"] * 3 for url in targets}
+    view._obey()
+    assert len(view._server.get_clients()) == 1 and not view._stop() and view._budget.seconds == 60.0
+
+
+def test_another_user_of_the_machine_who_lacks_the_token_gets_nothing(
+    opened: tuple[LiveView, Parts, Scene],
+) -> None:
+    """Every port of this machine can be found; what is sent to this one without the token costs nothing."""
+    view, page, _ = opened
+    parts = urlsplit(page.address)
+    for first in (b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 4096, b"GET /" + b"a" * 100_000, b""):
+        with socket.create_connection((parts.hostname or "", parts.port or 0), 20) as line, suppress(OSError):
+            line.sendall(first)
+            line.settimeout(0.5)
+            assert b"<html" not in line.recv(1 << 16)
+    for path in ("", "0" * len(parts.path.strip("/"))):
+        assert fetched(bare(page.address) + path) == 403
+        assert knock(bare(page.address) + path, Origin=f"http://{parts.netloc}") == 403
+    page.wait(lambda: page.labelled("Pause"), "the panel, still there")
+    assert len(view._server.get_clients()) == 1
 
 
 @pytest.mark.parametrize("radius", ["nan", "inf", "-5", "1e300"])

@@ -54,7 +54,21 @@ def test_a_port_in_use_is_said_and_another_is_found_where_none_is_given() -> Non
         with pytest.raises(ViewError, match=said), serving(Address(port=port), "title"):
             pass
     with serving(Address(), "one") as one, serving(Address(), "two") as two:
-        assert FIRST_PORT <= one.get_port() < two.get_port()
+        assert min(one.get_port(), two.get_port()) >= FIRST_PORT and one.get_port() != two.get_port()
+
+
+def test_where_another_process_takes_the_port_just_before_the_next_one_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("quicksurf.view.server._free_port", lambda address: port)
+        with serving(Address(), "title") as server:
+            assert server.get_port() != port
+            with urllib.request.urlopen(url_of(server), timeout=30) as reply:
+                assert "<html" in reply.read().decode()
+        with pytest.raises(ViewError, match="taken this moment"), serving(Address(port=port), "title"):
+            pass
 
 
 def test_a_host_of_another_machine_is_refused() -> None:
