@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
+from quicksurf.data.automatic_masks.folder import corrected
+from quicksurf.data.automatic_masks.make import Mask, make_masks
+from quicksurf.data.automatic_masks.network import Saliency
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
+from quicksurf.data.mask_values import as_given
 from quicksurf.data.roi import automatic_roi, check_roi
-from quicksurf.data.scene import PhotoFile, ReadReport, Roi, Scene, SparsePoints
-from quicksurf.errors import CaptureError, ImageError
+from quicksurf.data.scene import MadeMasks, PhotoFile, ReadReport, Roi, Scene, SparsePoints
+from quicksurf.errors import CaptureError, ConfigError, ImageError
 
 HELD_OUT_EVERY = 8  # the field's convention for captures without a split of their own
 _MIN_TO_HOLD_OUT = 8  # below that every view is needed for the surface
@@ -32,6 +36,14 @@ class ReadOptions:
     """Larger images are area-filtered down to this many pixels each, cameras with them."""
     use_masks: bool = True
     """Use mask files and alpha channels where there are any."""
+    mask_folder: Path | None = None
+    """Where the masks lie; None looks for them in the capture."""
+    kept_masks: Path | None = None
+    """Folder of the masks that a run was fitted with, which stand for all others."""
+    saliency: Callable[[], Saliency] | None = None
+    """Loads the network that makes masks where there are none; None makes none."""
+    mask_seconds: float = float("inf")
+    """Time left for that."""
     roi: Roi | None = None
     """The user's region of interest; None chooses one."""
     work_folder: Path | None = None
@@ -88,8 +100,8 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     views, read = _select(views, list(fits)), list(fits.values())
     kept = list(fits)
     turned = [upright[index] for index in kept]
-    found = _masks(views, read, turned, options, report)
-    roi = options.roi or views.roi or automatic_roi(cameras, found, views.points)
+    found = _masks(views, read, turned, cameras, options, report)
+    roi = _roi(views, cameras, found, options)
     report.warnings += check_roi(roi, cameras) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
@@ -178,32 +190,82 @@ def select_observers(points: SparsePoints | None, kept: Sequence[int], n_images:
     return points._replace(observations=observations)
 
 
+def _roi(views: Views, cameras: Cameras, found: Sequence[Mask | None], options: ReadOptions) -> Roi:
+    return options.roi or views.roi or automatic_roi(cameras, found, views.points)
+
+
 def _masks(
+    views: Views,
+    read: Sequence[images.Pixels],
+    upright: Sequence[bool],
+    cameras: Cameras,
+    options: ReadOptions,
+    report: ReadReport,
+) -> list[Mask | None]:
+    """The masks that are given, that the run has kept, or that are made."""
+    if options.kept_masks is not None:
+        return [masks.read_kept(options.kept_masks, index, item.rgb) for index, item in enumerate(read)]
+    names = [path.name for path in views.paths]
+    found = _given(views, read, upright, options, report) if options.use_masks else [None] * len(read)
+    if options.saliency is not None and any(mask is None for mask in found):
+        found = _with_made(views, read, cameras, found, options, report)
+    found, some_only = masks.use_some(found, names)
+    report.warnings += some_only + masks.mask_warnings(found, names)
+    return found
+
+
+def _given(
     views: Views,
     read: Sequence[images.Pixels],
     upright: Sequence[bool],
     options: ReadOptions,
     report: ReadReport,
-) -> list[UInt8[np.ndarray, "_ _"] | None]:
-    if not options.use_masks:
-        return [None] * len(read)
+) -> list[Mask | None]:
     mask_paths, warnings = views.mask_paths, []
-    if mask_paths is None:
+    if options.mask_folder is not None:
+        mask_paths, warnings = masks.masks_in(options.mask_folder, views.paths)
+    elif mask_paths is None:
         mask_paths, warnings = masks.find_masks(views.root, views.paths)
-    found: list[UInt8[np.ndarray, "_ _"] | None] = []
+    if options.saliency is not None:
+        mask_paths = corrected(mask_paths)  # the others are made anew
+    found: list[Mask | None] = []
     for path, item, turned in zip(mask_paths, read, upright, strict=True):
         if path is not None:
             found.append(masks.read_mask(path, item, turned))
         else:
-            found.append(None if item.alpha is None else masks.coverage(item.alpha))
+            found.append(None if item.alpha is None else as_given(masks.coverage(item.alpha)))
     files = [path for path in mask_paths if path is not None]
-    found, some_only = masks.use_some(found, [path.name for path in views.paths])
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
-    report.warnings += warnings + some_only + masks.mask_warnings(found, [path.name for path in views.paths])
+    report.warnings += warnings
     return found
 
 
-def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:
+def _with_made(
+    views: Views,
+    read: Sequence[images.Pixels],
+    cameras: Cameras,
+    given: list[Mask | None],
+    options: ReadOptions,
+    report: ReadReport,
+) -> list[Mask | None]:
+    """The given masks, and for photos without one those that are made, if the photos show one object."""
+    assert options.saliency is not None
+    roi = _roi(views, cameras, given, options)
+    check_roi(roi, cameras)
+    try:
+        look = options.saliency()
+    except ConfigError as error:
+        report.made_masks = MadeMasks(verdict=str(error))
+    else:
+        made = make_masks([item.rgb for item in read], cameras, roi, given, look, options.mask_seconds)
+        names = [path.name for path, mask in zip(views.paths, made.masks, strict=True) if mask is not None]
+        report.made_masks = MadeMasks(made.verdict, names, made.agreement, made.angle)
+        given = [mine if mask is None else mask for mask, mine in zip(given, made.masks, strict=True)]
+    report.notes.append(report.made_masks.verdict)
+    return given
+
+
+def _measurable(found: Sequence[Mask | None]) -> Bool[np.ndarray, "n"]:
     """Which views may be held out: where there are masks, those that say what of the photo is to be seen."""
     masked = np.array([mask is not None for mask in found])
     return masked | (not masked.any())

@@ -4,21 +4,24 @@ Poses are not found twice: it takes minutes, and structure from motion would cho
 that is to go on does not live. Captures that state their cameras are simply read again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from quicksurf.data.assemble import ReadOptions, Views, assemble
 from quicksurf.data.load import read_scene
+from quicksurf.data.masks import kept_file
 from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
 from quicksurf.io import write_atomic
 from quicksurf.session.runs import Run
 
-POINTS = "points.safetensors"
+POINTS, MASKS = "points.safetensors", "masks"
 
 
 def read_capture(run: Run, options: ReadOptions) -> Scene:
@@ -29,6 +32,8 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
         QuicksurfError: as `read_scene`.
     """
     posed = run.record.get("posed_images")
+    if options.use_masks:
+        options = _with_masks_of(run, options)
     scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
     known, sizes = run.record.get("names"), run.fitted_sizes
     if run.checkpoint_folder() is not None and scene.names != known:
@@ -43,6 +48,31 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
             "anew with another --output"
         )
     return scene
+
+
+def _with_masks_of(run: Run, options: ReadOptions) -> ReadOptions:
+    """The masks that the run was fitted with: those it has kept, or the folder it was given."""
+    if (run.path / MASKS).is_dir():
+        return replace(options, kept_masks=run.path / MASKS)
+    folder = options.mask_folder or run.record.get("mask_folder")
+    return options if folder is None else replace(options, mask_folder=Path(folder))
+
+
+def keep_masks(run: Run, scene: Scene) -> None:
+    """Write the masks of a scene of which some were made, so that later commands use the same.
+
+    Raises:
+        OutputError: if the disk is full.
+    """
+    if not scene.report.made_masks.photos:
+        return
+    (run.path / MASKS).mkdir(exist_ok=True)
+    for index, mask in enumerate(scene.masks):
+        if mask is not None:
+            image = Image.fromarray(mask)
+            write_atomic(
+                kept_file(run.path / MASKS, index), lambda file, image=image: image.save(file, "PNG")
+            )
 
 
 def keep_points(run: Run, points: SparsePoints | None) -> None:
