@@ -18,7 +18,6 @@ from torch import Tensor
 
 from quicksurf.data.mask_values import unknown
 
-_RIM = 2  # pixels that are taken along what nobody knows
 CERTAIN = 0.05  # coverage this near to 0 or 1 is taken for it: JPEG noise, feathered edges
 
 
@@ -75,7 +74,7 @@ def interpolate(patches: Float[Tensor, "n 3 3"], within: Float[Tensor, "n 2"]) -
 def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2.
 
-    Where a made mask does not know there is no outline: the pixels along the rim of that count, on both sides.
+    None that touches what a made mask does not know.
     """
     inside, unsure = mask > 127, unknown(mask)
     around = np.ones((3, 3), bool)
@@ -83,9 +82,7 @@ def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     outline = np.asarray(ndimage.binary_dilation(inside, around)) & np.logical_not(inner)
     if not unsure.any():
         return outline
-    touched = np.asarray(ndimage.binary_dilation(unsure, around))  # a patch of these holds what nobody knows
-    rim = np.asarray(ndimage.binary_dilation(touched, around, iterations=_RIM))
-    return (outline | rim) & ~touched
+    return outline & ~np.asarray(ndimage.binary_dilation(unsure, around))
 
 
 def _outline_of(

@@ -1,8 +1,9 @@
 """From photos with cameras to masks: look at each photo, vote, decide whether there is an object, say what is sure.
 
-A made mask holds 255 on the object, 0 beside it, and in a band along its outline, and where photo and votes disagree,
-one of the two values that say that nobody knows: the colours there do not count, no outline is drawn through it, and
-the object may reach into it (quicksurf.data.mask_values).
+A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds what the network says, as
+coverage between the two, so that colours there do not count, and the outline lies where the network sees it. Where
+photo and votes disagree stands one of the two values that say that nobody knows (quicksurf.data.mask_values): colours
+there do not count, no outline is drawn, and the object may reach into it.
 """
 
 import time
@@ -16,8 +17,8 @@ from jaxtyping import Bool, Float32, UInt8
 
 from quicksurf.cameras import Cameras, similarity
 from quicksurf.data.automatic_masks.network import SIZE, Saliency
-from quicksurf.data.automatic_masks.votes import Votes, vote
-from quicksurf.data.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE
+from quicksurf.data.automatic_masks.votes import SOLID, Votes, iou, vote
+from quicksurf.data.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
 from quicksurf.data.scene import Roi
 
 Mask = UInt8[np.ndarray, "_ _"]
@@ -34,7 +35,13 @@ LEAST_ANGLE = (
 # as a whole and look like one thing, were photographed from 61°, objects from 146° and more
 _INSIDE, _OUTSIDE = 0.9, 0.8  # shares that make the object, and what is beside it, certain
 _MISSED = 0.93  # share from which a photo may have missed what it shows as background
-_BAND = 1.3  # pixels of the network on both sides of an outline, which is known no better
+_BAND = 1.3  # pixels of the network on both sides of an outline: nine in ten outlines are nearer
+_SOFT = 0.9  # coverage in the band is at most this, and at least 1 less this
+MOST_AT_RIM = (
+    0.01  # of the volume may lie at the region's rim: more, and it was cut off there (0.03 to 0.35 where it
+)
+# was, 0.001 and less elsewhere)
+_RIM = 0.93  # of the region's radius
 
 
 class Made(NamedTuple):
@@ -72,7 +79,7 @@ def make_masks(
         return Made(nothing, f"no masks made: more than the {seconds:.0f} s there are for it", 0.0, 0.0)
     found = vote(_in_unit_ball(cameras, roi), saliencies)
     agreement, angle = float((found.agreement > ALIKE).mean()), _widest_angle(cameras, roi, found)
-    verdict = _verdict(agreement, angle)
+    verdict = _verdict(agreement, angle, _at_rim(found))
     if verdict:
         return Made(nothing, f"no masks made: {verdict}", agreement, angle)
     masks = [
@@ -89,13 +96,16 @@ def certain(
 ) -> Mask:
     """The mask of a photo of `shape` from its own saliency and the share of the others."""
     own, others = _enlarged(saliency, shape), _enlarged(share, shape)
-    inside = (own > 0.5) & (others >= _INSIDE)
-    outside = (others < _OUTSIDE) | ((own <= 0.5) & (others < _MISSED))
-    likely = inside | (~outside & ((own > 0.5) | (others >= (1 + _MISSED) / 2)))
     reach = round(_BAND * max(shape) / SIZE)
-    unsure = _widened(~outside, reach) & _widened(~inside, reach)
-    mask = np.where(likely, np.uint8(255), np.uint8(0))
-    mask[unsure] = np.where(likely[unsure], np.uint8(PERHAPS_INSIDE), np.uint8(PERHAPS_OUTSIDE))
+    inside = (own > 0.5) & (others >= _OUTSIDE)
+    band = _widened(inside, reach) & _widened(~inside, reach)
+    soft = as_given(np.rint(255 * own.clip(1 - _SOFT, _SOFT)).astype(np.uint8))
+    mask = np.where(band, soft, np.where(inside, np.uint8(255), np.uint8(0)))
+    extra = (own > 0.5) & (others < _INSIDE) & (band | inside)
+    mask[extra] = np.where(inside[extra], np.uint8(PERHAPS_INSIDE), np.uint8(PERHAPS_OUTSIDE))
+    missed = _thick((own <= 0.5) & (others >= _MISSED), reach)
+    trusted = iou(own > 0.5, others >= SOLID) > ALIKE
+    mask[missed] = np.where(trusted & ~inside[missed], PERHAPS_OUTSIDE, PERHAPS_INSIDE)
     return mask
 
 
@@ -119,7 +129,7 @@ def _look_at_all(
     return found
 
 
-def _verdict(agreement: float, angle: float) -> str:
+def _verdict(agreement: float, angle: float, at_rim: float) -> str:
     """Why there is no object that masks could bound; empty if there is one."""
     if agreement < LEAST_AGREEMENT:
         return f"{agreement:.0%} of the photos agree on one object, {LEAST_AGREEMENT:.0%} are needed"
@@ -127,7 +137,15 @@ def _verdict(agreement: float, angle: float) -> str:
         return (
             f"the cameras stand within {angle:.0f} degrees, {LEAST_ANGLE:.0f} are needed to bound an object"
         )
+    if at_rim > MOST_AT_RIM:
+        return f"{at_rim:.0%} of what they agree on lies at the rim of the region of interest: enlarge it with --roi"
     return ""
+
+
+def _at_rim(votes: Votes) -> float:
+    """Part of the volume that lies where the region ends."""
+    solid = votes.volume.centers[votes.volume.shares >= SOLID]
+    return float((solid.norm(dim=1) > _RIM).float().mean()) if len(solid) else 0.0
 
 
 def _widest_angle(cameras: Cameras, roi: Roi, votes: Votes) -> float:
@@ -152,6 +170,11 @@ def _enlarged(values: Float32[np.ndarray, "s s"], shape: tuple[int, int]) -> Flo
 
 def _resized(values: Float32[np.ndarray, "h w"], shape: tuple[int, int]) -> Float32[np.ndarray, "s s"]:
     return cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+
+
+def _thick(area: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
+    """The area without parts that are thinner than twice `reach`, such as rims; the rest with a rim of two pixels."""
+    return _widened(~_widened(~area, reach), reach + 2)
 
 
 def _widened(area: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
