@@ -1,7 +1,7 @@
 """The Python side of the same commands: `quicksurf.fit`, `quicksurf.load`, `quicksurf.set_num_threads`."""
 
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ def fit(
     resume: bool = False,
     roi: Sequence[float] | None = None,
     capture: str | None = None,
-    masks: bool = True,
+    masks: str | PathLike[str] | None = None,
     formats: str | Sequence[str] = ("ply",),
     resolution: int | None = None,
     faces: int | None = None,
@@ -46,7 +46,7 @@ def fit(
 
     The arguments are the command's options. `minutes` counts from this call and defaults to 10. `roi` is
     (cx, cy, cz, r) in the frame of the capture's cameras. `formats` are mesh files to write, one or more of ply, obj,
-    glb, stl.
+    glb, stl. `masks` is auto, make, none, or a folder.
 
     Raises:
         QuicksurfError: for every input that cannot be used, with a message that says what to do.
@@ -58,7 +58,7 @@ def fit(
         resume=resume,
         roi=None if roi is None else as_roi(roi),
         capture=capture,
-        masks=masks,
+        masks=None if masks is None else fspath(masks),
         formats=(formats,) if isinstance(formats, str) else tuple(formats),
         resolution=resolution,
         faces=faces,

@@ -21,7 +21,7 @@ from quicksurf.plain import MAX_LINE, plain
 from quicksurf.session.budget import StopRequest, process_start, signals_noted
 
 if TYPE_CHECKING:
-    from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Mesh, Render, Report, View
+    from quicksurf.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
     from quicksurf.session.watcher import Watcher
 
 USAGE, INTERRUPTED = 2, 130
@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.commands import Batch, Demo, Eval, Fit, Mesh, Render, Report, View
+    from quicksurf.commands import Batch, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
 
     _look_for_input(command)
     if isinstance(command, Fit):
@@ -102,6 +102,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _eval(command)
     if isinstance(command, Batch):
         return _batch(command, stop)
+    if isinstance(command, Masks):
+        return _masks(command)
     if isinstance(command, View):
         return _view(command, stop)
     if isinstance(command, Demo):
@@ -232,7 +234,7 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
     from quicksurf.batch.run import BatchRequest, run_batch
 
-    settings = [] if command.masks else ["--no-masks"]
+    settings = [] if command.masks is None else ["--masks", command.masks]
     settings += [] if command.preset is None else ["--preset", _absolute(command.preset)]
     request = BatchRequest(
         command.captures,
@@ -256,6 +258,15 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
 def _absolute(preset: str) -> str:
     """A preset's file by its full path: the fit may run on another machine, in another folder."""
     return str(Path(preset).resolve()) if Path(preset).is_file() else preset
+
+
+def _masks(command: "Masks") -> int:
+    from quicksurf.fit_request import parse_roi
+    from quicksurf.mask_files import make_mask_files
+
+    roi = parse_roi(command.roi) if command.roi is not None else None
+    _print_lines(make_mask_files(command.source, command.output, roi, lambda line: _print_lines([line])))
+    return 0
 
 
 def _view(command: "View", stop: StopRequest) -> int:

@@ -46,8 +46,8 @@ class Fit:
     """Ball to reconstruct, in the cameras' frame."""
     capture: Annotated[Capture | None, _option("auto|around|facade|inside", "(default: auto)")] = None
     """Kind of capture: around an object, of a facade, or from inside a room or a courtyard; auto tells it itself."""
-    masks: Flag = True
-    """Do not use the masks that the capture has."""
+    masks: Annotated[str | None, _option("auto|make|none|PATH", "(default: auto)")] = None
+    """Use given masks, else make them (auto), make all of them, use none, or use those in a folder."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
     resolution: Annotated[int | None, _option("N", "(default: the preset's)")] = None
@@ -186,14 +186,28 @@ class Batch:
     """Captures at a time on this machine."""
     ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
     """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
-    masks: Flag = True
-    """Do not use the masks that the captures have."""
+    masks: Annotated[Literal["auto", "make", "none"] | None, _option("auto|make|none", "(default: auto)")] = (
+        None
+    )
+    """Use given masks, else make them (auto), make all of them, or use none."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
     preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
     """How to compute."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Make masks of the object and write them, for you to look at and correct (needs quicksurf[masks])."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of photos, transforms.json, COLMAP model, IDR/DTU folder."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: SOURCE/masks)")] = None
+    """Folder for the masks."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
+    """Ball that holds the object, in the cameras' frame."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +250,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Batch, tyro.conf.subcommand("batch")]
+    | Annotated[Masks, tyro.conf.subcommand("masks")]
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -249,6 +264,7 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "eval": Eval,
     "batch": Batch,
+    "masks": Masks,
     "view": View,
     "demo": Demo,
     "doctor": Doctor,

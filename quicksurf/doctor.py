@@ -87,6 +87,13 @@ PROBES = (
     Probe("video (PyAV)", "import av; print(av.__version__)", REINSTALL.format("av")),
     Probe("mesh (PyMCubes)", "import mcubes; print(mcubes.__version__)", REINSTALL.format("pymcubes")),
     Probe(
+        "automatic masks",
+        "from quicksurf.data.automatic_masks.network import find_model, load_saliency; "
+        "load_saliency(); print(find_model())",
+        "optional: pip install 'quicksurf[masks]' (Python below 3.13)",
+        required=False,
+    ),
+    Probe(
         "CUDA",
         "import torch; assert torch.version.cuda, 'torch is its build without CUDA'; "
         "assert torch.cuda.is_available(), 'no CUDA device'; print(torch.cuda.get_device_name())",

@@ -1,11 +1,13 @@
 """What a fit is asked for, and what of it a run folder allows: its place, its minutes, its settings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from quicksurf.backends import Backend
 from quicksurf.config import Config, load_config
+from quicksurf.data.automatic_masks.network import Saliency, find_model, load_saliency
 from quicksurf.data.scene import Kind, Roi, Scene
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
 from quicksurf.model.size import with_tables_for
@@ -16,6 +18,9 @@ from quicksurf.takeaway.products import Extras
 from quicksurf.takeaway.surface import with_mesh
 
 DEFAULT_MINUTES = 10.0
+SHORTEST_TO_MAKE_MASKS = (
+    60.0  # seconds of the whole command: no longer, and they would take a third of the fit
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class FitRequest:
     roi: Roi | None = None
     capture: str | None = None
     """Kind of the capture; None and "auto" tell it from cameras and points."""
-    masks: bool = True
+    masks: str | None = None
+    """auto, make, none, or a folder of masks; None is auto."""
     formats: tuple[str, ...] = ("ply",)
     resolution: int | None = None
     faces: int | None = None
@@ -156,7 +162,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
         "--hold-out": request.hold_out is not None,
         "--roi": request.roi is not None,
         "--capture": request.capture not in (None, "auto"),
-        "--no-masks": not request.masks and run.record.get("masks") is True,
+        "--masks": request.masks is not None and request.masks != run.record.get("mask_option", "auto"),
     }
     changes = [option for option, given in asked.items() if given]
     if changes:
@@ -166,6 +172,44 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
 def with_kind(config: Config, kind: Kind) -> Config:
     """The configuration of a capture whose kind is known now."""
     return replace(config, train=replace(config.train, capture=kind))
+
+
+class MaskUse(NamedTuple):
+    """Where the masks of a new fit come from."""
+
+    option: str
+    use_given: bool
+    folder: Path | None
+    saliency: Callable[[], Saliency] | None
+    """Loads the network, if masks may be made."""
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """The entries of run.json that say so."""
+        return {
+            "mask_option": self.option,
+            "mask_folder": None if self.folder is None else str(self.folder.resolve()),
+        }
+
+
+def mask_use(request: FitRequest, seconds: float) -> MaskUse:
+    """What `--masks` asks for, in a fit of so many seconds: one of a minute has no time to make any.
+
+    Raises:
+        ConfigError: if masks are to be made and the network is not installed.
+        CaptureError: if the folder is not there.
+    """
+    option = request.masks or "auto"
+    if option == "auto":
+        return MaskUse(option, True, None, load_saliency if seconds > SHORTEST_TO_MAKE_MASKS else None)
+    if option == "none":
+        return MaskUse(option, False, None, None)
+    if option == "make":
+        find_model()
+        return MaskUse(option, False, None, load_saliency)
+    if not Path(option).is_dir():
+        raise CaptureError(f"--masks {option}: no such folder; give auto, make, none or a folder of masks")
+    return MaskUse(option, True, Path(option), None)
 
 
 def as_fitted(scene: Scene, resumed: Reconstruction, run: Run) -> Scene:

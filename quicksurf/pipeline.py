@@ -21,7 +21,7 @@ from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
 from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
-from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, resolve_config, with_kind
+from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, mask_use, resolve_config, with_kind
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
@@ -33,7 +33,7 @@ from quicksurf.report.page import NAME, write_report
 from quicksurf.session.accounts import peak_memory_mb, stage_seconds
 from quicksurf.session.budget import WRITE_SECONDS, Budget, StopRequest, mesh_evaluations
 from quicksurf.session.hits import Hits
-from quicksurf.session.resume import keep_points, read_capture
+from quicksurf.session.resume import keep_masks, keep_points, read_capture
 from quicksurf.session.runs import Run
 from quicksurf.session.space import check_space
 from quicksurf.session.status import Several, Silent, Stream, Warnings, reporting
@@ -49,6 +49,7 @@ _KINDS = {
     "facade": "photos of one side of something (--capture facade)",
     "inside": "photos from inside what they show (--capture inside)",
 }
+MASKS_SHARE = 0.2  # of what is left when the photos are read: making masks may take no more
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
@@ -238,12 +239,15 @@ def _read(session: _Session) -> Scene:
     """The capture, with the poses that an earlier command of this run found, if any; kept before the fit begins."""
     session.reporter.stage("read")
     request, run = session.request, session.run
-    masks = request.masks if session.resumed is None else run.record.get("masks") is True
     capture = session.config.train.capture
+    masks = mask_use(request, session.budget.seconds) if session.resumed is None else None
     options = ReadOptions(
         kind=None if capture == "auto" else capture,
         max_pixels=session.config.train.max_pixels,
-        use_masks=masks,
+        use_masks=run.record.get("masks") is True if masks is None else masks.use_given,
+        mask_folder=None if masks is None else masks.folder,
+        saliency=None if masks is None else masks.saliency,
+        mask_seconds=MASKS_SHARE * session.budget.left(),
         roi=request.roi or run.roi,
         work_folder=run.path / "poses",
         pose_seconds=session.budget.poses_seconds(),
@@ -266,7 +270,11 @@ def _read(session: _Session) -> Scene:
     session.watcher.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
-    run.keep_scene(scene, masks, session.budget.seconds / 60)
+    keep_masks(run, scene)
+    used = options.use_masks or bool(scene.report.made_masks.photos)
+    run.keep_scene(scene, used, session.budget.seconds / 60)
+    if masks is not None:
+        run.update(**masks.record, made_masks=scene.report.made_masks.record())
     return scene
 
 
@@ -415,12 +423,23 @@ def _summary(session: _Session, scene: Scene, reconstruction: Reconstruction) ->
         "cameras": _whence(session, reconstruction),
         "capture": session.config.train.capture,
         "poses": scene.report.poses(),
+        "masks": _masks(session, scene),
         "device": str(session.backend.device),
         "backend": session.backend.name,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "roi": [*reconstruction.roi.center, reconstruction.roi.radius],
         "warnings": session.warnings.texts,
         "left_out": session.left_out,
+    }
+
+
+def _masks(session: _Session, scene: Scene) -> dict[str, Any]:
+    """How many photos were fitted with masks, and what became of making some."""
+    record = session.run.record
+    return {
+        "option": record.get("mask_option", "auto"),
+        "used": sum(mask is not None for mask in scene.masks),
+        **(record.get("made_masks") or {"made": 0, "verdict": "", "agreement": 0.0, "angle": 0.0}),
     }
 
 

@@ -102,7 +102,7 @@ def test_a_capture_that_was_cut_short_goes_on_with_what_it_was_begun_with(tmp_pa
         on_checkpoint(fit_scene(*args, seconds=SECONDS, **rest))
         raise KeyboardInterrupt
 
-    request = FitRequest(capture, 1.0, out / "a", preset=TINY, masks=False, device="cpu")
+    request = FitRequest(capture, 1.0, out / "a", preset=TINY, masks="none", device="cpu")
     with pytest.raises(KeyboardInterrupt):
         run_fit(request, fit=interrupted)
     left = open_run(out / "a")
@@ -119,7 +119,16 @@ def test_a_capture_that_was_cut_short_goes_on_with_what_it_was_begun_with(tmp_pa
 
     asker = threading.Thread(target=ask_for_the_mesh)
     asker.start()
-    arguments = ["batch", str(tmp_path / "captures"), "--output", str(out), "--preset", TINY, "--no-masks"]
+    arguments = [
+        "batch",
+        str(tmp_path / "captures"),
+        "--output",
+        str(out),
+        "--preset",
+        TINY,
+        "--masks",
+        "none",
+    ]
     assert main([*arguments, "--device", "cpu", "--jobs", "1"]) == 0
     asker.join()
     assert (open_run(out / "a").state, (out / "a" / "mesh.ply").is_file()) == ("finished", True)

@@ -186,7 +186,7 @@ def test_a_failed_run_meets_nothing_and_cannot_break_the_table():
 
 def test_rows_come_back_unless_they_failed(tmp_path):
     assert read_rows(tmp_path) == []
-    with_options = Row("dev-b", "no masks", "quicksurf", 3.0, FIGURES, options=("--no-masks",))
+    with_options = Row("dev-b", "no masks", "quicksurf", 3.0, FIGURES, options=("--masks", "none"))
     write_table(tmp_path, [ROW, with_options, Row("a", "", "", 1.0, failure="exit code 9")])
     assert read_rows(tmp_path) == [ROW, with_options]
     (tmp_path / "quality.json").write_text("{")
@@ -227,12 +227,12 @@ def test_plot_is_written_where_something_is_known(tmp_path):
 
 
 def test_arguments_are_those_of_the_public_command(tmp_path):
-    request = Request("dev-a-masks", tmp_path / "dev-a", 3.0, ("--no-masks",), torch=True)
+    request = Request("dev-a-masks", tmp_path / "dev-a", 3.0, ("--masks", "none"), torch=True)
     words = request.arguments(tmp_path / "out")
     assert words[:4] == ["fit", str(tmp_path / "dev-a"), "--minutes", "3"]
     assert words[4:6] == ["--output", str(tmp_path / "out")]
     assert words[6:8] == ["--hold-out", "keep"], "held-out figures are of views that the fit never saw"
-    assert words[8:] == ["--no-masks", "--device", "torch"] and request.key == "dev-a-masks-3min-torch"
+    assert words[8:] == ["--masks", "none", "--device", "torch"] and request.key == "dev-a-masks-3min-torch"
 
 
 def test_a_command_that_fails_leaves_its_last_words(tmp_path):
@@ -291,7 +291,7 @@ def test_a_bench_goes_on_from_what_lies_there(tmp_path, monkeypatch):
 def test_other_options_are_another_run(tmp_path, monkeypatch):
     made = fake_runs(monkeypatch)
     measured(tmp_path)
-    measured(tmp_path, options=("--no-masks",))
+    measured(tmp_path, options=("--masks", "none"))
     assert len(made) == 4
 
 

@@ -49,7 +49,7 @@ def test_every_option_of_fit_is_documented(capsys: pytest.CaptureFixture[str]) -
         "--output",
         "--resume",
         "--roi",
-        "--no-masks",
+        "--masks",
         "--format",
         "--resolution",
         "--faces",

@@ -495,7 +495,7 @@ def test_poses_that_were_found_are_not_found_again(run: Run, capture: Path, fitt
         ({"preset": "fine"}, "--preset"),
         ({"seed": 3}, "--seed"),
         ({"roi": Roi((0.0, 0.0, 0.0), 1.0)}, "--roi"),
-        ({"masks": False}, "--no-masks"),
+        ({"masks": "none"}, "--masks"),
     ],
 )
 def test_resumed_run_keeps_its_settings(fitted: FitResult, change: dict[str, Any], option: str) -> None:
@@ -530,7 +530,7 @@ def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) 
         return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
 
     output = tmp_path / "run"
-    for request in (FitRequest(capture, 1.0, output, masks=False, preset=TINY), FitRequest(output, 1.0)):
+    for request in (FitRequest(capture, 1.0, output, masks="none", preset=TINY), FitRequest(output, 1.0)):
         with suppress(SurfaceError):  # the fits are too short for a surface
             run_fit(replace(request, resume=output.exists()), fit=fit)
     assert len(seen) == 2

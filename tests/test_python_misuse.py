@@ -96,7 +96,8 @@ FITS: list[dict[str, Any]] = [
     *({"keep": value} for value in ("all", 5)),
     *({"watertight": value} for value in ("yes", 1)),
     *(
-        {"masks": "no"},
+        {"masks": "no such folder"},
+        {"masks": False},
         {"resume": 1},
         {"quiet": "x"},
         {"confidence": 0.5},
@@ -130,7 +131,7 @@ def test_numpys_numbers_and_torchs_devices_are_taken(fitted: Reconstruction, tmp
             minutes=np.float32(0.05),  # type: ignore[arg-type]
             roi=np.array([10.0, -20.0, 5.0, 2.5]),  # type: ignore[arg-type]
             seed=np.int64(3),  # type: ignore[arg-type]
-            masks=np.bool_(False),  # type: ignore[arg-type]
+            masks="none",
             device=torch.device("cpu"),
             output=tmp_path / "run",
         )

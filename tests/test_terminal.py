@@ -76,7 +76,7 @@ def test_what_tyro_takes_is_still_taken(tmp_path: Path, capsys: Any) -> None:
     for more in (
         ["--minutes=3"],
         ["--texture_size", "64"],
-        ["--format", "ply", "obj", "--no-masks"],
+        ["--format", "ply", "obj", "--masks", "none"],
         ["--seed", "-1"],
     ):
         assert main(["fit", run, *more, "--minutes", "0"]) == errors.BudgetError.exit_code, (

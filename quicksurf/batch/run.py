@@ -37,7 +37,7 @@ class BatchRequest:
     options: tuple[str, ...] = ()
     """More options of `quicksurf fit`."""
     settings: tuple[str, ...] = ()
-    """Options of `quicksurf fit` that a run is begun with and keeps: --preset, --seed, --roi, --no-masks."""
+    """Options of `quicksurf fit` that a run is begun with and keeps: --preset, --seed, --roi, --masks."""
 
 
 class Batch:

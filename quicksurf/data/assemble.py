@@ -11,16 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from quicksurf import cameras as lens
 from quicksurf.cameras import Cameras
 from quicksurf.data import images, masks
+from quicksurf.data.automatic_masks.folder import corrected
+from quicksurf.data.automatic_masks.make import Mask, make_masks
+from quicksurf.data.automatic_masks.network import Saliency
 from quicksurf.data.camera_checks import check_lenses, check_parallax, lens_warnings
 from quicksurf.data.kind import kind_of
+from quicksurf.data.mask_values import as_given
 from quicksurf.data.roi import automatic_roi, check_roi, looks_inward
-from quicksurf.data.scene import Kind, PhotoFile, ReadReport, Roi, Scene, SparsePoints
-from quicksurf.errors import CaptureError, ImageError
+from quicksurf.data.scene import Kind, MadeMasks, PhotoFile, ReadReport, Roi, Scene, SparsePoints
+from quicksurf.errors import CaptureError, ConfigError, ImageError
 
 HELD_OUT_EVERY = 8  # the field's convention for captures without a split of their own
 _MIN_TO_HOLD_OUT = 8  # below that every view is needed for the surface
@@ -34,6 +38,14 @@ class ReadOptions:
     """Larger images are area-filtered down to this many pixels each, cameras with them."""
     use_masks: bool = True
     """Use mask files and alpha channels where there are any."""
+    mask_folder: Path | None = None
+    """Where the masks lie; None looks for them in the capture."""
+    kept_masks: Path | None = None
+    """Folder of the masks that a run was fitted with, which stand for all others."""
+    saliency: Callable[[], Saliency] | None = None
+    """Loads the network that makes masks where there are none; None makes none."""
+    mask_seconds: float = float("inf")
+    """Time left for that."""
     roi: Roi | None = None
     """The user's region of interest; None chooses one."""
     kind: Kind | None = None
@@ -100,10 +112,12 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     if points is None:
         points = _points(views, files, found, options, report)
     kind = options.kind or kind_of(cameras, points)
-    roi = options.roi or views.roi
-    if roi is None:  # around one object given cameras tell its place as well as points, and leave room
-        told = views.points is not None or kind != "around" or not looks_inward(cameras)
-        roi = automatic_roi(cameras, found, points if told else None, kind)
+    roi = _roi(views, cameras, found, points, kind, options)
+    if options.saliency is not None and any(mask is None for mask in found):
+        found = _with_made(views, read, cameras, found, roi, kind, options, report)
+        roi = _roi(views, cameras, found, points, kind, options)
+    found, some_only = masks.use_some(found, [path.name for path in views.paths])
+    report.warnings += some_only + masks.mask_warnings(found, [path.name for path in views.paths])
     report.warnings += check_roi(roi, cameras, kind) + images.lost_warnings(report.lost)
     return Scene(
         name=views.root.resolve().name,
@@ -193,35 +207,62 @@ def select_observers(points: SparsePoints | None, kept: Sequence[int], n_images:
     return points._replace(observations=observations)
 
 
+def _roi(
+    views: Views,
+    cameras: Cameras,
+    found: Sequence[Mask | None],
+    points: SparsePoints | None,
+    kind: Kind,
+    options: ReadOptions,
+) -> Roi:
+    """The region of interest; around one object given cameras tell its place as well as points, and leave room."""
+    told = views.points is not None or kind != "around" or not looks_inward(cameras)
+    return options.roi or views.roi or automatic_roi(cameras, found, points if told else None, kind)
+
+
 def _masks(
     views: Views,
     read: Sequence[images.Pixels],
     upright: Sequence[bool],
     options: ReadOptions,
     report: ReadReport,
-) -> list[UInt8[np.ndarray, "_ _"] | None]:
-    if not options.use_masks:
-        return [None] * len(read)
+) -> list[Mask | None]:
+    """The masks that are given, or that the run has kept."""
+    if options.kept_masks is not None:
+        return [masks.read_kept(options.kept_masks, index, item.rgb) for index, item in enumerate(read)]
+    return _given(views, read, upright, options, report) if options.use_masks else [None] * len(read)
+
+
+def _given(
+    views: Views,
+    read: Sequence[images.Pixels],
+    upright: Sequence[bool],
+    options: ReadOptions,
+    report: ReadReport,
+) -> list[Mask | None]:
     mask_paths, warnings = views.mask_paths, []
-    if mask_paths is None:
+    if options.mask_folder is not None:
+        mask_paths, warnings = masks.masks_in(options.mask_folder, views.paths)
+    elif mask_paths is None:
         mask_paths, warnings = masks.find_masks(views.root, views.paths)
-    found: list[UInt8[np.ndarray, "_ _"] | None] = []
+    if options.saliency is not None:
+        mask_paths = corrected(mask_paths)  # the others are made anew
+    found: list[Mask | None] = []
     for path, item, turned in zip(mask_paths, read, upright, strict=True):
         if path is not None:
             found.append(masks.read_mask(path, item, turned))
         else:
-            found.append(None if item.alpha is None else masks.coverage(item.alpha))
+            found.append(None if item.alpha is None else as_given(masks.coverage(item.alpha)))
     files = [path for path in mask_paths if path is not None]
-    found, some_only = masks.use_some(found, [path.name for path in views.paths])
     masks.require_object(found, str(files[0].parent) if files else f"the alpha channels of {views.root}")
-    report.warnings += warnings + some_only + masks.mask_warnings(found, [path.name for path in views.paths])
+    report.warnings += warnings
     return found
 
 
 def _points(
     views: Views,
     files: Sequence[PhotoFile],
-    found: Sequence[UInt8[np.ndarray, "_ _"] | None],
+    found: Sequence[Mask | None],
     options: ReadOptions,
     report: ReadReport,
 ) -> SparsePoints | None:
@@ -242,7 +283,37 @@ def _points(
     return result.points if len(result.points.positions) else None
 
 
-def _measurable(found: Sequence[UInt8[np.ndarray, "_ _"] | None]) -> Bool[np.ndarray, "n"]:
+def _with_made(
+    views: Views,
+    read: Sequence[images.Pixels],
+    cameras: Cameras,
+    given: list[Mask | None],
+    roi: Roi,
+    kind: Kind,
+    options: ReadOptions,
+    report: ReadReport,
+) -> list[Mask | None]:
+    """The given masks, and for photos without one those that are made, if the photos show one object."""
+    assert options.saliency is not None
+    check_roi(roi, cameras)
+    if kind != "around":
+        report.made_masks = MadeMasks(verdict="no masks made: the photos do not go around an object")
+        report.notes.append(report.made_masks.verdict)
+        return given
+    try:
+        look = options.saliency()
+    except ConfigError as error:
+        report.made_masks = MadeMasks(verdict=str(error))
+    else:
+        made = make_masks([item.rgb for item in read], cameras, roi, given, look, options.mask_seconds)
+        names = [path.name for path, mask in zip(views.paths, made.masks, strict=True) if mask is not None]
+        report.made_masks = MadeMasks(made.verdict, names, made.agreement, made.angle)
+        given = [mine if mask is None else mask for mask, mine in zip(given, made.masks, strict=True)]
+    report.notes.append(report.made_masks.verdict)
+    return given
+
+
+def _measurable(found: Sequence[Mask | None]) -> Bool[np.ndarray, "n"]:
     """Which views may be held out: where there are masks, those that say what of the photo is to be seen."""
     masked = np.array([mask is not None for mask in found])
     return masked | (not masked.any())

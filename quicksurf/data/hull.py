@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from quicksurf.cameras import Cameras, project
+from quicksurf.data.mask_values import PERHAPS_OUTSIDE
 
 _AGREE = 0.95  # of the masks that see a cell must allow it: one bad mask in twenty is forgiven
 _MARGIN_PIXELS = (
@@ -30,7 +31,9 @@ def room_for_object(
     Empty and full masks bound nothing and are left out. All cells are allowed without masks that bound anything.
     """
     bounding = {
-        i: mask for i, mask in enumerate(masks) if mask is not None and mask.min() <= 127 < mask.max()
+        i: mask
+        for i, mask in enumerate(masks)
+        if mask is not None and mask.min() < PERHAPS_OUTSIDE <= mask.max()
     }
     outside = [distance_outside(mask) for mask in bounding.values()]
     cameras = cameras.select(torch.tensor(list(bounding), dtype=torch.long))
@@ -46,8 +49,8 @@ def room_for_object(
 
 
 def distance_outside(mask: UInt8[np.ndarray, "h w"]) -> Float[Tensor, "h w"]:
-    """Distance in pixels from each pixel's centre to the nearest on the object."""
-    distances = np.asarray(ndimage.distance_transform_edt(mask <= 127))
+    """Distance in pixels from each pixel's centre to the nearest that may be on the object."""
+    distances = np.asarray(ndimage.distance_transform_edt(mask < PERHAPS_OUTSIDE))
     return torch.from_numpy(distances.astype(np.float32))
 
 

@@ -5,6 +5,9 @@ that annotators leave undecided. Values between are coverage where they lie alon
 JPEG), and labels where they fill areas. With x the darkest label, coverage = min(1, value / x), which is the value
 itself for white labels. A colour counts by its brightest channel. What has no black, or is shaded all over as a photo
 is, is refused.
+
+Two values in the middle are kept for masks that nobody drew (quicksurf.data.automatic_masks): there nobody knows, and
+the value says which side is likelier. A mask that was given never has them.
 """
 
 import functools
@@ -13,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
+
+PERHAPS_OUTSIDE, PERHAPS_INSIDE = 127, 128
 
 _SAMPLES = 400_000  # pixels that the values are judged by
 _FEW_VALUES = 32  # at most so many are labels and antialiasing; more come from JPEG or a soft brush
@@ -56,6 +61,17 @@ def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
     if darkest == 255:
         return values.astype(np.uint8)
     return np.minimum(np.rint(values * (255.0 / darkest)), 255).astype(np.uint8)
+
+
+def unknown(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where a made mask does not know."""
+    return (mask == PERHAPS_OUTSIDE) | (mask == PERHAPS_INSIDE)
+
+
+def as_given(mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """The coverage of a given mask without the two values that say that nobody knows, moved by one."""
+    moved = np.where(mask == PERHAPS_OUTSIDE, np.uint8(PERHAPS_OUTSIDE - 1), mask)
+    return np.where(mask == PERHAPS_INSIDE, np.uint8(PERHAPS_INSIDE + 1), moved)
 
 
 def _sample(mask: Integer[np.ndarray, "h w c"], values: Integer[np.ndarray, "h w"]) -> _Values:

@@ -12,7 +12,7 @@ from quicksurf.data.companions import MASK, companions, names_of_mask
 from quicksurf.data.folders import files_below
 from quicksurf.data.images import MIN_IMAGES, Pixels, read_values
 from quicksurf.data.listing import SUFFIXES, natural_key
-from quicksurf.data.mask_values import coverage_of
+from quicksurf.data.mask_values import as_given, coverage_of, unknown
 from quicksurf.errors import CaptureError, ImageError
 
 FOLDERS = ("masks", "mask")
@@ -35,6 +35,15 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
     folder = _mask_folder(root, paths)
     if folder is None:
         return _without_shared(_by_name(_beside(paths), paths)), []
+    return masks_in(folder, paths)
+
+
+def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
+    """`find_masks` in one folder.
+
+    Raises:
+        CaptureError: if it holds masks and no image has one in it.
+    """
     photos = {path.resolve() for path in paths}  # they may lie below a folder of masks that is a link
     names = {path.name for path in photos}
     files = [
@@ -69,7 +78,31 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
         )
     target = pixels.rgb.shape[1], pixels.rgb.shape[0]
     resized = Image.fromarray(values).resize(target, Image.Resampling.BOX)  # nearest when enlarging
-    return np.array(resized)
+    return as_given(np.array(resized))
+
+
+def kept_file(folder: Path, index: int) -> Path:
+    """The file that a run keeps the mask of photo `index` in."""
+    return folder / f"{index:05d}.png"
+
+
+def read_kept(folder: Path, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
+    """A mask as a run has kept it, at the size of its image; None where it had none.
+
+    Raises:
+        CaptureError: if the file is damaged.
+    """
+    path = kept_file(folder, index)
+    if not path.is_file():
+        return None
+    try:
+        values = read_values(path)
+    except ImageError as error:
+        raise CaptureError(f"mask {error}") from error
+    if values.shape[2] != 1 or values.dtype != np.uint8:
+        raise CaptureError(f"mask {path} is damaged: 8-bit grey is expected; fit anew with another --output")
+    target = image.shape[1], image.shape[0]
+    return np.array(Image.fromarray(values[..., 0]).resize(target, Image.Resampling.NEAREST))
 
 
 def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
@@ -85,7 +118,7 @@ def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
     except ValueError as error:
         raise CaptureError(
             f"mask {path} {error}; black (0) must be what is beside the object, and what is not black the object: "
-            "make it so, or fit without masks by --no-masks"
+            "make it so, or fit without masks by --masks none"
         ) from error
 
 
@@ -116,10 +149,13 @@ def use_some(
 def over_white(
     image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"] | None
 ) -> Float[np.ndarray, "h w 3"]:
-    """The image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask."""
+    """The image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask.
+
+    Where nobody knows, what is likelier counts.
+    """
     if mask is None:
         return image / 255.0
-    share = mask[..., None] / 255.0
+    share = np.where(unknown(mask), np.where(mask > 127, 255, 0), mask)[..., None] / 255.0
     return share * (image / 255.0) + (1 - share)
 
 
@@ -133,7 +169,7 @@ def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str)
     if given and not any(mask.any() for mask in given):
         raise CaptureError(
             f"all {len(given)} masks in {where} are black: white (255) must be the object; make them again, "
-            "or fit without them by --no-masks"
+            "or fit without them by --masks none"
         )
 
 

@@ -1,6 +1,7 @@
 """What every loader returns, whatever the capture looked like on disk."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -47,6 +48,24 @@ class PhotoFile(NamedTuple):
     """Its camera refers to pixels after EXIF's orientation."""
 
 
+class MadeMasks(NamedTuple):
+    """What became of making masks for the photos that have none."""
+
+    verdict: str = ""
+    """Whether they were made, and why not; empty where none were to be made."""
+    photos: Sequence[str] = ()
+    """File names of the photos whose masks were made."""
+    agreement: float = 0.0
+    """Part of the photos that agree on one object."""
+    angle: float = 0.0
+    """Degrees between the two cameras farthest apart, as the object sees them."""
+
+    def record(self) -> dict[str, int | float | str]:
+        """For run.json and summary.json."""
+        agreement, angle = round(self.agreement, 3), round(self.angle, 1)
+        return {"made": len(self.photos), "verdict": self.verdict, "agreement": agreement, "angle": angle}
+
+
 @dataclass
 class ReadReport:
     """What reading the capture found: shown to the user and kept in summary.json."""
@@ -64,6 +83,7 @@ class ReadReport:
     """Placed photos that share with the others hardly anything of what their poses say they should."""
     notes: list[str] = field(default_factory=list)
     """What was taken for what, where that is not plain: which model, which folder."""
+    made_masks: MadeMasks = field(default_factory=MadeMasks)
     found: str = ""
     """What lies in the capture's folder, and what it was taken for."""
     used: str = ""

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 from torch import Tensor
 
+from quicksurf.data.mask_values import unknown
+
 CERTAIN = 0.05  # coverage this near to 0 or 1 is taken for it: JPEG noise, feathered edges
 
 
@@ -70,11 +72,17 @@ def interpolate(patches: Float[Tensor, "n 3 3"], within: Float[Tensor, "n 2"]) -
 
 
 def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2."""
-    inside = mask > 127
+    """Pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2.
+
+    None that touches what a made mask does not know.
+    """
+    inside, unsure = mask > 127, unknown(mask)
     around = np.ones((3, 3), bool)
     inner = np.asarray(ndimage.binary_erosion(inside, around, border_value=1))
-    return np.asarray(ndimage.binary_dilation(inside, around)) & np.logical_not(inner)
+    outline = np.asarray(ndimage.binary_dilation(inside, around)) & np.logical_not(inner)
+    if not unsure.any():
+        return outline
+    return outline & ~np.asarray(ndimage.binary_dilation(unsure, around))
 
 
 def _outline_of(

@@ -64,7 +64,9 @@ def read_transforms(source: Path, options: ReadOptions) -> Scene:
         paths=[frame.path for frame in frames],
         cameras=_cameras(frames),
         held_out=np.array(held_out),
-        mask_paths=_named_masks(source, frames, report) if options.use_masks else None,
+        mask_paths=_named_masks(source, frames, report)
+        if options.use_masks and options.mask_folder is None and options.kept_masks is None
+        else None,
     )
     return assemble(views, source, options, report)
 

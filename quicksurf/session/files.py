@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from quicksurf.errors import OutputError
 
-FOLDERS = ("checkpoint", "checkpoint.new", "checkpoint.old", "poses", "render", "export")
+FOLDERS = ("checkpoint", "checkpoint.new", "checkpoint.old", "poses", "masks", "render", "export")
 _LITTER = re.compile(r"\.[^/]*-[a-z0-9_]{8}(\.[^/.]+)?")  # what quicksurf.io writes until it is whole
 _POSES_LITTER = re.compile(r"(sfm|frames)-[a-z0-9_]{8}")  # folders at work, with copies of all photos
 
@@ -96,7 +96,7 @@ def sweep_run(path: Path) -> None:
             for entry in list(folder.iterdir()):
                 if pattern.fullmatch(entry.name):
                     remove(entry)
-    for name in ("poses", "export"):
+    for name in ("poses", "masks", "export"):
         sweep(path / name)
 
 

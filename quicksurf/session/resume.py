@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from quicksurf.data.assemble import ReadOptions, Views, assemble
 from quicksurf.data.load import read_scene
+from quicksurf.data.masks import kept_file
 from quicksurf.data.scene import ReadReport, Scene, SparsePoints
 from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
 from quicksurf.io import write_atomic
 from quicksurf.session.runs import Run
 
-POINTS = "points.safetensors"
+POINTS, MASKS = "points.safetensors", "masks"
 
 
 def read_capture(run: Run, options: ReadOptions) -> Scene:
@@ -33,6 +35,8 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     kept = None if posed is not None or run.roi is None else load_points(run)
     if kept is not None:  # found for the given cameras by an earlier command
         options = replace(options, points_seconds=lambda n_photos: 0.0)
+    if options.use_masks:
+        options = _with_masks_of(run, options)
     scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
     known, sizes = run.record.get("names"), run.fitted_sizes
     if run.checkpoint_folder() is not None and scene.names != known:
@@ -49,6 +53,31 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     if kept is not None and scene.points is None and scene.names == known:
         scene = replace(scene, points=kept)
     return scene
+
+
+def _with_masks_of(run: Run, options: ReadOptions) -> ReadOptions:
+    """The masks that the run was fitted with: those it has kept, or the folder it was given."""
+    if (run.path / MASKS).is_dir():
+        return replace(options, kept_masks=run.path / MASKS)
+    folder = options.mask_folder or run.record.get("mask_folder")
+    return options if folder is None else replace(options, mask_folder=Path(folder))
+
+
+def keep_masks(run: Run, scene: Scene) -> None:
+    """Write the masks of a scene of which some were made, so that later commands use the same.
+
+    Raises:
+        OutputError: if the disk is full.
+    """
+    if not scene.report.made_masks.photos:
+        return
+    (run.path / MASKS).mkdir(exist_ok=True)
+    for index, mask in enumerate(scene.masks):
+        if mask is not None:
+            image = Image.fromarray(mask)
+            write_atomic(
+                kept_file(run.path / MASKS, index), lambda file, image=image: image.save(file, "PNG")
+            )
 
 
 def keep_points(run: Run, points: SparsePoints | None) -> None:

@@ -2,6 +2,7 @@
 
     RUN/run.json       what the folder is: source, options, ROI, views, chain of transforms; written first
     RUN/cameras.json   cameras used, nerfstudio's form, frame of the mesh      RUN/points.safetensors   SfM points
+    RUN/masks/         the masks of the fit, where some were made
     RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
     RUN/checkpoint/    the field              RUN/mesh.*          the surface
     RUN/summary.json   what came out; written last, so that its presence says that the run is finished. While minutes
@@ -160,7 +161,7 @@ class Run:
     def begin_anew(self) -> None:
         """Forget the field of a fit that found no surface, and its region; poses and settings stay to be used."""
         self.drop_checkpoint()
-        for name in ("metrics.jsonl", "config.toml"):
+        for name in ("metrics.jsonl", "config.toml", "masks"):
             remove(self.path / name)
         self.update(roi=None, failed=None)
 

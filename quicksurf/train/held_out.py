@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf import losses
+from quicksurf.data.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE
 from quicksurf.data.pixels import PixelBank
 from quicksurf.model.appearance import affine_map, mapped, matched_by_halves
 from quicksurf.rays import Rays
@@ -46,6 +47,9 @@ class HeldOutViews:
         parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
         colors = torch.cat([result.render_rays(Rays(*part)).colors for part in parts]).clamp(0, 1)
         targets = batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
+        if batch.masks is not None:  # what nobody knows cannot be wrong
+            unsure = ((255 * batch.masks).round() - (PERHAPS_OUTSIDE + PERHAPS_INSIDE) / 2).abs() < 1
+            targets = torch.where(unsure[:, None], colors, targets)
         seen = torch.ones_like(colors[:, 0]) if batch.masks is None else batch.masks
         return score(colors, targets, self.bank.in_left_half(batch), seen > 0, per_view)
 

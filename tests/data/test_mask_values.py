@@ -151,7 +151,7 @@ def test_a_tiny_object_is_found(tmp_path):
     ],
 )
 def test_what_has_no_black_is_refused_by_its_values(tmp_path, layers, says):
-    with pytest.raises(CaptureError, match=rf"mask .*mask\.png holds {says}.*black.*--no-masks"):
+    with pytest.raises(CaptureError, match=rf"mask .*mask\.png holds {says}.*black.*--masks none"):
         read(tmp_path, painted(*layers))
 
 

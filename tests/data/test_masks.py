@@ -218,7 +218,7 @@ def test_empty_and_inverted_masks_are_said():
 
 def test_masks_that_are_all_black_are_refused_with_their_place():
     black, disc = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
-    with pytest.raises(CaptureError, match=r"all 2 masks in capture/masks are black.*--no-masks"):
+    with pytest.raises(CaptureError, match=r"all 2 masks in capture/masks are black.*--masks none"):
         masks.require_object([black, None, black], "capture/masks")
     for given in ([black, disc], [None, None], []):
         masks.require_object(given, "capture/masks")
