@@ -1,9 +1,9 @@
 """From photos with cameras to masks: look at each photo, vote, decide whether there is an object, say what is sure.
 
 A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds what the network says, as
-coverage between the two, so that colours there do not count, and the outline lies where the network sees it. Where
-photo and votes disagree stands one of the two values that say that nobody knows (quicksurf.data.mask_values): colours
-there do not count, no outline is drawn, and the object may reach into it.
+coverage between the two: colours there do not count, and the outline lies where the network sees it. In a photo that
+looks unlike the volume, what it alone shows, and what it alone lacks, are one of the two values that say that nobody
+knows (quicksurf.data.mask_values): colours do not count there, no outline is drawn, and the object may reach into it.
 """
 
 import time
@@ -96,16 +96,15 @@ def certain(
 ) -> Mask:
     """The mask of a photo of `shape` from its own saliency and the share of the others."""
     own, others = _enlarged(saliency, shape), _enlarged(share, shape)
-    reach = round(_BAND * max(shape) / SIZE)
+    reach = max(1, round(_BAND * max(shape) / SIZE))
     inside = (own > 0.5) & (others >= _OUTSIDE)
     band = _widened(inside, reach) & _widened(~inside, reach)
     soft = as_given(np.rint(255 * own.clip(1 - _SOFT, _SOFT)).astype(np.uint8))
     mask = np.where(band, soft, np.where(inside, np.uint8(255), np.uint8(0)))
-    extra = (own > 0.5) & (others < _INSIDE) & (band | inside)
-    mask[extra] = np.where(inside[extra], np.uint8(PERHAPS_INSIDE), np.uint8(PERHAPS_OUTSIDE))
-    missed = _thick((own <= 0.5) & (others >= _MISSED), reach)
-    trusted = iou(own > 0.5, others >= SOLID) > ALIKE
-    mask[missed] = np.where(trusted & ~inside[missed], PERHAPS_OUTSIDE, PERHAPS_INSIDE)
+    if iou(own > 0.5, others >= SOLID) <= ALIKE:
+        extra = (own > 0.5) & (others < _INSIDE) & (band | inside)
+        mask[extra] = PERHAPS_OUTSIDE
+        mask[_thick((own <= 0.5) & (others >= _MISSED), reach)] = PERHAPS_INSIDE
     return mask
 
 
