@@ -117,7 +117,7 @@ def in_child(work: Callable[[], int], log: Path, kill_after: float = LIMIT) -> i
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.003)
+        time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return KILLED if kill_after < LIMIT else TOO_LONG
