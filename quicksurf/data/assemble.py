@@ -112,6 +112,10 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     if points is None:
         points = _points(views, files, found, options, report)
     kind = options.kind or kind_of(cameras, points)
+    if views.points is None and kind == "around" and looks_inward(cameras):
+        points = (
+            None  # they have checked the cameras; the fit of one object is worse with them (tools/LOG.md)
+        )
     roi = _roi(views, cameras, found, points, kind, options)
     if options.saliency is not None and any(mask is None for mask in found):
         found = _with_made(views, read, cameras, found, roi, kind, options, report)
@@ -215,9 +219,7 @@ def _roi(
     kind: Kind,
     options: ReadOptions,
 ) -> Roi:
-    """The region of interest; around one object given cameras tell its place as well as points, and leave room."""
-    told = views.points is not None or kind != "around" or not looks_inward(cameras)
-    return options.roi or views.roi or automatic_roi(cameras, found, points if told else None, kind)
+    return options.roi or views.roi or automatic_roi(cameras, found, points, kind)
 
 
 def _masks(

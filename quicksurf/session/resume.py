@@ -33,7 +33,7 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     """
     posed = run.record.get("posed_images")
     kept = None if posed is not None or run.roi is None else load_points(run)
-    if kept is not None:  # found for the given cameras by an earlier command
+    if run.roi is not None:  # an earlier command has looked for points of the given cameras
         options = replace(options, points_seconds=lambda n_photos: 0.0)
     if options.use_masks:
         options = _with_masks_of(run, options)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from quicksurf.data import masks
 from quicksurf.data.images import read_pixels
-from quicksurf.data.mask_values import coverage_of
+from quicksurf.data.mask_values import as_given, coverage_of
 from quicksurf.errors import CaptureError
 
 HEIGHT, WIDTH = 60, 80
@@ -123,7 +123,8 @@ def test_supersampled_outlines_stay_soft(tmp_path):
     fine = np.kron(INSIDE, np.ones((4, 4)))
     fine[2:] = fine[:-2]
     shares = np.rint(fine.reshape(HEIGHT, 4, WIDTH, 4).mean((1, 3)) * 255).astype(np.uint8)
-    np.testing.assert_array_equal(read(tmp_path, shares), shares)
+    # two values are reserved for what nobody knows: coverage passes them by
+    np.testing.assert_array_equal(read(tmp_path, shares), as_given(shares))
 
 
 def test_empty_and_full_masks_pass(tmp_path):

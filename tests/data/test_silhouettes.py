@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from quicksurf.data.mask_values import as_given
 from quicksurf.data.silhouettes import Outlines, along_outline, interpolate
 
 N_POINTS = 4_000
@@ -19,6 +20,7 @@ def half_plane(normal, offset, size=16, fine=32):
 
 
 def draw(masks, indices, n=N_POINTS):
+    masks = [as_given(mask) for mask in masks]
     return Outlines.of(masks, indices, torch.device("cpu")).draw(n, torch.Generator().manual_seed(0))
 
 
