@@ -82,7 +82,7 @@ def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     outline = np.asarray(ndimage.binary_dilation(inside, around)) & np.logical_not(inner)
     if not unsure.any():
         return outline
-    return outline & ~np.asarray(ndimage.binary_dilation(unsure, around))
+    return outline & np.logical_not(np.asarray(ndimage.binary_dilation(unsure, around)))
 
 
 def _outline_of(

@@ -90,7 +90,7 @@ def contact_sheet(
 def _shown(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     inside = (mask > 127)[..., None]
     marked = np.where(inside, image, image // 4)
-    colors = np.where(inside, np.uint8(_OBJECT), np.uint8(_UNSURE))
+    colors = np.where(inside, np.array(_OBJECT, np.uint8), np.array(_UNSURE, np.uint8))
     return np.where(unknown(mask)[..., None], colors, marked).astype(np.uint8)
 
 

@@ -86,7 +86,9 @@ def _look(
     session: "onnxruntime.InferenceSession", given: str, wanted: str, photo: UInt8[np.ndarray, "h w 3"]
 ) -> Float32[np.ndarray, "s s"]:
     small = np.asarray(Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float32)
-    normal = (small / max(float(small.max()), 1e-6) - np.float32(_MEAN)) / np.float32(_SPREAD)
+    normal = (small / max(float(small.max()), 1e-6) - np.array(_MEAN, np.float32)) / np.array(
+        _SPREAD, np.float32
+    )
     found = np.asarray(session.run([wanted], {given: normal.transpose(2, 0, 1)[None]})[0]).reshape(SIZE, SIZE)
     low, high = float(found.min()), float(found.max())
     return ((found - low) / max(high - low, 1e-6)).astype(np.float32)

@@ -254,7 +254,9 @@ def _on_object(item: Features, mask: UInt8[np.ndarray, "h w"] | None) -> Feature
     scale = np.array(mask.shape[::-1]) / item.size
     columns, rows = (item.points * scale).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
     keep = mask[rows, columns] > 0
-    return Features(*(part[keep] for part in item[:4]), item.size)
+    return Features(
+        item.points[keep], item.scales[keep], item.descriptors[keep], item.colors[keep], item.size
+    )
 
 
 def _points(
