@@ -17,9 +17,8 @@ from quicksurf.mesh.types import Field
 
 COARSE = 96  # cells along the box
 _STEP = 32
-# Two cores, seconds to trim and to colour: 284,000 faces, 46 cameras 2.6 and 2.3; 551,000, 35 cameras 3.5 and 1.1, of
-# which a third was left to colour; 683,000, 53 cameras 7.4 and 1.4 on one core. Whole meshes: 6.7 and 7.3 s (here 5.5
-# and 8.5 with the evaluation).
+# Seconds after the extraction, measured and expected: 284,000 faces, 46 cameras 5.0 and 4.2; 551,000, 35 cameras 5.1
+# and 7.0, two thirds of them cut off before they were coloured; 683,000, 53 cameras, on one core, 9.6 and 11.0.
 _SECONDS_A_FACE, _SECONDS_A_FACE_AND_CAMERA = 6e-6, 1.9e-7
 
 
