@@ -242,10 +242,9 @@ class Trainer:
         )
 
     def _guide_loss(self, guide: PointGuide) -> Float[Tensor, ""]:
-        """The loss on verified points, as far as patches match: where they do not, points may be of reflections."""
         train = self._config.train
-        weight = train.points_weight * (1 - self._consistency.doubt)
-        return weight * guide.loss(self.result.field, train.n_point_rays * self._fill, self._generator)
+        n_rays = train.n_point_rays * self._fill
+        return train.points_weight * guide.loss(self.result.field, n_rays, self._generator)
 
     def _behind(self, batch: PixelBatch, n_rays: int) -> Float[Tensor, "r 3"]:
         """What is put behind the object: noise, and where a photo has no mask the photo itself.
