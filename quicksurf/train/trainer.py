@@ -11,15 +11,11 @@ from quicksurf import losses, schedules
 from quicksurf.backends import Backend
 from quicksurf.backends.late import LateValue
 from quicksurf.backends.modules import MAX_SLOPE
-from quicksurf.cameras import project
 from quicksurf.config import Config
-from quicksurf.data.free_space import room_before_points
-from quicksurf.data.ground import Ground, find_ground
 from quicksurf.data.hull import room_for_object
 from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
-from quicksurf.data.scene import Scene, SparsePoints
+from quicksurf.data.scene import Scene
 from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
-from quicksurf.data.sky import find_sky, room_below_sky, sky_rays
 from quicksurf.errors import SurfaceError
 from quicksurf.model.appearance import Appearance
 from quicksurf.model.background import BackgroundField
@@ -29,9 +25,10 @@ from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, s
 from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
 from quicksurf.train.alignment import CameraAlignment
 from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.train.guide import guide_of
 from quicksurf.train.held_out import HeldOutScore, HeldOutViews
 from quicksurf.train.optimizer import Adam, Group, network_groups
-from quicksurf.train.points import PointGuide, on_object
+from quicksurf.train.points import PointGuide
 
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
@@ -59,7 +56,7 @@ class Trainer:
         self.alignment = CameraAlignment(self.result, self._bank, bank)
         if masked:
             self._restrict_to_hull(scene)
-        self._guide = None if scene.points is None else self._guide_of(scene, scene.points)
+        self._guide = guide_of(scene, self.result, self._train)
         self._generator = torch.Generator(self._device).manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
@@ -192,54 +189,6 @@ class Trainer:
         """Leave empty what the masks of the training views do not allow."""
         cameras, grid = self.result.roi_cameras().select(torch.tensor(self._train)), self.result.renderer.grid
         grid.restrict(room_for_object(cameras, [scene.masks[i] for i in self._train], len(grid.occupied)))
-
-    def _clear_before(self, points: SparsePoints) -> None:
-        """Leave empty what rays to verified points cross."""
-        index, observers = points.observations.unbind(1)
-        ends = self.result.to_roi(points.positions)[index]
-        origins, grid = self.result.roi_cameras().centers()[observers], self.result.renderer.grid
-        grid.restrict(room_before_points(origins, ends, len(grid.occupied)))
-
-    def _ground(self, points: SparsePoints) -> Ground | None:
-        """The ground of a scene; photos are held upright on average."""
-        cameras = self.result.roi_cameras()
-        up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
-        return find_ground(self.result.to_roi(points.positions), cameras.centers(), up)
-
-    def _clear_sky(self, scene: Scene, points: SparsePoints) -> tuple[Tensor, Tensor] | None:
-        """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
-        index, observers = points.observations.unbind(1)
-        skies = [
-            find_sky(
-                image,
-                project(
-                    scene.cameras, view, points.positions[index[observers == view]].to(scene.cameras.c2w)
-                )[0].numpy(),
-            )
-            for view, image in enumerate(scene.images)
-        ]
-        if all(sky is None for sky in skies):
-            return None
-        grid, cameras = self.result.renderer.grid, self.result.roi_cameras()
-        room = room_below_sky(cameras, skies, self.result.to_roi(points.positions), len(grid.occupied))
-        grid.restrict(room)
-        rays = sky_rays(cameras, skies, room)
-        return rays if len(rays[0]) else None
-
-    def _guide_of(self, scene: Scene, points: SparsePoints) -> PointGuide | None:
-        """The verified points that the photos of the fit observe, on the object where there are masks."""
-        if not len(points.observations) or not self._config.train.points_weight:
-            return None
-        sky = ground = None
-        if scene.kind != "around" and not self.result.masked:
-            self._clear_before(points)
-            sky, ground = self._clear_sky(scene, points), self._ground(points)
-        cameras = self.result.roi_cameras().on(self._device)
-        positions = self.result.to_roi(points.positions).to(self._device)
-        usable = on_object(points, scene.cameras, scene.masks)
-        return PointGuide(
-            points, positions, cameras, self._train, usable, not self.result.masked, sky, ground
-        )
 
     def _guide_loss(self, guide: PointGuide) -> Float[Tensor, ""]:
         train = self._config.train

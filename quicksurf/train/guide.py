@@ -1,0 +1,66 @@
+"""What a capture's verified points and its sky tell a fit before its first step."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf.cameras import project
+from quicksurf.data.free_space import room_before_points
+from quicksurf.data.ground import find_ground
+from quicksurf.data.scene import Scene, SparsePoints
+from quicksurf.data.sky import find_sky, room_below_sky, sky_rays
+from quicksurf.reconstruction import Reconstruction
+from quicksurf.train.points import PointGuide, on_object
+
+
+def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> PointGuide | None:
+    """Prepare the loss on verified points; in facades and inside captures empty cells of the grid, too.
+
+    Args:
+        views: the photos of the fit.
+
+    Returns:
+        None where there are no points, or they have no weight.
+    """
+    points = scene.points
+    if points is None or not len(points.observations) or not result.config.train.points_weight:
+        return None
+    positions, cameras = result.to_roi(points.positions), result.roi_cameras()
+    sky = ground = None
+    if scene.kind != "around" and not result.masked:
+        _clear_before(points, positions, result)
+        sky = _clear_sky(scene, points, positions, result)
+        up = torch.nn.functional.normalize(
+            -cameras.c2w[:, :, 1].mean(0), dim=0
+        )  # photos are held upright on average
+        ground = find_ground(positions, cameras.centers(), up)
+    usable = on_object(points, scene.cameras, scene.masks)
+    positions, cameras = positions.to(result.device), cameras.on(result.device)
+    return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground)
+
+
+def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction) -> None:
+    """Leave empty what rays to verified points cross."""
+    index, observers = points.observations.unbind(1)
+    origins, grid = result.roi_cameras().centers()[observers], result.renderer.grid
+    grid.restrict(room_before_points(origins, positions[index], len(grid.occupied)))
+
+
+def _clear_sky(
+    scene: Scene, points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction
+) -> tuple[Tensor, Tensor] | None:
+    """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
+    index, observers = points.observations.unbind(1)
+    skies = []
+    for view, image in enumerate(scene.images):
+        seen = points.positions[index[observers == view]].to(scene.cameras.c2w)
+        skies.append(find_sky(image, project(scene.cameras, view, seen)[0].numpy()))
+    if all(sky is None for sky in skies):
+        return None
+    grid, cameras = result.renderer.grid, result.roi_cameras()
+    room = room_below_sky(cameras, skies, positions, len(grid.occupied))
+    grid.restrict(room)
+    rays = sky_rays(cameras, skies, room)
+    return rays if len(rays[0]) else None
