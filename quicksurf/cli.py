@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicksurf.errors import DOUBTFUL_POSES, ImageError, OutputError, QuicksurfError
+from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 from quicksurf.plain import MAX_LINE, plain
 from quicksurf.session.budget import StopRequest, process_start, signals_noted
 
@@ -167,7 +167,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     elif not command.quiet:
         shown_again = [] if watcher is None else [f"quicksurf view {result.run.path} shows it again"]
         _print_lines([*pipeline.describe(result), *shown_again])
-    return DOUBTFUL_POSES if result.summary["poses"]["doubts"] else 0
+    return DOUBTFUL if result.doubts else 0
 
 
 @contextmanager

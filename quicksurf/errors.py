@@ -5,8 +5,8 @@ these; anything else that escapes is a bug. Codes 1 (bug), 2 (usage) and 130 (se
 command line itself.
 """
 
-DOUBTFUL_POSES = 13
-"""Exit code of a fit that wrote its mesh from poses that may be wrong or are of too few photos."""
+DOUBTFUL = 13
+"""Exit code of a fit that wrote its mesh, where the poses or the surface may be wrong."""
 
 INSTALL_TINYCUDANN = "pip install git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
 """The line of tiny-cuda-nn's README; it needs nvcc, and takes minutes."""

@@ -25,10 +25,11 @@ from quicksurf.fit_request import FitRequest, as_fitted, budget_of, claim, mask_
 from quicksurf.io import write_text
 from quicksurf.mesh.build import MeshReport
 from quicksurf.mesh.export import check_formats, write_mesh
+from quicksurf.mesh.points import distances_to_points
 from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.textured_files import write_textured
 from quicksurf.mesh.types import Mesh
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.reconstruction import BACKGROUND_START, Reconstruction
 from quicksurf.report.page import NAME, write_report
 from quicksurf.session.accounts import peak_memory_mb, stage_seconds
 from quicksurf.session.budget import WRITE_SECONDS, Budget, StopRequest, mesh_evaluations
@@ -63,6 +64,11 @@ class FitResult(NamedTuple):
     summary: dict[str, Any]
     report: Path | None
     """The page of the run, if there was time for it."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the poses and the surface."""
+        return [*self.summary["poses"]["doubts"], *self.summary["points"]["doubts"]]
 
 
 @dataclass
@@ -172,8 +178,18 @@ def describe(result: FitResult) -> list[str]:
         + ("no held-out views" if held_out is None else f"{held_out:.2f} dB on held-out views")
         + (", which then joined the fit" if summary["held_out"]["joined"] else ""),
         summary["surface"],
+        *_points_line(summary["points"]),
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
-        *(f"doubtful: {doubt}" for doubt in summary["poses"]["doubts"]),
+        *(f"doubtful: {doubt}" for doubt in result.doubts),
+    ]
+
+
+def _points_line(points: dict[str, Any]) -> list[str]:
+    if points["median_percent"] is None:
+        return []
+    return [
+        f"{points['points']:,} points that the photos confirm lie {points['median_percent']:.2f} % of the region's "
+        f"radius from the mesh (median); {points['far']:.0%} lie farther than 2 %"
     ]
 
 
@@ -191,6 +207,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe(), offset=offset_of(mesh.vertices).tolist())
+    summary["points"] = _points(session, scene, mesh)
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     page_seconds = _report_seconds(session)
     session.run.finish(summary)
@@ -441,6 +458,17 @@ def _masks(session: _Session, scene: Scene) -> dict[str, Any]:
         "used": sum(mask is not None for mask in scene.masks),
         **(record.get("made_masks") or {"made": 0, "verdict": "", "agreement": 0.0, "angle": 0.0}),
     }
+
+
+def _points(session: _Session, scene: Scene, mesh: Mesh) -> dict[str, Any]:
+    """How far verified points lie from the mesh; a doubt where nothing was cut off and most lie beside it."""
+    found = distances_to_points(mesh.vertices, scene.points, scene.roi)
+    if found is None:
+        return {"points": 0, "median_percent": None, "far": None, "doubts": []}
+    doubt = found.doubt() if session.config.train.capture in BACKGROUND_START else None
+    if doubt is not None:
+        session.warn(doubt)
+    return {**found._asdict(), "doubts": [] if doubt is None else [doubt]}
 
 
 def _whence(session: _Session, reconstruction: Reconstruction) -> str:

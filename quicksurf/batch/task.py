@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from quicksurf.errors import DOUBTFUL_POSES, OutputError
+from quicksurf.errors import DOUBTFUL, OutputError
 from quicksurf.session.files import own_file
 from quicksurf.session.runs import is_run, open_run
 
@@ -84,7 +84,7 @@ def run_task(
     except OutputError as error:
         return Outcome(task.name, "failed", error.exit_code, str(error), time.monotonic() - began)
     seconds = time.monotonic() - began
-    if code in (0, DOUBTFUL_POSES):
+    if code in (0, DOUBTFUL):
         said = "its poses are doubtful: summary.json says why" if code else ""
         return Outcome(task.name, "done", code, said, seconds)
     if should_stop():
