@@ -131,7 +131,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "masks").rename(folder / "unused")
     preset = str(Path(__file__).parent / "tiny.toml")
     run = folder.parent / "run"
-    run_fit(FitRequest(folder, minutes=0.5, output=run, preset=preset, masks=False))
+    run_fit(FitRequest(folder, minutes=0.5, output=run, preset=preset, masks="none"))
     return run
 
 

@@ -24,9 +24,9 @@ SHARE, SECONDS = 0.03, 5.0
 MINUTES = (1.0, 3.0, 5.0, 10.0)
 LATE = 2.0  # times the minutes after which a fit is ended
 CAPTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("dev-a", ("--no-masks",)),  # one object in the middle, cameras given
+    ("dev-a", ("--masks", "none")),  # one object in the middle, cameras given
     ("castle_p30/images", ("--keep", "scene")),  # a courtyard that fills the region, photos alone
-    ("dtu_scan24", ("--no-masks", "--keep", "scene")),  # houses and their table, cameras given
+    ("dtu_scan24", ("--masks", "none", "--keep", "scene")),  # houses and their table, cameras given
 )
 """Folders and options. A folder without cameras beside its photos has them found."""
 

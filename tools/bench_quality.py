@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 
 TOOLS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+sys.path.insert(0, str(TOOLS))
+sys.path.append(str(TOOLS.parent))  # last: an installed package has its extension
 
 from quality_bench.captures import CASES, Against, Case, select  # noqa: E402
 from quality_bench.ledger import Ledger  # noqa: E402

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from quicksurf import backends
 from quicksurf.errors import QuicksurfError
