@@ -75,9 +75,12 @@ def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stop_on_a_cluster_leaves_no_fit_behind(tmp_path: Path) -> None:
+def test_a_stop_on_a_cluster_leaves_no_fit_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each fit that runs has processors of its own, and is gone when the batch says that it was stopped."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
+    monkeypatch.chdir(
+        tmp_path
+    )  # Ray's workers look there first: a source folder would hide what is installed
     names = ("a", "b", "c")
     tasks = [task_in(tmp_path)._replace(name=name, log=tmp_path / "logs" / name) for name in names]
     for task in tasks:
@@ -111,11 +114,12 @@ def allowed(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
-def test_captures_survive_the_loss_of_a_worker(tmp_path: Path) -> None:
+def test_captures_survive_the_loss_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on a local Ray cluster; one is killed with all its processes, as a power cut would, mid-fit."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'quicksurf[cluster]'")
     from ray.cluster_utils import Cluster
 
+    monkeypatch.chdir(tmp_path)  # as above
     for name in ("a", "b", "c"):
         write_capture(tmp_path / "captures" / name)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
