@@ -99,7 +99,7 @@ class PointGuide:
         """
         device = to_roi.device
         observers = points.observations[:, 1].to(device)
-        usable = usable & torch.isin(observers, torch.tensor(views, device=device))
+        usable = usable.to(device) & torch.isin(observers, torch.tensor(views, device=device))
         index, observers = points.observations[usable.cpu(), 0].to(device), observers[usable]
         self._rays = _observed(to_roi[index], cameras, observers)
         self._ground = None if ground is None else (ground.normal.to(device), ground.points.to(device))
