@@ -20,7 +20,7 @@ from PIL import Image
 from quicksurf.errors import ConfigError
 
 if TYPE_CHECKING:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
 SIZE = 320  # pixels a side that the network was trained on
 INSTALL = "pip install 'quicksurf[masks]'"
@@ -62,7 +62,7 @@ def load_saliency() -> Saliency:
     """
     path = find_model()
     content = _read(path)
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = _THREADS, 1
