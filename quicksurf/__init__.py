@@ -5,7 +5,7 @@
 >>> mesh, report = reconstruction.mesh()
 >>> quicksurf.load("runs/photos-20250101-120000").occupancy(points)
 
-The functions live in quicksurf.api and are imported when first used: `import quicksurf` alone costs no import of torch.
+The functions live in quicksurf.app.api and are imported when first used: `import quicksurf` alone does not load torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
 
-    from quicksurf.api import export, fit, load, set_num_threads
+    from quicksurf.app.api import export, fit, load, set_num_threads
 
 __all__ = ["export", "fit", "load", "set_num_threads"]
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
         except metadata.PackageNotFoundError:  # a source folder that was not installed
             return "unknown"
     if name in __all__:
-        from quicksurf import api
+        from quicksurf.app import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'quicksurf' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m quicksurf` is the `quicksurf` command."""
 
-from quicksurf.cli import entry_point
+from quicksurf.app.cli import entry_point
 
 entry_point()

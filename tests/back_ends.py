@@ -14,9 +14,10 @@ import tinycudann_double
 import torch
 from torch.utils._pytree import tree_map
 
-from quicksurf import backends
-from quicksurf.backends import exact_rows, torch_networks
-from quicksurf.backends.modules import Modules
+from quicksurf import kernels
+from quicksurf.kernels import exact_rows
+from quicksurf.kernels.modules import Modules
+from quicksurf.kernels.reference import networks as torch_networks
 
 CPU = torch.device("cpu")
 
@@ -24,19 +25,19 @@ CPU = torch.device("cpu")
 def present(name: str) -> Any:
     """The back end called `name`; without a GPU `cuda` is reported as not run, which is not a pass."""
     if name == "batched":
-        return backends.on_device("batched", CPU, "for tests", torch_networks.run_network)
+        return kernels.on_device("batched", CPU, "for tests", torch_networks.run_network)
     if name == "double":
-        return backends.on_device("double", CPU, "for tests", adapter().run_network)
+        return kernels.on_device("double", CPU, "for tests", adapter().run_network)
     if name != "cuda":
-        return backends.load(name)
+        return kernels.load(name)
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device: the cuda back end is not run here")
-    return hosted(backends.load("cuda"))
+    return hosted(kernels.load("cuda"))
 
 
 def adapter(double: Any = tinycudann_double) -> ModuleType:
-    """`quicksurf.backends.cuda` with `double` in place of tinycudann, beside the real one."""
-    origin = importlib.util.find_spec("quicksurf.backends.cuda")
+    """`quicksurf.kernels.gpu.tiny_cuda_nn` with `double` in place of tinycudann, beside the real one."""
+    origin = importlib.util.find_spec("quicksurf.kernels.gpu.tiny_cuda_nn")
     assert origin is not None and origin.origin is not None
     spec = importlib.util.spec_from_file_location("cuda_on_double", origin.origin)
     assert spec is not None and spec.loader is not None
@@ -67,7 +68,7 @@ def hosted(backend: Any) -> Any:
         accumulate_along_rays=_moved(backend.rays.accumulate_along_rays, device),
         adam_step=_moved_in_place(backend.rays.adam_step, device),
     )
-    return backends.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf, exact_rows)  # type: ignore[arg-type]
+    return kernels.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf, exact_rows)  # type: ignore[arg-type]
 
 
 def _moved(function: Any, device: torch.device) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quicksurf.batch.task import Task
+from quicksurf.app.batch.task import Task
 
 
 def never() -> bool:

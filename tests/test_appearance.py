@@ -9,10 +9,10 @@ import torch
 from tiny_capture import write_capture
 from tolerances import relative
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.model.appearance import Appearance, matched_by_halves
+from quicksurf.fields.appearance import Appearance, matched_by_halves
 from quicksurf.train.held_out import score
 from quicksurf.train.trainer import Trainer
 
@@ -112,7 +112,7 @@ def test_maps_learn_faster_where_the_exposure_of_held_out_photos_varies(tmp_path
     for low, high, factor in ((1.0, 1.0, 1.0), (0.4, 1.0, 10.0)):
         gains = dict(zip(held_out, np.linspace(low, high, len(held_out)), strict=True))
         images = [(gains.get(i, 1.0) * image).astype(np.uint8) for i, image in enumerate(scene.images)]
-        trainer = Trainer(dataclasses.replace(scene, images=images), config, backends.load("cpu"), None)
+        trainer = Trainer(dataclasses.replace(scene, images=images), config, kernels.load("cpu"), None)
         for step in range(60):
             trainer.step(0.005 * step)
         trainer.measure_held_out(2000)

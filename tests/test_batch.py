@@ -11,13 +11,13 @@ import pytest
 from batch_folders import make, never, replaced_fit, task_in
 from processes import descendants, wait_for
 
-from quicksurf.backends import NAMES
-from quicksurf.batch import run as batch_run
-from quicksurf.batch.captures import find_captures
-from quicksurf.batch.local import affordable_jobs, divide_cpus, jobs_here, run_here
-from quicksurf.batch.run import BatchRequest, run_batch
-from quicksurf.cli import main
+from quicksurf.app.batch import run as batch_run
+from quicksurf.app.batch.captures import find_captures
+from quicksurf.app.batch.local import affordable_jobs, divide_cpus, jobs_here, run_here
+from quicksurf.app.batch.run import BatchRequest, run_batch
+from quicksurf.app.cli import main
 from quicksurf.errors import ConfigError, ImageError, OutputError
+from quicksurf.kernels import NAMES
 
 GIB = 1 << 30
 
@@ -117,7 +117,7 @@ def test_processors_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_capture_at_a_time_goes_to_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quicksurf.batch.local.affordable_jobs", lambda *_: 5)
+    monkeypatch.setattr("quicksurf.app.batch.local.affordable_jobs", lambda *_: 5)
     jobs = {}
     for gpu in (True, False):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)

@@ -13,9 +13,9 @@ from batch_folders import make, never, task_in
 from processes import descendants, wait_for
 from tiny_capture import write_capture
 
-from quicksurf.batch.cluster import demands, run_on_ray
-from quicksurf.batch.local import own_cpus
-from quicksurf.batch.run import BatchRequest, run_batch
+from quicksurf.app.batch.cluster import demands, run_on_ray
+from quicksurf.app.batch.local import own_cpus
+from quicksurf.app.batch.run import BatchRequest, run_batch
 from quicksurf.errors import BackendError
 
 GIB = 1 << 30

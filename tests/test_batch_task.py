@@ -16,14 +16,14 @@ from batch_folders import replaced_fit, task_in
 from processes import descendants, wait_for
 from tiny_capture import write_capture
 
-from quicksurf.batch.run import FORMAT
-from quicksurf.batch.task import Outcome, run_task
-from quicksurf.cli import main
-from quicksurf.fit_request import FitRequest
-from quicksurf.io import write_json
-from quicksurf.pipeline import run_fit
-from quicksurf.reconstruction import Reconstruction
-from quicksurf.session.runs import open_run
+from quicksurf.app.batch.run import FORMAT
+from quicksurf.app.batch.task import Outcome, run_task
+from quicksurf.app.cli import main
+from quicksurf.app.fit import run_fit
+from quicksurf.app.requests import FitRequest
+from quicksurf.app.run.folder import open_run
+from quicksurf.files import write_json
+from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
@@ -66,7 +66,7 @@ def test_a_fit_that_does_not_end_is_asked_to_and_then_killed(
         tmp_path,
         "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)",
     )
-    monkeypatch.setattr("quicksurf.batch.task.GRACE", 1.0)
+    monkeypatch.setattr("quicksurf.app.batch.task.GRACE", 1.0)
     began = time.monotonic()
     outcome = run_task(task_in(tmp_path, minutes=1 / 60))
     assert (outcome.state, outcome.exit_code) == ("failed", -signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_capture_that_was_cut_short_goes_on_with_what_it_was_begun_with(tmp_pa
     """A real fit, left with its checkpoint; the batch's own command resumes it, and is asked for the mesh at once."""
     capture, out = write_capture(tmp_path / "captures" / "a"), tmp_path / "out"
 
-    def interrupted(*args: Any, on_checkpoint: Any, seconds_left: Any, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, seconds_left: Any, **rest: Any) -> TrainedModel:
         on_checkpoint(fit_scene(*args, seconds=SECONDS, **rest))
         raise KeyboardInterrupt
 

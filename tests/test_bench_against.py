@@ -19,12 +19,12 @@ from quality_bench.against import capture_with_cameras, load_reference, score_ag
 from quality_bench.captures import ALONE, CASES, GIVEN, OTHER_CAMERAS, OTHER_MESH, Against, select
 from quality_bench.runs import figures_of
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras, similarity
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.transforms import write_cameras
+from quicksurf.app.run.folder import open_run
+from quicksurf.capture.load import ReadOptions, read_scene
+from quicksurf.capture.transforms import write_cameras
 from quicksurf.errors import CaptureError, OutputError, SurfaceError
-from quicksurf.session.runs import open_run
+from quicksurf.geometry.cameras import Cameras, similarity
+from quicksurf.geometry.paths import look_at
 
 SIDE = 40  # cells along the plane [0, 1]²
 N_SAMPLES = 60_000

@@ -12,7 +12,7 @@ from kernel_bench import counts, gate, limits
 from kernel_bench.results import Figure, Row, ratios_of
 from kernel_bench.timing import Action, interleaved, spread
 
-from quicksurf.backends.layout import encoding_layout, network_layout
+from quicksurf.kernels.layout import encoding_layout, network_layout
 
 COMMITTED = {"encode: times the twin": 40.0, "MLP: share of sgemm": 0.8, "scan: share of copy": 0.5}
 GRID = {"otype": "HashGrid", "n_levels": 3, "log2_hashmap_size": 8, "base_resolution": 4}

@@ -24,10 +24,10 @@ from quality_bench.silhouettes import Silhouettes, draw, held_out_iou
 from quality_bench.table import HULL, Row, describe, markdown, read_rows, write_table
 from quality_bench.truth import load_truth, score
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras
-from quicksurf.data.scene import Roi
 from quicksurf.errors import CaptureError, OutputError
+from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.paths import look_at
+from quicksurf.geometry.region import Roi
 
 TOOLS = Path(__file__).parents[1] / "tools"
 CENTER, RADIUS, DISTANCE = np.array([3.0, -2.0, 1.0]), 0.6, 4.0

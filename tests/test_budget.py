@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from quicksurf.errors import BudgetError
-from quicksurf.session.budget import (
+from quicksurf.app.budget import (
     MIN_FIT_SECONDS,
     MIN_RESERVE,
     Budget,
@@ -16,6 +15,7 @@ from quicksurf.session.budget import (
     process_start,
     signals_noted,
 )
+from quicksurf.errors import BudgetError
 
 
 class Hands:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from quicksurf import cameras as lens
-from quicksurf.cameras import Cameras
+from quicksurf.geometry import cameras as lens
+from quicksurf.geometry.cameras import Cameras
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 

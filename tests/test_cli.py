@@ -14,7 +14,7 @@ from tiny_capture import write_capture
 
 import quicksurf
 from quicksurf import errors
-from quicksurf.cli import main
+from quicksurf.app.cli import main
 
 HELP_SECONDS = 0.5
 
@@ -27,7 +27,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_imports_no_torch_and_names_every_command() -> None:
     code = (
         "import sys, time; start = time.perf_counter()\n"
-        "from quicksurf.cli import main\n"
+        "from quicksurf.app.cli import main\n"
         "assert main(['--help']) == 0\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
         "print('seconds', time.process_time())"
@@ -139,7 +139,7 @@ def test_exit_codes_are_distinct_and_leave_the_taken_ones_free() -> None:
 def test_an_unknown_failure_is_one_line_and_a_saved_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from quicksurf import doctor
+    from quicksurf.app import doctor
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -164,7 +164,7 @@ def test_debug_prints_the_traceback(
 def test_interrupt_before_the_fit_leaves_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from quicksurf import doctor
+    from quicksurf.app import doctor
 
     monkeypatch.setattr(doctor, "examine", lambda: os.kill(os.getpid(), signal.SIGINT))
     assert main(["doctor"]) == 130
@@ -178,7 +178,7 @@ def test_interrupt_while_the_parser_is_imported_leaves_with_130() -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'tyro': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
-        "from quicksurf.cli import entry_point\n"
+        "from quicksurf.app.cli import entry_point\n"
         "entry_point()\n"
     )
     done = subprocess.run(
@@ -222,7 +222,7 @@ def test_fit_outlives_its_reader_and_ends_with_its_mesh_at_sigterm(capture: Path
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'quicksurf.train.loop': import pycolmap\n"
         "sys.meta_path.insert(0, Late())\n"
-        "from quicksurf.cli import entry_point\n"
+        "from quicksurf.app.cli import entry_point\n"
         "entry_point()\n"
     )
     fit = subprocess.Popen(

@@ -8,13 +8,13 @@ import pytest
 import torch
 import trimesh
 
-from quicksurf import _native
-from quicksurf.cameras import Cameras, pixel_rays, project
-from quicksurf.demo_scene import write_demo_capture
-from quicksurf.demo_scene.light import irradiance, make_lights
-from quicksurf.demo_scene.paint import Noise
-from quicksurf.demo_scene.render import _pinhole_rays
-from quicksurf.demo_scene.solid import distance
+from quicksurf.app.demo import write_demo_capture
+from quicksurf.app.demo.light import irradiance, make_lights
+from quicksurf.app.demo.paint import Noise
+from quicksurf.app.demo.render import _pinhole_rays
+from quicksurf.app.demo.solid import distance
+from quicksurf.geometry.cameras import Cameras, pixel_rays, project
+from quicksurf.kernels import _native
 from quicksurf.mesh.export import read_mesh
 
 N_VIEWS, SIZE = 8, 96

@@ -8,12 +8,12 @@ import torch
 from pretend_device import DEVICE, PretendDevice
 from tiny_capture import write_capture
 
-from quicksurf import backends
-from quicksurf.backends import torch_networks
+from quicksurf import kernels
+from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
+from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.model import field
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.fields import surface as field
+from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {"train.n_samples": 1024})
@@ -37,7 +37,7 @@ def scene_of(tmp_path, masks):
 
 
 def trained(scene, n_steps):
-    backend = backends.on_device("pretended", DEVICE, "for tests", torch_networks.run_network)
+    backend = kernels.on_device("pretended", DEVICE, "for tests", torch_networks.run_network)
     trainer = Trainer(scene, CONFIG, backend, None)
     for step in range(n_steps):
         trainer.step(0.1 + 0.2 * step)
@@ -54,11 +54,11 @@ def test_a_fit_stays_on_its_device(tmp_path, masks):
         trainer.alignment.refined = True
         trainer.step(0.75)
         trainer.measure_held_out(64)
-        trainer.snapshot().save(tmp_path)
+        save_checkpoint(trainer.snapshot(), tmp_path)
         inside = trainer.result.occupancy(torch.zeros(5, 3))
         assert not pretended.owns(inside)
         assert not pretended.owns(trainer.result.render(trainer.result.cameras).color)
-    loaded = Reconstruction.load(tmp_path, backends.load("cpu"))
+    loaded = load_checkpoint(tmp_path, kernels.load("cpu"))
     assert torch.allclose(loaded.occupancy(torch.zeros(5, 3)), inside, atol=1e-4)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quicksurf.doctor import (
+from quicksurf.app.doctor import (
     GPU_PROBES,
     Machine,
     Probe,

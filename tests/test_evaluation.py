@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from quicksurf.data.scene import Roi
+from quicksurf.app.budget import StopRequest
+from quicksurf.app.evaluate import evaluate, read_truth, run_demo, score
+from quicksurf.app.metrics import CloudSurface, MeshSurface
 from quicksurf.errors import BudgetError, ConfigError, OutputError, SurfaceError
-from quicksurf.evaluation import evaluate, read_truth, run_demo, score
-from quicksurf.metrics import CloudSurface, MeshSurface
-from quicksurf.session.budget import StopRequest
+from quicksurf.geometry.region import Roi
 
 SAMPLING = 0.02  # relative: means over 20,000 points, and facets instead of a sphere
 

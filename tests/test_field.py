@@ -6,12 +6,12 @@ import pytest
 import torch
 from tolerances import relative
 
-from quicksurf import backends
+from quicksurf import kernels
 from quicksurf.config import ModelConfig
-from quicksurf.model.appearance import Appearance
-from quicksurf.model.background import BackgroundField, contract
-from quicksurf.model.field import INITIAL_RADIUS, SurfaceField
-from quicksurf.rays import Rays, unit_ball_span
+from quicksurf.fields.appearance import Appearance
+from quicksurf.fields.background import BackgroundField, contract
+from quicksurf.fields.surface import INITIAL_RADIUS, SurfaceField
+from quicksurf.geometry.rays import Rays, unit_ball_span
 
 SMALL = dataclasses.replace(
     ModelConfig(), n_levels=4, log2_hashmap_size=12, finest_resolution=64, n_neurons=16
@@ -78,7 +78,7 @@ def test_colours_see_a_blurred_normal_through_which_nothing_is_learned(backend):
 
 
 def test_back_ends_give_the_same_logits_colours_and_gradients():
-    cpu, twin = (SurfaceField(SMALL, backends.load(name), 0) for name in ("cpu", "torch"))
+    cpu, twin = (SurfaceField(SMALL, kernels.load(name), 0) for name in ("cpu", "torch"))
     points, directions = points_in_ball(300), torch.nn.functional.normalize(points_in_ball(300, 1), dim=-1)
     results = []
     for field in (cpu, twin):

@@ -12,14 +12,15 @@ import torch
 from tiny_capture import write_capture
 from tolerances import relative
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.app.budget import Budget
+from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
+from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.pixels import PixelBank, border_of
 from quicksurf.errors import SurfaceError
-from quicksurf.reconstruction import Reconstruction
-from quicksurf.session.budget import Budget
+from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
+from quicksurf.train.pixels import PixelBank, border_of
 from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
@@ -36,14 +37,14 @@ def scene_of(capture, masks):
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_steps_lower_the_error(capture, masks):
-    trainer = Trainer(scene_of(capture, masks), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, masks), CONFIG, kernels.load("cpu"), None)
     errors = [trainer.step(0.005 * i)[2] for i in range(120)]
     assert np.mean(errors[-10:]) < 0.5 * np.mean(errors[:10])
 
 
 def test_what_is_behind_a_masked_object_says_nothing_of_the_photos_exposure(capture):
     """The map of a photo is applied to the random colours, too; they must not draw it to the identity."""
-    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
     appearance = trainer.result.appearance
     brighter = 0.2 * torch.eye(3, 4) * torch.linspace(-1, 1, len(appearance.offsets))[:, None, None]
     appearance.offsets.data += brighter
@@ -56,9 +57,9 @@ def test_what_is_behind_a_masked_object_says_nothing_of_the_photos_exposure(capt
 
 
 def test_refined_cameras_are_known_as_such_after_a_resumption(capture):
-    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
     trainer.alignment.refined = True
-    resumed = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), trainer.snapshot())
+    resumed = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), trainer.snapshot())
     assert resumed.snapshot().cameras_refined
 
 
@@ -84,7 +85,7 @@ def test_photos_without_a_mask_among_masked_ones_are_named(some_masked):
 
 def test_clear_rays_of_a_photo_without_a_mask_cost_nothing(some_masked):
     """Neither the field nor the photo's map learns from what stands beside the object there."""
-    trainer = Trainer(scene_of(some_masked, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(some_masked, True), CONFIG, kernels.load("cpu"), None)
     appearance = trainer.result.appearance
     appearance.offsets.data += 0.2 * torch.randn(
         appearance.offsets.shape, generator=torch.Generator().manual_seed(0)
@@ -100,7 +101,7 @@ def test_clear_rays_of_a_photo_without_a_mask_cost_nothing(some_masked):
 
 
 def test_a_fit_with_some_masks_lowers_the_error_of_masked_photos(some_masked):
-    trainer = Trainer(scene_of(some_masked, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(some_masked, True), CONFIG, kernels.load("cpu"), None)
     assert trainer.result.masked
     errors = []
     for i in range(120):
@@ -114,7 +115,7 @@ def test_a_fit_with_some_masks_lowers_the_error_of_masked_photos(some_masked):
 def test_the_same_seed_gives_the_same_bits(capture):
     results = []
     for _ in range(2):
-        trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+        trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
         for i in range(20):
             trainer.step(0.02 * i)
         results.append(trainer.result.field.geometry.params.detach().clone())
@@ -125,7 +126,7 @@ def test_one_step_is_the_same_on_both_back_ends(capture):
     """Same pixels, same jitter: parameters after one step agree as far as float32 sums do."""
     gradients = []
     for name in ("cpu", "torch"):
-        trainer = Trainer(scene_of(capture, True), CONFIG, backends.load(name), None)
+        trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load(name), None)
         trainer._n_rays = 64
         batch, rays = trainer._draw()
         rendering = trainer.result.renderer.render(
@@ -139,13 +140,13 @@ def test_one_step_is_the_same_on_both_back_ends(capture):
 
 
 def test_a_saved_fit_goes_on_as_if_it_had_not_stopped(capture, tmp_path):
-    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
     for i in range(10):
         trainer.step(0.01 * i)
-    trainer.snapshot().save(tmp_path)
-    loaded = Reconstruction.load(tmp_path, backends.load("cpu"))
+    save_checkpoint(trainer.snapshot(), tmp_path)
+    loaded = load_checkpoint(tmp_path, kernels.load("cpu"))
     assert loaded.step == 10 and loaded.names == trainer.result.names
-    resumed = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), loaded)
+    resumed = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), loaded)
     points = torch.rand(100, 3) - 0.5
     assert torch.equal(loaded.field.logits(points), trainer.result.field.logits(points))
     assert torch.equal(
@@ -155,18 +156,18 @@ def test_a_saved_fit_goes_on_as_if_it_had_not_stopped(capture, tmp_path):
 
 
 def test_a_checkpoint_of_one_back_end_loads_in_the_other(capture, tmp_path):
-    trainer = Trainer(scene_of(capture, False), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, False), CONFIG, kernels.load("cpu"), None)
     for i in range(5):
         trainer.step(0.1 * i)
-    trainer.snapshot().save(tmp_path)
-    views = [Reconstruction.load(tmp_path, backends.load(name)) for name in ("cpu", "torch")]
+    save_checkpoint(trainer.snapshot(), tmp_path)
+    views = [load_checkpoint(tmp_path, kernels.load(name)) for name in ("cpu", "torch")]
     small = views[0].cameras.select(torch.tensor([1]))
     images = [view.render(small, 0).color for view in views]
     assert float((images[0] - images[1]).abs().mean()) < 1e-3
 
 
 def test_time_and_stop_are_obeyed(capture):
-    scene, backend = scene_of(capture, True), backends.load("cpu")
+    scene, backend = scene_of(capture, True), kernels.load("cpu")
     steps = []
     result = fit_scene(
         scene, CONFIG, backend, seconds=60, on_status=steps.append, should_stop=lambda: len(steps) > 0
@@ -184,12 +185,12 @@ class SteppedClock:
     def __call__(self) -> float:
         return self.seconds
 
-    def tick(self, _: Reconstruction) -> None:
+    def tick(self, _: TrainedModel) -> None:
         self.seconds += 1 / 16
 
 
 def test_going_on_keeps_the_time_already_spent(capture):
-    scene, backend, clock = scene_of(capture, True), backends.load("cpu"), SteppedClock()
+    scene, backend, clock = scene_of(capture, True), kernels.load("cpu"), SteppedClock()
     first = fit_scene(scene, CONFIG, backend, seconds=2, now=clock, on_step=clock.tick)
     spent, step = first.seconds_fitted, first.step
     statuses = []
@@ -224,7 +225,7 @@ def fitted(capture, hold_out, n_steps=40):
     result = fit_scene(
         scene,
         kept_out(hold_out),
-        backends.load("cpu"),
+        kernels.load("cpu"),
         seconds=n_steps,
         now=lambda: float(steps[0]),
         on_step=count,
@@ -264,16 +265,16 @@ def test_photos_that_are_kept_out_stay_out_and_are_measured_at_the_end(capture):
 
 def test_photos_that_joined_stay_when_the_fit_goes_on(capture, tmp_path):
     scene, result, _ = fitted(capture, "join")
-    result.save(tmp_path)
-    loaded = Reconstruction.load(tmp_path, backends.load("cpu"))
+    save_checkpoint(result, tmp_path)
+    loaded = load_checkpoint(tmp_path, kernels.load("cpu"))
     assert loaded.joined and loaded.psnr_held_out == result.psnr_held_out
-    trainer = Trainer(scene, loaded.config, backends.load("cpu"), loaded)
+    trainer = Trainer(scene, loaded.config, kernels.load("cpu"), loaded)
     assert trainer._train == list(range(len(scene.images))) and not trainer.joins_later
     assert trainer.measure_held_out(1000) is None
 
 
 def test_a_photo_that_joins_has_the_pose_that_both_halves_of_its_picture_gave(capture):
-    trainer = Trainer(scene_of(capture, False), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, False), CONFIG, kernels.load("cpu"), None)
     alignment, held_out = trainer.alignment, torch.from_numpy(trainer.result.held_out)
     alignment.refined = True
     alignment._halves.twists[:, 3:] = 0.01
@@ -302,9 +303,7 @@ def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
     monkeypatch.setattr(Trainer, "step", counted)
     monkeypatch.setattr(Trainer, "measure_held_out", noted)
     config = kept_out("keep")
-    fit_scene(
-        scene_of(capture, False), config, backends.load("cpu"), seconds=2, now=clock, on_step=clock.tick
-    )
+    fit_scene(scene_of(capture, False), config, kernels.load("cpu"), seconds=2, now=clock, on_step=clock.tick)
     *during, (final, total) = looks
     assert len(during) >= 5
     before = 0
@@ -321,7 +320,7 @@ def test_schedules_end_when_the_end_moves_nearer(capture):
     fit_scene(
         scene_of(capture, True),
         CONFIG,
-        backends.load("cpu"),
+        kernels.load("cpu"),
         seconds=60,
         seconds_left=lambda: start + 4 - time.monotonic(),
         on_status=statuses.append,
@@ -345,7 +344,7 @@ def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
     fitted = fit_scene(
         scene_of(capture, True),
         CONFIG,
-        backends.load("cpu"),
+        kernels.load("cpu"),
         seconds_left=budget.left,
         now=budget.now,
         on_step=on_step,
@@ -358,7 +357,7 @@ def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
 
 
 def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):
-    trainer = Trainer(scene_of(capture, True), CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
     trainer.result.appearance.offsets.data.fill_(torch.inf)
     with pytest.raises(SurfaceError, match="not a number"):
         for _ in range(60):

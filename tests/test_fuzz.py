@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quicksurf.data.load import ReadOptions, read_scene
+from quicksurf.capture.load import ReadOptions, read_scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 

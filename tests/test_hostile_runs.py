@@ -15,18 +15,18 @@ import trimesh
 from cut_fit import cut_to
 from tiny_capture import write_capture
 
-from quicksurf import backends
-from quicksurf.cli import main
+from quicksurf import kernels
+from quicksurf.app.cli import main
+from quicksurf.app.export.frame import SIDECAR
+from quicksurf.app.export.surface import PRODUCTS
+from quicksurf.app.fit import run_fit
+from quicksurf.app.report.charts import curves
+from quicksurf.app.requests import FitRequest
+from quicksurf.app.run.files import sweep_files
+from quicksurf.app.run.folder import Claim, Run, claim_run, open_run
+from quicksurf.app.run.metrics_log import read_course
 from quicksurf.errors import OutputError, QuicksurfError, SurfaceError
-from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.export import read_mesh
-from quicksurf.pipeline import run_fit
-from quicksurf.report.charts import curves
-from quicksurf.session.course import read_course
-from quicksurf.session.files import sweep_files
-from quicksurf.session.runs import Claim, Run, claim_run, open_run
-from quicksurf.takeaway.export_frame import SIDECAR
-from quicksurf.takeaway.surface import PRODUCTS
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 HUGE = 10**400
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_refused_by_what_is_wrong(run: Path, what: str, 
     before = tree(run)
     if what != "sizes of others":  # which show only beside the photos
         with pytest.raises(OutputError):
-            open_run(run).load_checkpoint(backends.load("cpu"))
+            open_run(run).load_checkpoint(kernels.load("cpu"))
     code = main(["eval", str(run), "--views", "1"])
     message = capsys.readouterr().err
     assert code not in (0, BUG) and message.count("\n") == 1 and len(message) < 1500, message

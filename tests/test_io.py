@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 import quicksurf
-from quicksurf import io
+from quicksurf import files as io
 from quicksurf.errors import OutputError
 
 ROOT = Path(quicksurf.__file__).parents[1]  # where child processes find the package that is tested
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from quicksurf.io import write_atomic
+from quicksurf.files import write_atomic
 
 def half_then_die(file):
     file.write(b"half of the new")

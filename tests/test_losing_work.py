@@ -15,18 +15,18 @@ from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 import quicksurf
-from quicksurf import pipeline
-from quicksurf.cli import main
-from quicksurf.data.scene import Roi
+from quicksurf.app import fit as pipeline
+from quicksurf.app.budget import Budget, StopRequest, signals_noted
+from quicksurf.app.cli import main
+from quicksurf.app.fit import run_fit
+from quicksurf.app.progress import Lines, Panel
+from quicksurf.app.requests import FitRequest
+from quicksurf.app.run.folder import open_run
 from quicksurf.errors import OutputError, SurfaceError
-from quicksurf.fit_request import FitRequest
-from quicksurf.io import write_json
+from quicksurf.files import write_json
+from quicksurf.geometry.region import Roi
 from quicksurf.mesh.export import write_mesh
-from quicksurf.pipeline import run_fit
-from quicksurf.session.budget import Budget, StopRequest, signals_noted
-from quicksurf.session.hits import EMPTY_REPORTS, Hits
-from quicksurf.session.runs import open_run
-from quicksurf.session.status import Lines, Panel
+from quicksurf.train.hits import EMPTY_REPORTS, Hits
 from quicksurf.train.loop import FitStatus
 
 LONG_ENOUGH = 2.5  # seconds of fitting that leave a surface
@@ -225,7 +225,7 @@ def test_more_minutes_on_a_full_disk_can_go_on_from_the_old_checkpoint(
     def full(*anything: Any) -> None:
         raise OutputError("disk full while writing state.safetensors")
 
-    monkeypatch.setattr("quicksurf.reconstruction.Reconstruction.save", full)
+    monkeypatch.setattr("quicksurf.model.Reconstruction.save", full)
     with pytest.raises(OutputError, match="can go on from its last checkpoint"):
         run_fit(FitRequest(run, 20.0), fit=cut_to(0.5))
 

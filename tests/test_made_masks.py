@@ -11,12 +11,12 @@ from cut_fit import cut_to
 from PIL import Image
 from tiny_capture import write_capture
 
-from quicksurf import fit_request, mask_files
-from quicksurf.cli import main
-from quicksurf.data.automatic_masks.network import SIZE
+from quicksurf.app import requests
+from quicksurf.app.cli import main
+from quicksurf.app.fit import run_fit
+from quicksurf.app.requests import FitRequest, mask_use
+from quicksurf.capture.automatic_masks.network import SIZE
 from quicksurf.errors import CaptureError, ConfigError
-from quicksurf.fit_request import FitRequest, mask_use
-from quicksurf.pipeline import run_fit
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 N_PHOTOS, SECONDS = 12, 1.5
@@ -40,7 +40,7 @@ def network(monkeypatch: pytest.MonkeyPatch, capture: Path) -> None:
     def look(photo: np.ndarray) -> np.ndarray:
         return maps[min(range(len(photos)), key=lambda i: int(np.abs(photos[i].astype(int) - photo).sum()))]
 
-    for module in (fit_request, mask_files):
+    for module in (requests, masks):
         monkeypatch.setattr(module, "find_model", lambda: Path("model.onnx"))
         monkeypatch.setattr(module, "load_saliency", lambda: look)
 
@@ -58,7 +58,7 @@ def test_made_masks_are_kept_and_used_again(network: None, capture: Path) -> Non
     kept = [imageio.imread(path) for path in sorted((first.run.path / "masks").iterdir())]
     assert len(kept) == N_PHOTOS and all(len(np.unique(mask)) > 2 for mask in kept)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fit_request, "load_saliency", None)  # would fail if it were called
+        patched.setattr(requests, "load_saliency", None)  # would fail if it were called
         again = run_fit(FitRequest(first.run.path, 1.0), fit=cut_to(SECONDS))
     assert again.reconstruction.masked and again.summary["masks"] == stated
     with pytest.raises(ConfigError, match=r"leave out --masks$"):

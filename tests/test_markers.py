@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras, pixel_rays
+from quicksurf.app.export.frame import FrameRequest, export_frame
+from quicksurf.app.export.markers import find_ruler
+from quicksurf.app.export.products import Takeaway
 from quicksurf.errors import ConfigError
-from quicksurf.takeaway.export_frame import FrameRequest, export_frame
-from quicksurf.takeaway.markers import find_ruler
-from quicksurf.takeaway.products import Takeaway
+from quicksurf.geometry.cameras import Cameras, pixel_rays
+from quicksurf.geometry.paths import look_at
 
 SIDE = 0.37  # of each marker, in units of the cameras
 CELL = 16  # pixels of the sheet a cell of a marker

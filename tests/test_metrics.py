@@ -11,7 +11,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicksurf.metrics import (
+from quicksurf.app.metrics import (
     CloudSurface,
     MeshSurface,
     ObjectRegion,

@@ -20,10 +20,18 @@ from cut_fit import cut_to
 from tiny_capture import AXES, CENTER, write_capture
 
 import quicksurf
-from quicksurf import pipeline
+from quicksurf.app import fit as pipeline
+from quicksurf.app.budget import Budget, StopRequest
+from quicksurf.app.export.products import Extras, Takeaway
+from quicksurf.app.export.surface import PRODUCTS, check_surface, run_mesh
+from quicksurf.app.fit import FitResult, run_fit
+from quicksurf.app.listener import Watcher
+from quicksurf.app.requests import FitRequest, claim, parse_roi
+from quicksurf.app.run.folder import Run, open_run
+from quicksurf.app.run.resume import keep_points
+from quicksurf.capture.scene import Scene, SparsePoints
+from quicksurf.capture.transforms import read_cameras
 from quicksurf.config import load_config
-from quicksurf.data.scene import Roi, Scene, SparsePoints
-from quicksurf.data.transforms import read_cameras
 from quicksurf.errors import (
     BudgetError,
     CaptureError,
@@ -33,19 +41,12 @@ from quicksurf.errors import (
     RoiError,
     SurfaceError,
 )
-from quicksurf.fit_request import FitRequest, claim, parse_roi
+from quicksurf.geometry.region import Roi
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.reconstruction import Reconstruction
-from quicksurf.session.budget import Budget, StopRequest
-from quicksurf.session.resume import keep_points
-from quicksurf.session.runs import Run, open_run
-from quicksurf.session.watcher import Watcher
-from quicksurf.takeaway.products import Extras, Takeaway
-from quicksurf.takeaway.surface import PRODUCTS, check_surface, run_mesh
+from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
@@ -230,7 +231,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
     stop = StopRequest()
     (run.path / "mesh.ply").unlink()
 
-    def stopped(*args: Any, should_stop: Callable[[], bool], **rest: Any) -> Reconstruction:
+    def stopped(*args: Any, should_stop: Callable[[], bool], **rest: Any) -> TrainedModel:
         stop.on_signal(signal.SIGINT, None)
         return fit_scene(*args, seconds=60.0, should_stop=should_stop, **rest)
 
@@ -240,7 +241,7 @@ def test_stop_ends_the_fit_and_still_writes_the_mesh(run: Run) -> None:
 
 
 def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_path: Path) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> TrainedModel:
         on_checkpoint(fit_scene(*args, seconds=0.0, **rest))
         raise KeyboardInterrupt
 
@@ -250,7 +251,7 @@ def test_second_interrupt_leaves_with_the_checkpoint_kept(capture: Path, tmp_pat
 
 
 def test_added_minutes_that_are_cut_short_leave_an_unfinished_run_with_its_own_plan(run: Run) -> None:
-    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> Reconstruction:
+    def interrupted(*args: Any, on_checkpoint: Any, **rest: Any) -> TrainedModel:
         on_checkpoint(rest["resume"])
         raise KeyboardInterrupt
 
@@ -275,13 +276,13 @@ def test_a_run_goes_on_with_the_cameras_of_its_field(run: Run, monkeypatch: pyte
     """They may have been refined; a kill before the next checkpoint must not leave the given ones beside its mesh."""
     left = []
 
-    def fit(scene: Scene, *args: Any, **rest: Any) -> Reconstruction:
+    def fit(scene: Scene, *args: Any, **rest: Any) -> TrainedModel:
         left.append(read_cameras(run.path / "cameras.json").cameras.c2w)
         return cut_to(0.5)(scene, *args, **rest)
 
     load = Run.load_checkpoint
 
-    def refined(self: Run, backend: Any) -> Reconstruction:
+    def refined(self: Run, backend: Any) -> TrainedModel:
         loaded = load(self, backend)
         loaded.cameras.c2w[:, :, 3] += 0.01
         return loaded
@@ -379,12 +380,12 @@ def test_a_fitted_ball_is_not_taken_for_the_sphere_of_the_start(fitted: FitResul
 def test_full_disk_still_gets_the_mesh_and_keeps_the_old_checkpoint(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Reconstruction, folder: Path) -> None:
+    def fails(self: TrainedModel, folder: Path) -> None:
         raise OutputError("disk full while writing state.safetensors")
 
     (run.path / "mesh.ply").unlink()
     before = (run.path / "checkpoint" / "state.safetensors").read_bytes()
-    monkeypatch.setattr(Reconstruction, "save", fails)
+    monkeypatch.setattr(TrainedModel, "save", fails)
     with pytest.raises(OutputError, match="the mesh is written, but the field is not: disk full"):
         run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
     assert (run.path / "mesh.ply").exists()
@@ -435,11 +436,11 @@ def test_a_large_surface_ends_the_fit_sooner(run: Run, monkeypatch: pytest.Monke
 
     watcher = Seen()
 
-    def fit(*args: Any, on_checkpoint: Any, on_status: Any, **rest: Any) -> Reconstruction:
+    def fit(*args: Any, on_checkpoint: Any, on_status: Any, **rest: Any) -> TrainedModel:
         reconstruction = fit_scene(*args, seconds=FEW_SECONDS, **rest)
         for n_vertices in (10, 10**7):
             cost = MeshCost(0.0, n_vertices, 50)
-            monkeypatch.setattr(Reconstruction, "mesh_cost", lambda self, cost=cost: cost)
+            monkeypatch.setattr(TrainedModel, "mesh_cost", lambda self, cost=cost: cost)
             on_checkpoint(reconstruction)
             reserves.append(watcher.budget.reserve())
         return reconstruction
@@ -525,7 +526,7 @@ def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
 def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) -> None:
     seen: list[Scene] = []
 
-    def fit(scene: Scene, *args: Any, **rest: Any) -> Reconstruction:
+    def fit(scene: Scene, *args: Any, **rest: Any) -> TrainedModel:
         seen.append(scene)
         return fit_scene(scene, *args, seconds=FEW_SECONDS, **rest)
 

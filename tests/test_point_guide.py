@@ -5,10 +5,10 @@ import pytest
 import torch
 from data.synthetic_capture import ring
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.capture.scene import SparsePoints
 from quicksurf.config import ModelConfig
-from quicksurf.data.scene import SparsePoints
-from quicksurf.model.field import SurfaceField
+from quicksurf.fields.surface import SurfaceField
 from quicksurf.train.points import PointGuide, on_object
 
 MODEL = ModelConfig(n_levels=6, log2_hashmap_size=12, finest_resolution=128)
@@ -30,7 +30,7 @@ def floor(cameras, height: float = HEIGHT) -> tuple[SparsePoints, torch.Tensor]:
 
 
 def trained(guide: PointGuide, steps: int = 150) -> SurfaceField:
-    field = SurfaceField(MODEL, backends.load("cpu"), seed=0)
+    field = SurfaceField(MODEL, kernels.load("cpu"), seed=0)
     optimizer = torch.optim.Adam(field.geometry.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
@@ -71,7 +71,7 @@ def test_without_an_observation_nothing_is_said(cameras):
     points, positions = floor(cameras)
     none = torch.zeros(len(points.observations), dtype=torch.bool)
     guide = PointGuide(points, positions, cameras, list(range(len(cameras))), none)
-    field = SurfaceField(MODEL, backends.load("cpu"), seed=0)
+    field = SurfaceField(MODEL, kernels.load("cpu"), seed=0)
     assert guide.loss(field, 64, torch.Generator().manual_seed(0)) == 0
 
 

@@ -9,15 +9,14 @@ import torch
 from tiny_capture import AXES, CENTER, write_capture
 from tolerances import relative
 
-from quicksurf import backends
-from quicksurf.cameras import Cameras, pixel_rays, project
+from quicksurf import kernels
+from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.pixels import PixelBank
-from quicksurf.data.scene import Roi
-from quicksurf.model.poses import Poses, moved, pixel_flows, without_gauge
-from quicksurf.reconstruction import cameras_in_roi, cameras_in_world
-from quicksurf.train.alignment import CameraAlignment, Trial, compare_views
+from quicksurf.geometry.cameras import Cameras, pixel_rays, project
+from quicksurf.geometry.poses import Poses, moved, pixel_flows, without_gauge
+from quicksurf.geometry.region import Roi, cameras_in_roi, cameras_in_world
+from quicksurf.train.pixels import PixelBank
+from quicksurf.train.pose_refinement import CameraAlignment, Trial, compare_views
 from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
@@ -121,7 +120,7 @@ def test_world_and_back_is_the_same_camera(scene):
 def test_refined_cameras_are_kept_only_if_they_help(scene, helps, monkeypatch):
     trials = iter([Trial(-0.1, 0.01), Trial(-0.1 if helps else 0.1, 0.01)])
     monkeypatch.setattr(CameraAlignment, "_try", lambda self: next(trials))
-    trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene, CONFIG, kernels.load("cpu"), None)
     given = trainer.result.cameras
     for progress in (0.1, 0.3, 0.35, 0.4):
         trainer.alignment.review(progress)
@@ -136,7 +135,7 @@ def test_refined_cameras_are_kept_only_if_they_help(scene, helps, monkeypatch):
 
 def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypatch):
     monkeypatch.setattr(CameraAlignment, "_try", lambda self: Trial(-0.01, 0.01))
-    trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene, CONFIG, kernels.load("cpu"), None)
     for progress in (0.1, 0.3, 0.5, 0.7, 0.9):
         trainer.alignment.review(progress)
         trainer.step(progress)
@@ -146,7 +145,7 @@ def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypa
 def test_a_trial_tells_wrong_poses_from_right_ones(scene):
     """Held-out cameras that stand off beside a field that was fitted to right ones; two views tell too little."""
     scene = dataclasses.replace(scene, held_out=np.arange(12) % 3 == 0)
-    trainer = Trainer(scene, CONFIG, backends.load("cpu"), None)
+    trainer = Trainer(scene, CONFIG, kernels.load("cpu"), None)
     for step in range(250):
         trainer.step(0.002 * step)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quicksurf import losses
+from quicksurf.train import losses
 
 
 def test_it_falls_by_how_far_the_surface_moves_out():

@@ -10,19 +10,19 @@ from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 import quicksurf
-from quicksurf.backends import load as load_backend
-from quicksurf.camera_paths import flight, orbit
+from quicksurf.app.fit import run_fit
+from quicksurf.app.requests import FitRequest
 from quicksurf.errors import ConfigError, QuicksurfError
-from quicksurf.fit_request import FitRequest
+from quicksurf.geometry.paths import flight, orbit
+from quicksurf.kernels import load as load_backend
 from quicksurf.mesh.build import MeshOptions
-from quicksurf.pipeline import run_fit
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.model import TrainedModel
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Reconstruction:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("fitted")
     request = FitRequest(write_capture(folder / "capture"), 20.0, folder / "run", preset=TINY)
     return run_fit(request, fit=cut_to(2.0)).reconstruction
@@ -44,7 +44,7 @@ CENTERS: list[Any] = [
 
 
 @pytest.mark.parametrize("points", CENTERS, ids=range(len(CENTERS)))
-def test_points_may_be_of_any_kind(fitted: Reconstruction, points: Any) -> None:
+def test_points_may_be_of_any_kind(fitted: TrainedModel, points: Any) -> None:
     found = fitted.occupancy(points)
     assert isinstance(found, torch.Tensor) == isinstance(points, torch.Tensor)
     assert tuple(found.shape) == (1,) and float(found[0]) > 0.5
@@ -68,12 +68,12 @@ def test_points_may_be_of_any_kind(fitted: Reconstruction, points: Any) -> None:
     ],
     ids=range(10),
 )
-def test_what_is_no_points_is_said(fitted: Reconstruction, points: Any) -> None:
+def test_what_is_no_points_is_said(fitted: TrainedModel, points: Any) -> None:
     with pytest.raises(ConfigError, match="is expected"):
         fitted.occupancy(points)
 
 
-def test_no_points_and_points_that_are_none(fitted: Reconstruction) -> None:
+def test_no_points_and_points_that_are_none(fitted: TrainedModel) -> None:
     assert fitted.occupancy(np.zeros((0, 3))).shape == (0,)
     nan, inf, far = fitted.occupancy(np.array([[np.nan, 0, 0], [np.inf, 0, 0], [1e300, 0, 0]]))
     assert np.isnan(nan) and np.isnan(inf) and not far > 0.5
@@ -124,7 +124,7 @@ def test_wrong_types_are_python_errors_too() -> None:
         quicksurf.fit()  # type: ignore[call-arg]
 
 
-def test_numpys_numbers_and_torchs_devices_are_taken(fitted: Reconstruction, tmp_path: Path) -> None:
+def test_numpys_numbers_and_torchs_devices_are_taken(fitted: TrainedModel, tmp_path: Path) -> None:
     with pytest.raises(QuicksurfError, match="leave no time"):
         quicksurf.fit(
             write_capture(tmp_path / "capture", 6, 16),
@@ -150,7 +150,7 @@ EXPORTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wrong", EXPORTS, ids=[f"{list(w)[-1]}-{k}" for k, w in enumerate(EXPORTS)])
 def test_exports_that_cannot_be_made_are_said(
-    wrong: dict[str, Any], fitted: Reconstruction, tmp_path: Path
+    wrong: dict[str, Any], fitted: TrainedModel, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"run": tmp_path, "output": tmp_path / "out", **wrong}
     with pytest.raises(QuicksurfError):
@@ -165,7 +165,7 @@ def test_a_number_of_threads_is_a_whole_number(count: Any) -> None:
         quicksurf.set_num_threads(count)
 
 
-def test_paths_of_cameras_need_frames(fitted: Reconstruction) -> None:
+def test_paths_of_cameras_need_frames(fitted: TrainedModel) -> None:
     for path in (orbit, flight):
         for n_frames, size in ((0, (8, 8)), (-1, (8, 8)), (1, (0, 8))):
             with pytest.raises(ConfigError, match="1 or more"):
@@ -175,13 +175,13 @@ def test_paths_of_cameras_need_frames(fitted: Reconstruction) -> None:
 
 
 @pytest.mark.parametrize("index", [12, -1])
-def test_a_camera_that_is_not_there_is_said(fitted: Reconstruction, index: int) -> None:
+def test_a_camera_that_is_not_there_is_said(fitted: TrainedModel, index: int) -> None:
     with pytest.raises(ConfigError, match="0 to 11"):
         fitted.render(fitted.cameras, index)
 
 
 @pytest.mark.parametrize("wrong", [{"resolution": 5}, {"n_faces": 1}, {"resolution": 10**9}])
-def test_mesh_options_are_checked(fitted: Reconstruction, wrong: dict[str, Any]) -> None:
+def test_mesh_options_are_checked(fitted: TrainedModel, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="mesh"):
         fitted.mesh(MeshOptions(**wrong))
 

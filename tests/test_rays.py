@@ -2,7 +2,7 @@
 
 import torch
 
-from quicksurf.rays import Rays, pack_counts, unit_ball_span
+from quicksurf.geometry.rays import Rays, pack_counts, unit_ball_span
 
 
 def test_pack_counts_starts_where_the_ray_before_ended():

@@ -10,17 +10,17 @@ import torch
 import trimesh
 from scipy.ndimage import gaussian_filter
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras
+from quicksurf.app.report import charts, solid
+from quicksurf.app.report.advice import advise, frame_of, needs_of, next_places
+from quicksurf.app.report.collect import Clock, shown
+from quicksurf.app.report.sphere import Sphere, covered_share, step_in_words, widest_gap
+from quicksurf.app.report.topology import close_holes, examine, find_holes
+from quicksurf.app.report.words import advice_on_lost
+from quicksurf.capture.photo_figures import exposures, fitted_stops, flag, measure
+from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.paths import look_at
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
-from quicksurf.photo_figures import exposures, fitted_stops, flag, measure
-from quicksurf.report import charts, solid
-from quicksurf.report.advice import advise, frame_of, needs_of, next_places
-from quicksurf.report.gather import Clock, shown
-from quicksurf.report.sphere import Sphere, covered_share, step_in_words, widest_gap
-from quicksurf.report.topology import close_holes, examine, find_holes
-from quicksurf.report.words import advice_on_lost
 
 DEGREES = 1e-9  # float64, a few operations
 CENTER = (1.0, -2.0, 0.5)

@@ -14,17 +14,17 @@ from cut_fit import cut_to
 from playwright.sync_api import Browser
 from tiny_capture import write_capture
 
-from quicksurf import backends
-from quicksurf.data.assemble import ReadOptions
-from quicksurf.evaluation import evaluate
-from quicksurf.fit_request import FitRequest
+from quicksurf import kernels
+from quicksurf.app.evaluate import evaluate
+from quicksurf.app.fit import run_fit
+from quicksurf.app.report.collect import Clock, Findings, gather, surface_seconds
+from quicksurf.app.report.page import report_run
+from quicksurf.app.requests import FitRequest
+from quicksurf.app.run.folder import open_run
+from quicksurf.app.run.resume import read_capture
+from quicksurf.capture.assemble import ReadOptions
 from quicksurf.mesh.export import read_mesh, write_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.pipeline import run_fit
-from quicksurf.report.gather import Clock, Findings, gather, surface_seconds
-from quicksurf.report.page import report_run
-from quicksurf.session.resume import read_capture
-from quicksurf.session.runs import open_run
 
 
 class Page(HTMLParser):
@@ -55,7 +55,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, preset = folder.parent / "run", str(Path(__file__).parent / "tiny.toml")
     run_fit(FitRequest(folder, 20.0, path, preset=preset, hold_out="keep"), fit=cut_to(3.0))
     run = open_run(path)
-    reconstruction = run.load_checkpoint(backends.load("cpu"))
+    reconstruction = run.load_checkpoint(kernels.load("cpu"))
     assert reconstruction.masked
     reconstruction.cameras.c2w[:, :, 3] += 0.3 * reconstruction.cameras.c2w[:, :, 0]  # three pixels
     run.save_checkpoint(reconstruction)
@@ -65,7 +65,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def findings(path: Path, clock: Clock, max_pixels: int = 48 * 48) -> Findings:
     """What the page of a run says, its photos kept with `max_pixels`."""
     run = open_run(path)
-    reconstruction = run.load_checkpoint(backends.load("cpu"))
+    reconstruction = run.load_checkpoint(kernels.load("cpu"))
     options = ReadOptions(max_pixels=max_pixels, roi=reconstruction.roi, say=lambda line: None)
     scene = read_capture(run, options)
     return gather(run, {}, reconstruction, scene, read_mesh(path / "mesh.ply"), clock)
@@ -76,7 +76,7 @@ def test_photos_are_not_read_again_for_the_page(masked_run: Path, monkeypatch: p
     def read_again(path: Path, *rest: object) -> None:
         pytest.fail(f"{path} is read again")
 
-    monkeypatch.setattr("quicksurf.takeaway.products.read_pixels", read_again)
+    monkeypatch.setattr("quicksurf.app.export.products.read_pixels", read_again)
     found = findings(masked_run, Clock(None), max_pixels=20 * 20)
     assert found.surface is not None and found.surface.n_views.max() >= 2
 

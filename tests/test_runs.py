@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from quicksurf.app.run import checkpoint
+from quicksurf.app.run.folder import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.run.metrics_log import MAX_BYTES, read_course
 from quicksurf.errors import OutputError
-from quicksurf.io import write_json
-from quicksurf.session.course import MAX_BYTES, read_course
-from quicksurf.session.runs import Claim, Run, claim_run, default_output, is_run, open_run
+from quicksurf.files import write_json
 
 
 class Field:
-    """Stands for a Reconstruction: saves one file, and stops half-way if told to."""
+    """Stands for a TrainedModel: saves one file, and stops half-way if told to."""
 
     def __init__(self, text: str, fails: bool = False) -> None:
         self.text, self.fails = text, fails
@@ -24,6 +25,11 @@ class Field:
         (folder / "field").write_text(self.text)
         if self.fails:
             raise OSError(28, "No space left on device")
+
+
+@pytest.fixture(autouse=True)
+def field_saves_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda field, folder: field.save(folder))
 
 
 @pytest.fixture
@@ -296,7 +302,7 @@ def test_a_checkpoint_that_is_dropped_is_gone_whole_or_not_at_all(
             (path / "field").unlink()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("quicksurf.session.runs.remove", killed)
+    monkeypatch.setattr("quicksurf.app.run.folder.remove", killed)
     with pytest.raises(KeyboardInterrupt):
         run.drop_checkpoint()
     assert run.state == "new" and not (run.path / "checkpoint").exists()

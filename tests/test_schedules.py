@@ -2,7 +2,7 @@
 
 import pytest
 
-from quicksurf import schedules
+from quicksurf.methods import schedules
 
 
 def test_interval_shrinks_to_its_least():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from quicksurf import losses
-from quicksurf.render.grid import OccupancyGrid
+from quicksurf.fields.grid import OccupancyGrid
+from quicksurf.train import losses
 
 
 @pytest.mark.parametrize("logit", [-20.0, -2.0, 0.0, 2.0, 8.0])

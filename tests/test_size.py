@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from quicksurf.config import Config, ModelConfig, TrainConfig, load_config
-from quicksurf.model import size
+from quicksurf.fields import table_size as size
 
 SMALL = Config(ModelConfig(n_levels=4, log2_hashmap_size=8, n_neurons=16), train=TrainConfig(n_samples=1024))
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 from rich.console import Console
 
-from quicksurf.session.budget import Budget
-from quicksurf.session.status import Lines, Panel, Several, Silent, clock, fit_figures, reporting
+from quicksurf.app.budget import Budget
+from quicksurf.app.progress import Lines, Panel, Several, Silent, clock, fit_figures, reporting
 
 
 class Status(NamedTuple):

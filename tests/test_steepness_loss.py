@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quicksurf import losses
+from quicksurf.train import losses
 
 
 def test_only_what_is_steeper_than_allowed_is_pulled():

@@ -10,17 +10,17 @@ import trimesh
 from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
-from quicksurf import api
+from quicksurf.app import api
+from quicksurf.app.budget import EXTRAS_SHARE, Budget
+from quicksurf.app.export.frame import SIDECAR
+from quicksurf.app.export.products import Extras
+from quicksurf.app.export.surface import Wanted, run_mesh
+from quicksurf.app.export.texture_cost import affordable_texture, texture_seconds
+from quicksurf.app.fit import FitResult, run_fit
+from quicksurf.app.requests import FitRequest
 from quicksurf.errors import ConfigError
-from quicksurf.fit_request import FitRequest
 from quicksurf.mesh.photos import bilinear
-from quicksurf.pipeline import FitResult, run_fit
-from quicksurf.reconstruction import Reconstruction
-from quicksurf.session.budget import EXTRAS_SHARE, Budget
-from quicksurf.takeaway.cost import affordable_texture, texture_seconds
-from quicksurf.takeaway.export_frame import SIDECAR
-from quicksurf.takeaway.products import Extras
-from quicksurf.takeaway.surface import Wanted, run_mesh
+from quicksurf.model import TrainedModel
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SIZE = 128
@@ -125,7 +125,7 @@ def test_a_moved_mesh_does_not_take_the_place_of_the_runs_own(fitted: FitResult,
 def test_a_frame_that_cannot_be_is_refused_before_the_mesh_is_made(
     fitted: FitResult, monkeypatch: pytest.MonkeyPatch, frame: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(Reconstruction, "mesh", lambda *_: pytest.fail("a mesh was made"))
+    monkeypatch.setattr(TrainedModel, "mesh", lambda *_: pytest.fail("a mesh was made"))
     with pytest.raises(ConfigError, match=r"--up|--scale-from"):
         api.export(fitted.run.path, **frame)
 

@@ -16,10 +16,10 @@ from rich.console import Console
 
 import quicksurf
 from quicksurf import errors
-from quicksurf.cli import main
-from quicksurf.plain import MAX_LINE, plain
-from quicksurf.session.budget import Budget
-from quicksurf.session.status import Lines, Panel
+from quicksurf.app.budget import Budget
+from quicksurf.app.cli import main
+from quicksurf.app.plain import MAX_LINE, plain
+from quicksurf.app.progress import Lines, Panel
 
 ESCAPES = "a\x1b]0;PWNED\x07\x1b[31mb\u202e\x9b\x7f\n.jpg"
 
@@ -102,7 +102,7 @@ def test_completion_leaves_with_0(shell: str, capsys: Any) -> None:
 
 def test_an_absent_input_is_said_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom quicksurf.cli import main\n"
+        "import sys\nfrom quicksurf.app.cli import main\n"
         "for command in ('fit', 'mesh', 'render', 'report', 'view'):\n"
         "    print(main([command, 'absent']), 'torch' in sys.modules)\n"
     )
@@ -223,7 +223,7 @@ def test_json_says_what_went_wrong(arguments: list[str], code: int, capsys: Any)
 
 
 def test_json_tells_a_bug_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    monkeypatch.setattr("quicksurf.cli._dispatch", lambda *anything: 1 / 0)
+    monkeypatch.setattr("quicksurf.app.cli._dispatch", lambda *anything: 1 / 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["fit", "x", "--json"]) == 1
     assert "ZeroDivisionError" in json.loads(capsys.readouterr().out)["error"]

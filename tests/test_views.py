@@ -11,11 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quicksurf.camera_paths import flight, look_at, mean_up, orbit
-from quicksurf.cameras import Cameras, project
-from quicksurf.data.transforms import write_cameras
-from quicksurf.errors import CaptureError, ConfigError
-from quicksurf.film import (
+from quicksurf.app.film import (
     color_image,
     depth_image,
     film,
@@ -26,7 +22,11 @@ from quicksurf.film import (
     write_gif,
     write_png,
 )
-from quicksurf.views import RenderRequest, render_run
+from quicksurf.app.render import RenderRequest, render_run
+from quicksurf.capture.transforms import write_cameras
+from quicksurf.errors import CaptureError, ConfigError
+from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.paths import flight, look_at, mean_up, orbit
 
 ANGLE = 1e-9  # float64, a few operations
 
@@ -162,8 +162,8 @@ def wide_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cut_fit import cut_to
     from tiny_capture import write_capture
 
-    from quicksurf.fit_request import FitRequest
-    from quicksurf.pipeline import run_fit
+    from quicksurf.app.fit import run_fit
+    from quicksurf.app.requests import FitRequest
 
     folder = tmp_path_factory.mktemp("wide")
     preset = str(Path(__file__).parent / "tiny.toml")

@@ -7,9 +7,9 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras, pixel_rays
-from quicksurf.data.transforms import write_cameras
+from quicksurf.capture.transforms import write_cameras
+from quicksurf.geometry.cameras import Cameras, pixel_rays
+from quicksurf.geometry.paths import look_at
 
 AXES = torch.tensor([1.8, 1.2, 0.75], dtype=torch.float64)
 CENTER = torch.tensor([10.0, -20.0, 5.0], dtype=torch.float64)

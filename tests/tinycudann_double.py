@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from quicksurf.backends.layout import GridLevelLayout
-from quicksurf.backends.torch_networks import activate, grid_level, spherical_harmonics
+from quicksurf.kernels.layout import GridLevelLayout
+from quicksurf.kernels.reference.networks import activate, grid_level, spherical_harmonics
 
 BATCH = 256
 MAX_DENSE = 2**31

@@ -24,7 +24,7 @@ BASELINE = TOOLS / "baseline.json"
 # two spinning ones made a twin ten times slower than one, and its ratio as much too good.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # the tolerances and the matcher's twin are those of the tests, which are no package
-sys.path[:0] = [str(TOOLS), *(str(TOOLS.parent / folder) for folder in ("tests", "tests/backends"))]
+sys.path[:0] = [str(TOOLS), *(str(TOOLS.parent / folder) for folder in ("tests", "tests/kernels"))]
 
 from kernel_bench import gate, limits, marching, matching, memory, networks, scans, step  # noqa: E402
 from kernel_bench.check import Mismatch  # noqa: E402
@@ -32,14 +32,15 @@ from kernel_bench.kernel import MACHINE, measure, measure_limits  # noqa: E402
 from kernel_bench.results import Row, ratios_of, table_of  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from quicksurf import _native, backends  # noqa: E402
+from quicksurf import kernels  # noqa: E402
+from quicksurf.kernels import _native  # noqa: E402
 
 
 def main() -> int:
     """Run what the command line asks for; 1 if a kernel is wrong or a ratio fell."""
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else 130)
-    backends.load("cpu")
+    kernels.load("cpu")
     n_threads = min(2, _native.usable_cpus())
     started = time.monotonic()
     try:

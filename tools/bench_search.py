@@ -18,13 +18,14 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.app.run.folder import open_run
 from quicksurf.errors import QuicksurfError
-from quicksurf.rays import Rays, Surface
-from quicksurf.reconstruction import Reconstruction, roi_rays
-from quicksurf.render import unisurf
-from quicksurf.render.grid import OccupancyGrid
-from quicksurf.session.runs import open_run
+from quicksurf.fields.grid import OccupancyGrid
+from quicksurf.geometry.rays import Rays, Surface
+from quicksurf.geometry.region import roi_rays
+from quicksurf.methods import unisurf
+from quicksurf.model import TrainedModel
 
 _RESOLUTIONS = 32, 64, 96, 128, 192
 _ROUNDS = 5
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished fit")
     parser.add_argument("--rays", type=int, default=20_000, help="rays (%(default)s)")
     options = parser.parse_args()
-    backend = backends.load("auto")
+    backend = kernels.load("auto")
     for path in options.runs:
         try:
             result = open_run(path).load_checkpoint(backend)
@@ -73,7 +74,7 @@ def main() -> int:
     return 0
 
 
-def held_out_rays(result: Reconstruction, n_rays: int) -> Rays:
+def held_out_rays(result: TrainedModel, n_rays: int) -> Rays:
     """Rays through random pixels of the views that the fit did not see; of all, where it saw all."""
     generator = torch.Generator().manual_seed(0)
     views = torch.from_numpy(result.held_out.nonzero()[0] if result.held_out.any() else ~result.held_out)
@@ -84,7 +85,7 @@ def held_out_rays(result: Reconstruction, n_rays: int) -> Rays:
 
 
 @torch.no_grad()
-def compare(result: Reconstruction, rays: Rays) -> list[Row]:
+def compare(result: TrainedModel, rays: Rays) -> list[Row]:
     """Every grid on the same rays; without a grid first."""
     grids = [_full(result), *(_probed(result, resolution) for resolution in _RESOLUTIONS)]
     names = ["none", *map(str, _RESOLUTIONS)]
@@ -111,7 +112,7 @@ def compare(result: Reconstruction, rays: Rays) -> list[Row]:
     ]
 
 
-def _sample(result: Reconstruction, grid: OccupancyGrid, rays: Rays) -> tuple[Surface, int]:
+def _sample(result: TrainedModel, grid: OccupancyGrid, rays: Rays) -> tuple[Surface, int]:
     settings, renderer = result.settings(), result.renderer
     surface, samples = unisurf.sample(
         renderer.backend, result.field.surface, grid, rays, settings.march_step, settings.interval, None
@@ -119,12 +120,12 @@ def _sample(result: Reconstruction, grid: OccupancyGrid, rays: Rays) -> tuple[Su
     return surface, len(samples.ts)
 
 
-def _full(result: Reconstruction) -> OccupancyGrid:
+def _full(result: TrainedModel) -> OccupancyGrid:
     """A grid that skips nothing."""
     return OccupancyGrid(max(_RESOLUTIONS), result.config.render.grid_threshold, result.device)
 
 
-def _probed(result: Reconstruction, resolution: int) -> OccupancyGrid:
+def _probed(result: TrainedModel, resolution: int) -> OccupancyGrid:
     """A grid of another size on the same field, with several probes a cell as a fit makes."""
     grid = OccupancyGrid(resolution, result.config.render.grid_threshold, result.device)
     for seed in range(4):

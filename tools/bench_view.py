@@ -25,19 +25,19 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.app.budget import Budget, StopRequest
+from quicksurf.app.live import nodes, preview
+from quicksurf.app.live.server import Address
+from quicksurf.app.live.session import LiveView, live_view
+from quicksurf.capture.load import ReadOptions, read_scene
+from quicksurf.capture.scene import Scene
 from quicksurf.config import load_config
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.scene import Scene
 from quicksurf.errors import QuicksurfError
-from quicksurf.session.budget import Budget, StopRequest
 from quicksurf.train.loop import FitStatus
 from quicksurf.train.trainer import Trainer
-from quicksurf.view import nodes, preview
-from quicksurf.view.live import LiveView, live_view
-from quicksurf.view.server import Address
 
-_CLIENTS = Path(__file__).resolve().parents[1] / "tests" / "view"
+_CLIENTS = Path(__file__).resolve().parents[1] / "tests" / "app" / "live"
 _WARM_SECONDS, _PROGRESS = 10.0, 0.4  # a surface whose mesh is as large as it will be
 _FIT_SECONDS = 600.0  # the fit that the pacer plans its meshes for
 _CLIENT = """
@@ -93,7 +93,7 @@ class Bench:
     """One fit and its page."""
 
     def __init__(self, scene: Scene, view: LiveView) -> None:
-        self._trainer, self._view = Trainer(scene, load_config(None, {}), backends.load("auto"), None), view
+        self._trainer, self._view = Trainer(scene, load_config(None, {}), kernels.load("auto"), None), view
 
     def warm_up(self) -> None:
         """Fit a surface, unwatched."""

@@ -27,13 +27,13 @@ import torch
 from kernel_bench.scene import painted_ellipsoid
 from quality_bench.truth import load_truth, score
 
-from quicksurf import backends
-from quicksurf.backends import Backend
+from quicksurf import kernels
+from quicksurf.app.evaluate import mesh_of
+from quicksurf.app.run.folder import open_run
 from quicksurf.config import Config, with_settings
-from quicksurf.evaluation import mesh_of
+from quicksurf.fields.surface import SurfaceField
+from quicksurf.kernels import Backend
 from quicksurf.mesh.export import read_mesh
-from quicksurf.model.field import SurfaceField
-from quicksurf.session.runs import open_run
 from quicksurf.train.trainer import Trainer
 
 MET, MISSED, NO_GPU = 0, 1, 3
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     result: dict[str, Any] = {"run": False, "machine": machine()}
     code = NO_GPU
     if torch.cuda.is_available():
-        result |= {"run": True} | measure(backends.load("cuda"), Size(), Config())
+        result |= {"run": True} | measure(kernels.load("cuda"), Size(), Config())
         result["fits"] = [] if options.no_fits else fits(_DATA / "dev-a", "cuda", tuple(CHAMFER))
         result["targets"] = targets(result)
         code = MET if all(target["met"] for target in result["targets"]) else MISSED
@@ -125,7 +125,7 @@ def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
     points, *others = 2 * torch.rand(3, n_points, 3, generator=generator) - 1
     directions, normals = (torch.nn.functional.normalize(other, dim=-1) for other in others)
     results = []
-    for engine in (backends.load("cpu"), backend):
+    for engine in (kernels.load("cpu"), backend):
         field = SurfaceField(config.model, engine, seed=0)
         field.geometry.params.data[field.geometry.layout.n_network_params :] *= 1000  # tables that matter
         here, *along = (x.to(engine.device) for x in (points, directions, normals))

@@ -30,16 +30,17 @@ from damage import damage_file
 from scipy.spatial.transform import Rotation
 from tiny_capture import CENTER, write_capture
 
-from quicksurf import backends, views
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.transforms import read_cameras
+from quicksurf import kernels
+from quicksurf.app import render as views
+from quicksurf.app.evaluate import score
+from quicksurf.app.fit import run_fit
+from quicksurf.app.report.page import report_run
+from quicksurf.app.requests import FitRequest
+from quicksurf.app.run.folder import open_run
+from quicksurf.app.run.metrics_log import read_course
+from quicksurf.capture.load import ReadOptions, read_scene
+from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
-from quicksurf.evaluation import score
-from quicksurf.fit_request import FitRequest
-from quicksurf.pipeline import run_fit
-from quicksurf.report.page import report_run
-from quicksurf.session.course import read_course
-from quicksurf.session.runs import open_run
 
 CASE_SECONDS = 30
 MAX_BYTES = 6 << 30  # more than the process has after its imports: of the whole process
@@ -58,7 +59,7 @@ def use_capture(folder: Path, number: int) -> None:
 
 def use_run(folder: Path, number: int) -> None:
     """What commands read of a run, as far as it goes."""
-    backend = backends.load("cpu")
+    backend = kernels.load("cpu")
     for step in (
         lambda: read_course(open_run(folder)),
         lambda: open_run(folder).read_summary(),

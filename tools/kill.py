@@ -36,12 +36,12 @@ from leftovers import fault_of, litter, lost
 from tiny_capture import write_capture
 
 import quicksurf
-from quicksurf import pipeline
-from quicksurf.cli import main as run_cli
+from quicksurf.app import fit as pipeline
+from quicksurf.app.cli import main as run_cli
+from quicksurf.app.run import space
+from quicksurf.app.run.folder import open_run
 from quicksurf.errors import OutputError
 from quicksurf.mesh.export import FORMATS
-from quicksurf.session import space
-from quicksurf.session.runs import open_run
 from quicksurf.train import loop
 
 for _name in ("batch.run", "commands", "views"):

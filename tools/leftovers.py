@@ -5,10 +5,10 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 
-from quicksurf import backends
+from quicksurf import kernels
+from quicksurf.app.run.files import is_litter
+from quicksurf.app.run.folder import open_run
 from quicksurf.mesh.export import read_mesh
-from quicksurf.session.files import is_litter
-from quicksurf.session.runs import open_run
 
 UNFINISHED = ("checkpoint.new", "checkpoint.old", "summary.previous.json")
 
@@ -22,7 +22,7 @@ def fault_of(run: Path) -> str | None:
             except Exception as error:
                 return f"{path.relative_to(run)} cannot be read: {error!r}"
     if (run / "run.json").exists() and (loaded := open_run(run)).checkpoint_folder() is not None:
-        loaded.load_checkpoint(backends.load("cpu"))
+        loaded.load_checkpoint(kernels.load("cpu"))
     return None
 
 

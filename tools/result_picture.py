@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from quicksurf import _native
-from quicksurf.cameras import Cameras, project, resize
-from quicksurf.data.transforms import read_cameras
+from quicksurf.app.export.surface import mesh_of
+from quicksurf.app.run.folder import open_run
+from quicksurf.capture.transforms import read_cameras
+from quicksurf.geometry.cameras import Cameras, project, resize
+from quicksurf.kernels import _native
 from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
-from quicksurf.session.runs import open_run
-from quicksurf.takeaway.surface import mesh_of
 
 FINER = 3  # drawn so many times larger and averaged down: smooth edges
 CLAY = np.array([0.93, 0.91, 0.88])

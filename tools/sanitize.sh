@@ -3,7 +3,7 @@
 #
 #     tools/sanitize.sh address    memory errors and undefined behaviour, all kernel tests
 #     tools/sanitize.sh thread     data races, the tests that keep the pool busy
-#     tools/sanitize.sh address tests/backends -k fuzz     other tests, any of pytest's arguments
+#     tools/sanitize.sh address tests/kernels -k fuzz     other tests, any of pytest's arguments
 #
 # Python, numpy and torch are not instrumented: leaks are not looked for (an interpreter never frees everything), and
 # races count where an instrumented module made the access or the call.
@@ -13,10 +13,10 @@ cd "$(dirname "$0")/.."
 kind="${1:-}"
 case "$kind" in
   address) sanitizers=address,undefined runtimes="libasan.so libubsan.so libstdc++.so.6"
-    tests=(tests/backends tests/mesh/test_rasterize.py tests/render tests/test_rays.py) ;;
+    tests=(tests/kernels tests/mesh/test_rasterize.py tests/render tests/test_rays.py) ;;
   thread) sanitizers=thread runtimes="libtsan.so libstdc++.so.6"
-    tests=(tests/backends/test_threads.py tests/backends/test_ray_operations.py tests/mesh/test_rasterize.py
-      tests/backends/test_networks.py tests/backends/test_instruction_sets.py) ;;
+    tests=(tests/kernels/test_threads.py tests/kernels/test_ray_operations.py tests/mesh/test_rasterize.py
+      tests/kernels/test_networks.py tests/kernels/test_instruction_sets.py) ;;
   *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 shift
@@ -32,10 +32,10 @@ package="$build/package/quicksurf"
 rm -rf "$build/package" "$build"/report.*
 mkdir -p "$package"
 for part in quicksurf/*; do
-  case "$part" in *.so | *.pyd | */__pycache__ | */csrc) ;; *) ln -s "$PWD/$part" "$package/" ;; esac
+  case "$part" in *.so | *.pyd | */__pycache__ | */csrc) ;; *) ln -s "$PWD/$part" "$package/kernels/" ;; esac
 done
 ln -s "$PWD/configs" "$build/package/configs"
-cp "$build"/_native*.so "$package/"
+cp "$build"/_native*.so "$package/kernels/"
 
 preload=""
 for runtime in $runtimes; do preload+="$(g++ -print-file-name="$runtime") "; done
@@ -44,7 +44,7 @@ export PYTHONPATH="$PWD/$build/package" OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECOD
 export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$report"
 export UBSAN_OPTIONS="print_stacktrace=1:log_path=$report"
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1:die_after_fork=0:halt_on_error=0:log_path=$report"
-(cd "$build" && LD_PRELOAD="$preload" python -c "import quicksurf._native as n; assert '$build' in n.__file__, n.__file__")
+(cd "$build" && LD_PRELOAD="$preload" python -c "import quicksurf.kernels._native as n; assert '$build' in n.__file__, n.__file__")
 status=0
 # Fixed addresses: the thread sanitizer's map of memory does not fit every random layout.
 LD_PRELOAD="$preload" setarch -R python "$(command -v pytest)" -p no:faulthandler -p no:cacheprovider "${tests[@]}" || status=$?

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cut_fit import cut_to
 from tiny_capture import write_capture
 
-from quicksurf.fit_request import FitRequest
-from quicksurf.pipeline import run_fit
+from quicksurf.app.fit import run_fit
+from quicksurf.app.requests import FitRequest
 
 TINY = str(Path(__file__).parents[1] / "tests" / "tiny.toml")
 WARM = 2  # fits

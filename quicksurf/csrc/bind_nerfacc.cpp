@@ -1,4 +1,4 @@
-// What nerfacc's Python calls in place of its CUDA extension; quicksurf/backends/nerfacc_cpu.py holds the names.
+// What nerfacc's Python calls in place of its CUDA extension; quicksurf/kernels/nerfacc.py holds the names.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>

@@ -1,4 +1,4 @@
-// The Python module quicksurf._native; each subject binds itself in its own file.
+// The Python module quicksurf.kernels._native; each subject binds itself in its own file.
 #include "bindings.h"
 #include "kernels.h"
 #include "thread_pool.h"

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from quicksurf.cameras import Cameras
 from quicksurf.errors import SurfaceError
+from quicksurf.geometry.cameras import Cameras
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
 from quicksurf.mesh.cost import MeshCost, mesh_cost
 from quicksurf.mesh.extract import extract_surface, vertex_normals

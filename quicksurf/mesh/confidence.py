@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Float32, Int32, UInt8
 from PIL import Image, ImageDraw
 
-from quicksurf import _native
-from quicksurf.camera_paths import close_up
-from quicksurf.cameras import Cameras, project
 from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.paths import close_up
+from quicksurf.kernels.host import rasterize
 from quicksurf.mesh.clean import compact
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.observe import Observations
@@ -86,9 +86,7 @@ def _shaded(mesh: Mesh, cameras: Cameras, index: int) -> UInt8[np.ndarray, "h w 
     width, height = cameras.sizes[index].tolist()
     pixels, depths = project(cameras, index, torch.tensor(mesh.vertices))
     corners = torch.cat([pixels, depths[:, None]], 1).float().numpy()
-    shown: Int32[np.ndarray, "h w"] = _native.rasterize(
-        np.ascontiguousarray(corners), mesh.faces.astype(np.int32), width, height
-    )[1]
+    shown: Int32[np.ndarray, "h w"] = rasterize(corners, mesh.faces, width, height)[1]
     forward = cameras.c2w[index, :, 2].numpy()
     slopes = np.abs(mesh.normals[mesh.faces].mean(1) @ forward)
     paint = scale_colors(mesh.confidence[mesh.faces].mean(1)) * (0.45 + 0.55 * slopes)[:, None]

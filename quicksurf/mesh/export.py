@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64, UInt8
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.errors import ConfigError, SurfaceError
-from quicksurf.io import atomic_path
+from quicksurf.files import atomic_path
 from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
 from quicksurf.mesh.ply import ply_of, stated_counts
 from quicksurf.mesh.precision import fits_single

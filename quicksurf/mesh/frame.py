@@ -3,7 +3,7 @@
     x_export = s R x_camera        s metres per camera unit, R turns `up` to +z by the smallest angle
 
 The origin stays where it was. Up comes from, in this order: gravity in the photos' EXIF
-(quicksurf.data.gravity), believed within MAX_LEAN of how the cameras were held; the table that carries the
+(quicksurf.capture.gravity), believed within MAX_LEAN of how the cameras were held; the table that carries the
 object; or the way the cameras were held.
 
 Files whose formats have y up (GLB by its standard, OBJ by custom) get the quarter turn from z up on top;
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from quicksurf.cameras import Cameras, pixel_rays
 from quicksurf.errors import ConfigError
+from quicksurf.geometry.cameras import Cameras, pixel_rays
 from quicksurf.mesh.support import find_support
-from quicksurf.mesh.texture import TexturedMesh
+from quicksurf.mesh.texture.bake import TexturedMesh
 from quicksurf.mesh.types import Mesh
 
 Y_UP_FORMATS = frozenset({"glb", "obj"})

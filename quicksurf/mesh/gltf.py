@@ -11,9 +11,9 @@ import trimesh
 from jaxtyping import Float64, Shaped, UInt8
 from trimesh.exchange.gltf import export_glb
 
+from quicksurf.geometry.color import linear_from_srgb, srgb_from_linear
 from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.types import Mesh
-from quicksurf.srgb import linear_from_srgb, srgb_from_linear
 
 _ATTRIBUTE = "_COLOR16"  # under which trimesh takes them; it has no way to give COLOR_0 more than 8 bits
 _MOST = 65535

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from quicksurf.cameras import Cameras, resize
+from quicksurf.geometry.cameras import Cameras, resize
 
 
 class Photo(NamedTuple):

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float64
 from scipy.spatial import KDTree
 
-from quicksurf.data.scene import Roi, SparsePoints
+from quicksurf.capture.scene import SparsePoints
+from quicksurf.geometry.region import Roi
 
 _INNER = 0.95  # of the region's radius: the mesh ends at its rim
 _LEAST_PHOTOS = 3

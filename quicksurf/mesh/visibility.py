@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from quicksurf import _native
-from quicksurf.cameras import Cameras, project, resize, undistort
+from quicksurf.geometry.cameras import Cameras, project, resize, undistort
+from quicksurf.kernels.host import rasterize
 
 MAX_SIDE = 640  # pixels of the z-buffer's longer side: a few pixels a triangle at the usual mesh resolutions
 N_BEST = 3
@@ -86,7 +86,7 @@ def seen_by(
     depths = torch.where(_near_frame(cameras, camera, points), depths, torch.zeros_like(depths))
     width, height = cameras.sizes[camera].tolist()
     projected = torch.cat([pixels, depths[:, None]], 1).numpy()
-    buffer, _ = _native.rasterize(np.ascontiguousarray(projected), faces, width, height)
+    buffer, _ = rasterize(projected, faces, width, height)
     size = torch.tensor([width, height])
     inside = torch.nonzero((depths > 0) & (pixels >= 0).all(1) & (pixels < size).all(1))[:, 0]
     to_camera = cameras.c2w[camera, :, 3] - points[inside]

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quicksurf.backends import Backend
-from quicksurf.backends.late import LateValue
-from quicksurf.model.background import BackgroundField
-from quicksurf.model.field import N_TAPS, SurfaceField
-from quicksurf.rays import Interval, Rays, Samples, Surface
-from quicksurf.render import unisurf
-from quicksurf.render.grid import OccupancyGrid
+from quicksurf.fields.background import BackgroundField
+from quicksurf.fields.grid import OccupancyGrid
+from quicksurf.fields.surface import N_TAPS, SurfaceField
+from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
+from quicksurf.kernels import Backend
+from quicksurf.kernels.async_scalar import LateValue
+from quicksurf.methods import unisurf
 
 _VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
 _VISIBLE_BACKGROUND = 2e-3  # rays with less clear view get no background samples

@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quicksurf.cameras import project
-from quicksurf.data.free_space import room_before_points
-from quicksurf.data.ground import find_ground
-from quicksurf.data.scene import Scene, SparsePoints
-from quicksurf.data.sky import find_sky, room_below_sky, sky_rays
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.capture.scene import Scene, SparsePoints
+from quicksurf.geometry.cameras import project
+from quicksurf.model import TrainedModel
+from quicksurf.train.free_space import room_before_points
+from quicksurf.train.ground import find_ground
 from quicksurf.train.points import PointGuide, on_object
+from quicksurf.train.sky import find_sky, room_below_sky, sky_rays
 
 
-def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> PointGuide | None:
+def guide_of(scene: Scene, result: TrainedModel, views: Sequence[int]) -> PointGuide | None:
     """Prepare the loss on verified points; in facades and inside captures empty cells of the grid, too.
 
     Args:
@@ -41,7 +41,7 @@ def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> Poin
     return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground)
 
 
-def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction) -> None:
+def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: TrainedModel) -> None:
     """Leave empty what rays to verified points cross."""
     index, observers = points.observations.unbind(1)
     origins, grid = result.roi_cameras().centers()[observers], result.renderer.grid
@@ -49,7 +49,7 @@ def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result:
 
 
 def _clear_sky(
-    scene: Scene, points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction
+    scene: Scene, points: SparsePoints, positions: Float[Tensor, "n 3"], result: TrainedModel
 ) -> tuple[Tensor, Tensor] | None:
     """Leave empty what several photos see sky through; the rays through the sky, if there is any."""
     index, observers = points.observations.unbind(1)

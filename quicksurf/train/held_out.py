@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quicksurf import losses
-from quicksurf.data.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE
-from quicksurf.data.pixels import PixelBank
-from quicksurf.model.appearance import affine_map, mapped, matched_by_halves
-from quicksurf.rays import Rays
-from quicksurf.reconstruction import Reconstruction
-from quicksurf.train.alignment import CameraAlignment
+from quicksurf.capture.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE
+from quicksurf.fields.appearance import affine_map, mapped, matched_by_halves
+from quicksurf.geometry.rays import Rays
+from quicksurf.model import TrainedModel
+from quicksurf.train import losses
+from quicksurf.train.pixels import PixelBank
+from quicksurf.train.pose_refinement import CameraAlignment
 
 _BATCH_RAYS = 1 << 13
 _EXPOSURE_GAIN = 1.0  # dB from which exposure counts as varied; 0.1 where it is fixed, 3 at ±30 %
@@ -36,7 +36,7 @@ class HeldOutViews:
         self.bank = bank
 
     @torch.no_grad()
-    def measure(self, result: Reconstruction, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
+    def measure(self, result: TrainedModel, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
         """Mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
 
         Where poses are refined, each half of a view is rendered as the other half says.

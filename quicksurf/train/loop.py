@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quicksurf import losses
-from quicksurf.backends import Backend
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config
-from quicksurf.data.scene import Scene
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.kernels import Backend
+from quicksurf.model import TrainedModel
 from quicksurf.render.renderer import Rendering
+from quicksurf.train import losses
 from quicksurf.train.trainer import Trainer
 
 _STATUS_SECONDS = 1.0
@@ -59,12 +59,12 @@ def fit_scene(
     seconds: float = math.inf,
     seconds_left: Callable[[], float] = lambda: math.inf,
     now: Callable[[], float] | None = None,
-    resume: Reconstruction | None = None,
-    on_step: Callable[[Reconstruction], None] = lambda reconstruction: None,
+    resume: TrainedModel | None = None,
+    on_step: Callable[[TrainedModel], None] = lambda reconstruction: None,
     on_status: Callable[[FitStatus], None] = lambda status: None,
     should_stop: Callable[[], bool] = lambda: False,
-    on_checkpoint: Callable[[Reconstruction], None] | None = None,
-) -> Reconstruction:
+    on_checkpoint: Callable[[TrainedModel], None] | None = None,
+) -> TrainedModel:
     """Fit the scene for `seconds`, or until `should_stop`; go on where `resume` ended.
 
     A resumed fit keeps its parameters and moments; its progress restarts at the share of the whole time that is spent.
@@ -170,7 +170,7 @@ class _Window:
         """From the beginning to the end of the last step."""
         return self._end - self._start
 
-    def status(self, result: Reconstruction, clock: _Clock) -> FitStatus:
+    def status(self, result: TrainedModel, clock: _Clock) -> FitStatus:
         n_rays = max(self._n_rays, 1)
         n_hits, n_measured, loss, error = (0, 0, 0, 0) if self._measured is None else self._measured.tolist()
         settings = result.settings()

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from quicksurf.backends import Backend
-from quicksurf.backends.modules import EncodedNetwork
 from quicksurf.errors import OutputError
+from quicksurf.kernels import Backend
+from quicksurf.kernels.modules import EncodedNetwork
 
 BETAS = (0.9, 0.99)
 EPSILON = (

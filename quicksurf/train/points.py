@@ -22,11 +22,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial import Delaunay, QhullError
 from torch import Tensor
 
-from quicksurf.cameras import Cameras, pixel_rays, project
-from quicksurf.data.ground import Ground
-from quicksurf.data.scene import SparsePoints
-from quicksurf.model.field import SurfaceField
-from quicksurf.rays import unit_ball_span
+from quicksurf.capture.scene import SparsePoints
+from quicksurf.fields.surface import SurfaceField
+from quicksurf.geometry.cameras import Cameras, pixel_rays, project
+from quicksurf.geometry.rays import unit_ball_span
+from quicksurf.train.ground import Ground
 
 _MARGIN = 0.05  # radii: how far from a surface free space must be told from it
 _BEHIND = 0.03  # radii

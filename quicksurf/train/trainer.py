@@ -7,28 +7,30 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quicksurf import losses, schedules
-from quicksurf.backends import Backend
-from quicksurf.backends.late import LateValue
-from quicksurf.backends.modules import MAX_SLOPE
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config
-from quicksurf.data.hull import room_for_object
-from quicksurf.data.pixels import Border, PixelBank, PixelBatch, border_of
-from quicksurf.data.scene import Scene
-from quicksurf.data.silhouettes import CERTAIN, OutlineBatch, Outlines
 from quicksurf.errors import SurfaceError
-from quicksurf.model.appearance import Appearance
-from quicksurf.model.background import BackgroundField
-from quicksurf.model.field import N_TAPS, gradients_from_taps, taps_around
-from quicksurf.rays import Rays, Surface
-from quicksurf.reconstruction import Reconstruction, build_renderer, roi_rays, settings_at
+from quicksurf.fields.appearance import Appearance
+from quicksurf.fields.background import BackgroundField, Border
+from quicksurf.fields.surface import N_TAPS, gradients_from_taps, taps_around
+from quicksurf.geometry.rays import Rays, Surface
+from quicksurf.geometry.region import roi_rays
+from quicksurf.kernels import Backend
+from quicksurf.kernels.async_scalar import LateValue
+from quicksurf.kernels.modules import MAX_SLOPE
+from quicksurf.methods import schedules
+from quicksurf.model import TrainedModel, build_renderer, settings_at
 from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
-from quicksurf.train.alignment import CameraAlignment
-from quicksurf.train.consistency import Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.train import losses
 from quicksurf.train.guide import guide_of
 from quicksurf.train.held_out import HeldOutScore, HeldOutViews
+from quicksurf.train.hull import room_for_object
 from quicksurf.train.optimizer import Adam, Group, network_groups
+from quicksurf.train.patches import Patches, ViewConsistency, consistency_loss, implicit_depths
+from quicksurf.train.pixels import PixelBank, PixelBatch, border_of
 from quicksurf.train.points import PointGuide
+from quicksurf.train.pose_refinement import CameraAlignment
+from quicksurf.train.silhouettes import CERTAIN, OutlineBatch, Outlines
 
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
@@ -42,7 +44,7 @@ _CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces
 class Trainer:
     """One fit at work: the reconstruction it changes, the pixels it draws and the optimiser."""
 
-    def __init__(self, scene: Scene, config: Config, backend: Backend, resume: Reconstruction | None) -> None:
+    def __init__(self, scene: Scene, config: Config, backend: Backend, resume: TrainedModel | None) -> None:
         masked = any(mask is not None for mask in scene.masks) if resume is None else resume.masked
         self.result = resume or _fresh(scene, config, backend, masked)
         self._scene, self._config = scene, config
@@ -156,7 +158,7 @@ class Trainer:
         self._optimizer.set_learning_rate("appearance", faster * rate)
         return score
 
-    def snapshot(self) -> Reconstruction:
+    def snapshot(self) -> TrainedModel:
         """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
         self.result.cameras = self.alignment.world_cameras()
         self.result.cameras_refined = self._were_refined or self.alignment.refined
@@ -273,9 +275,9 @@ class Trainer:
         return max(0.5 * self.result.field.finest_cell(), 0.002)
 
 
-def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reconstruction:
+def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> TrainedModel:
     border = Border(torch.ones(3), solid=True) if masked else border_of(scene.images)
-    return Reconstruction(
+    return TrainedModel(
         config,
         scene.cameras,
         scene.names,
@@ -287,7 +289,7 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Reco
     )
 
 
-def _groups(result: Reconstruction, config: Config) -> list[Group]:
+def _groups(result: TrainedModel, config: Config) -> list[Group]:
     rates = config.train.learning_rate_networks, config.train.learning_rate_tables
     groups = network_groups("geometry", result.field.geometry, config.train.learning_rate_geometry, rates[1])
     groups += network_groups("color", result.field.color, *rates)

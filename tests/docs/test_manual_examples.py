@@ -11,8 +11,8 @@ from cut_fit import cut_to
 from manual_pages import examples, page, rows, section
 from tiny_capture import write_capture
 
-from quicksurf import pipeline
-from quicksurf.fit_request import FitRequest
+from quicksurf.app import fit as pipeline
+from quicksurf.app.requests import FitRequest
 from quicksurf.train.loop import FitStatus
 
 TINY = str(Path(__file__).parents[1] / "tiny.toml")

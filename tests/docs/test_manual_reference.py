@@ -10,7 +10,7 @@ from manual_pages import ROOT, headings, page, rows, section
 
 import quicksurf
 from quicksurf import errors
-from quicksurf.cli import main
+from quicksurf.app.cli import main
 from quicksurf.config import Between, Config, preset_names
 from quicksurf.mesh.export import FORMATS
 

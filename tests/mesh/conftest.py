@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from quicksurf.cameras import Cameras
+from quicksurf.geometry.cameras import Cameras
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from quicksurf.mesh.atlas import find_texels, unwrap
+from quicksurf.mesh.texture.atlas import find_texels, unwrap
 
 SIZE = 256
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from quicksurf.data.scene import Roi, SparsePoints
+from quicksurf.capture.scene import SparsePoints
+from quicksurf.geometry.region import Roi
 from quicksurf.mesh.points import distances_to_points
 
 ROI = Roi((1.0, 2.0, 3.0), 2.0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicksurf import _native
+from quicksurf.kernels import _native
 
 DEPTH = dict(rtol=1e-6, atol=0.0)  # one float32 rounding of a float64 result
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 import trimesh
 
-from quicksurf.cameras import pixel_rays
 from quicksurf.errors import ConfigError
+from quicksurf.geometry.cameras import pixel_rays
 from quicksurf.mesh.observe import observe
 from quicksurf.mesh.photos import Photos, bilinear
-from quicksurf.mesh.texture import bake, fill_gaps
+from quicksurf.mesh.texture.bake import bake, fill_gaps
 from quicksurf.mesh.types import Mesh
 
 SIZE = 128

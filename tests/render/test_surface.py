@@ -5,12 +5,12 @@ import pytest
 import torch
 from tolerances import BOUNDARY
 
-from quicksurf import _native, backends
-from quicksurf.backends import batched_unisurf
-from quicksurf.backends.modules import LogitNetwork
-from quicksurf.backends.torch_rays import traverse_grids
-from quicksurf.rays import Interval, Rays, unit_ball_span
-from quicksurf.render.grid import OccupancyGrid
+from quicksurf import kernels
+from quicksurf.fields.grid import OccupancyGrid
+from quicksurf.geometry.rays import Interval, Rays, unit_ball_span
+from quicksurf.kernels import _native, batched_unisurf
+from quicksurf.kernels.modules import LogitNetwork
+from quicksurf.kernels.reference.rays import traverse_grids
 
 RADIUS = 0.4
 INTERVAL = Interval(0.1, 0.03, 8, 4)
@@ -131,7 +131,7 @@ def test_native_search_equals_its_twin(name, level):
     before = _native.instruction_set()
     _native.set_instruction_set(name)
     rays, results = camera_rays(900), []
-    for backend in (backends.load("cpu"), backends.load("torch")):
+    for backend in (kernels.load("cpu"), kernels.load("torch")):
         surface = bumpy(backend)
         results.append(find(backend, surface, grid_of(surface), rays, 0.05, level))
     _native.set_instruction_set(before)
@@ -167,7 +167,7 @@ def test_rays_pass_matter_thinner_than_the_level_and_enter_the_rest_where_its_lo
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
-    backend, rays = backends.load("cpu"), camera_rays(3000)
+    backend, rays = kernels.load("cpu"), camera_rays(3000)
     surface = bumpy(backend)
     grid, before, results = grid_of(surface), _native.num_threads(), []
     for n_threads in (1, 2, 5):
@@ -179,7 +179,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
 
 
 def test_grid_keeps_every_cell_the_surface_passes():
-    grid = grid_of(ball(backends.load("cpu")), resolution=24)
+    grid = grid_of(ball(kernels.load("cpu")), resolution=24)
     directions = torch.nn.functional.normalize(
         torch.randn(2000, 3, generator=torch.Generator().manual_seed(1)), dim=-1
     )
@@ -193,7 +193,7 @@ def test_native_samples_equal_their_twins(name):
     before = _native.instruction_set()
     _native.set_instruction_set(name)
     rays, results = camera_rays(400), []
-    for backend in (backends.load("cpu"), backends.load("torch")):
+    for backend in (kernels.load("cpu"), kernels.load("torch")):
         surface = bumpy(backend)
         results.append(sample(backend, surface, grid_of(surface), rays, 0.05))
     _native.set_instruction_set(before)
@@ -227,7 +227,7 @@ def test_samples_lie_in_occupied_cells_in_order_and_most_of_them_in_the_interval
 
 
 def test_rays_in_the_plane_of_a_face_end_and_those_that_are_not_finite_meet_nothing():
-    backend = backends.load("cpu")
+    backend = kernels.load("cpu")
     surface = ball(backend)
     origins = torch.tensor([[-3.0, 1, 0], [-3, 0, 0], [torch.nan, 0, 0], [0, torch.inf, 0], [-3, 0, 0]])
     directions = torch.tensor([[1.0, 0, 0]] * 4 + [[torch.nan, 0, 0]])
@@ -239,7 +239,7 @@ def test_rays_in_the_plane_of_a_face_end_and_those_that_are_not_finite_meet_noth
 
 @pytest.mark.parametrize("step", [0.0, -1.0, float("nan"), float("inf"), 1e-9])
 def test_steps_that_would_not_end_are_refused(step):
-    backend = backends.load("cpu")
+    backend = kernels.load("cpu")
     surface = ball(backend)
     with pytest.raises(ValueError, match="step_size"):
         find(backend, surface, grid_of(surface), camera_rays(2), step)
@@ -276,7 +276,7 @@ def test_a_surface_behind_a_gap_of_empty_cells_is_where_they_end(backend):
 
 
 def test_jitter_next_to_one_leaves_samples_in_order():
-    backend, rays = backends.load("cpu"), camera_rays(300)
+    backend, rays = kernels.load("cpu"), camera_rays(300)
     surface = bumpy(backend)
     grid = grid_of(surface)
     grid.occupied[::5] = False

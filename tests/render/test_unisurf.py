@@ -4,10 +4,10 @@ import pytest
 import torch
 from tolerances import GRADIENT32, SCAN32, relative
 
-from quicksurf import _native
-from quicksurf.backends import batched_unisurf, cpu_unisurf, torch_unisurf
-from quicksurf.backends.torch_unisurf import SHIFT, alphas_from_logits
-from quicksurf.rays import pack_counts
+from quicksurf.geometry.rays import pack_counts
+from quicksurf.kernels import _native, batched_unisurf, cpu_unisurf
+from quicksurf.kernels.reference import unisurf as torch_unisurf
+from quicksurf.kernels.reference.unisurf import SHIFT, alphas_from_logits
 
 
 def packed(*counts):

@@ -4,7 +4,7 @@ import torch
 from tolerances import FORWARD32, GRADIENT32, relative
 from torch import Tensor, nn
 
-from quicksurf.backends.modules import EncodedNetwork
+from quicksurf.kernels.modules import EncodedNetwork
 
 # At scale 2047 a position in cells is known to 2^-14: one rounding (fused multiply-add) or two (the twin) move the
 # weights of the finest of 16 levels by 3.5e-5 rms, all levels together by 1.3e-5. The tests' grids end at scale 57.

@@ -6,7 +6,7 @@ What an implementation recomputes, pads or zeroes does not count.
 import itertools
 from typing import NamedTuple
 
-from quicksurf.backends.layout import NetworkLayout
+from quicksurf.kernels.layout import NetworkLayout
 
 _FLOAT, _INT = 4, 8  # bytes
 WEIGHTS_FORWARD = 3 * _FLOAT  # α in; w, T out

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quicksurf import _native
-from quicksurf.io import write_json
+from quicksurf.files import write_json
+from quicksurf.kernels import _native
 
 # Medians of ratios of one build moved by up to a fifth between runs on two shared virtual cores.
 TOLERANCE = 0.25

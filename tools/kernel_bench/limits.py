@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from quicksurf.backends.layout import NetworkLayout
-from quicksurf.backends.torch_networks import entry_index
+from quicksurf.kernels.layout import NetworkLayout
+from quicksurf.kernels.reference.networks import entry_index
 
 _N_INDICES = 1 << 20  # many times the lines of a cache, so that no chunk finds the lines of the one before
 _GATHER_CHUNK = 1 << 15

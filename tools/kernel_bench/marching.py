@@ -15,11 +15,11 @@ from torch import Tensor
 from kernel_bench import counts, limits
 from kernel_bench.check import Mismatch, same
 from kernel_bench.kernel import Kernel
-from quicksurf import backends
-from quicksurf.backends import torch_rays
+from quicksurf import kernels as seam
 from quicksurf.config import Config
-from quicksurf.model.field import INITIAL_RADIUS, SurfaceField
-from quicksurf.rays import Interval, Rays, Samples, Surface, unit_ball_span
+from quicksurf.fields.surface import INITIAL_RADIUS, SurfaceField
+from quicksurf.geometry.rays import Interval, Rays, Samples, Surface, unit_ball_span
+from quicksurf.kernels.reference import rays as torch_rays
 
 _N_RAYS = 1 << 14
 _CHECK_RAYS = 64  # the twins are loops in Python
@@ -67,7 +67,7 @@ def _march() -> March:
 
 def _search(march: March) -> Kernel:
     """The search and its samples, beside as many points of the same kind evaluated by the network alone."""
-    fields = {name: SurfaceField(Config().model, backends.load(name), 0) for name in ("cpu", "torch")}
+    fields = {name: SurfaceField(Config().model, seam.load(name), 0) for name in ("cpu", "torch")}
     n_evaluations = _sample("cpu", fields, march)[0].n_evaluations
     steps = torch_rays.traverse_grids(*march.first(_TWIN_RAYS).geometry())
     points = march.rays.at(steps.ray_indices, steps.t_mids)[:n_evaluations]
@@ -95,9 +95,7 @@ def _sample(name: str, fields: dict[str, SurfaceField], march: March) -> tuple[S
     n_samples = interval.n_interval + interval.n_front
     jitter = torch.linspace(0.1, 0.9, len(march.rays.near))[:, None].expand(-1, n_samples).contiguous()
     grid = march.binaries, march.aabbs, _STEP
-    return backends.load(name).unisurf.sample_surface(
-        fields[name].surface, march.rays, *grid, interval, jitter
-    )
+    return seam.load(name).unisurf.sample_surface(fields[name].surface, march.rays, *grid, interval, jitter)
 
 
 def _check_search(march: March, fields: dict[str, SurfaceField]) -> None:

@@ -6,7 +6,7 @@ from match_twin import match_twin
 from kernel_bench import limits
 from kernel_bench.check import Mismatch
 from kernel_bench.kernel import Kernel
-from quicksurf import _native
+from quicksurf.kernels import _native
 
 _N = 8192  # descriptors of an image, as fits extract them
 _TWIN_N = 2048

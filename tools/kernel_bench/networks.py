@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from kernel_bench import counts, limits
 from kernel_bench.check import same_network
 from kernel_bench.kernel import Kernel
-from quicksurf import backends
-from quicksurf.backends.modules import EncodedNetwork
+from quicksurf import kernels as seam
 from quicksurf.config import ModelConfig
-from quicksurf.model.field import N_GEOMETRY_FEATURES, SurfaceField, geometry_encoding
+from quicksurf.fields.surface import N_GEOMETRY_FEATURES, SurfaceField, geometry_encoding
+from quicksurf.kernels.modules import EncodedNetwork
 
 N_RAYS, N_ON_RAY = 4096, 32
 _TWIN_POINTS = 1 << 15  # fewer, and the zeros of its table gradients would be most of its time
@@ -51,8 +51,8 @@ def ray_points(n_rays: int = N_RAYS, n_on_ray: int = N_ON_RAY) -> Float[Tensor, 
 
 
 def _encode() -> list[Kernel]:
-    native = backends.load("cpu").modules.Encoding(3, ENCODING)
-    twin = backends.load("torch").modules.Encoding(3, ENCODING)
+    native = seam.load("cpu").modules.Encoding(3, ENCODING)
+    twin = seam.load("torch").modules.Encoding(3, ENCODING)
     points = _rows(ray_points())
     loads = counts.accesses(native.layout) * len(points)
     table = (
@@ -72,7 +72,7 @@ def _encode() -> list[Kernel]:
 
 def _mlp(name: str, n_output: int, n_hidden: int) -> list[Kernel]:
     config = {"otype": "FullyFusedMLP", "n_neurons": 64, "n_hidden_layers": n_hidden, "activation": "ReLU"}
-    native, twin = (backends.load(b).modules.Network(32, n_output, config) for b in ("cpu", "torch"))
+    native, twin = (seam.load(b).modules.Network(32, n_output, config) for b in ("cpu", "torch"))
     x = torch.rand(32, _MLP_POINTS).T.requires_grad_()
     flops = counts.mlp_flops(native.layout) * len(x)
     gemm = limits.sgemm()
@@ -141,7 +141,7 @@ def _rows(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 def _one_call() -> list[Kernel]:
     """The default geometry net in one call, and its encoding and its MLP in two."""
-    native, twin = (SurfaceField(ModelConfig(), backends.load(b), 0).geometry for b in ("cpu", "torch"))
+    native, twin = (SurfaceField(ModelConfig(), seam.load(b), 0).geometry for b in ("cpu", "torch"))
     chain = two_calls(native)
     points = ray_points()
     x = _rows(torch.cat([2 * points - 1, points], -1))
@@ -172,7 +172,7 @@ class TwoCalls(nn.Module):
 
 def two_calls(geometry: EncodedNetwork) -> TwoCalls:
     """The encoding and the network of the default geometry net one after the other, with the same parameters."""
-    model, modules = ModelConfig(), backends.load("cpu").modules
+    model, modules = ModelConfig(), seam.load("cpu").modules
     encoding = modules.Encoding(6, geometry_encoding(model))
     config = {"n_neurons": model.n_neurons, "n_hidden_layers": 1, "activation": "ReLU"}
     network = modules.Network(encoding.n_output_dims, 1 + N_GEOMETRY_FEATURES, config)

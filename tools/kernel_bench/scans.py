@@ -9,9 +9,10 @@ from torch import Tensor
 from kernel_bench import counts, limits
 from kernel_bench.check import same
 from kernel_bench.kernel import Kernel
-from quicksurf import backends
-from quicksurf.backends import Backend, torch_rays
-from quicksurf.rays import pack_counts
+from quicksurf import kernels as seam
+from quicksurf.geometry.rays import pack_counts
+from quicksurf.kernels import Backend
+from quicksurf.kernels.reference import rays as torch_rays
 from quicksurf.train.optimizer import BETAS, EPSILON
 
 _N_RAYS, _PER_RAY = 1 << 15, 24
@@ -30,7 +31,7 @@ def _packed(n_rays: int) -> Int[Tensor, "n 2"]:
 
 
 def _weights() -> list[Kernel]:
-    backends.load("cpu")  # nerfacc then works on CPU tensors
+    seam.load("cpu")  # nerfacc then works on CPU tensors
     packed = _packed(_N_RAYS)
     alphas = (0.3 * torch.rand(_SCAN)).requires_grad_()
     outputs = nerfacc.render_weight_from_alpha(alphas, packed_info=packed)
@@ -56,7 +57,7 @@ def _weights() -> list[Kernel]:
 
 
 def _logit_weights() -> list[Kernel]:
-    unisurf, packed = backends.load("cpu").unisurf, _packed(_N_RAYS)
+    unisurf, packed = seam.load("cpu").unisurf, _packed(_N_RAYS)
     logits = (0.05 * torch.randn(_SCAN)).requires_grad_()
     thicknesses = torch.full_like(logits.detach(), _THICKNESS)
     outputs = unisurf.render_weight_from_logits(logits, thicknesses, packed, _SHARPNESS, _OPACITY)
@@ -79,7 +80,7 @@ def _logit_weights() -> list[Kernel]:
 
 
 def _accumulate() -> list[Kernel]:
-    rays, packed = backends.load("cpu").rays, _packed(_N_RAYS)
+    rays, packed = seam.load("cpu").rays, _packed(_N_RAYS)
     weights, values = torch.rand(_SCAN).requires_grad_(), torch.rand(_SCAN, 3).requires_grad_()
     output, grad = rays.accumulate_along_rays(weights, values, packed), torch.rand(_N_RAYS, 3)
 
@@ -140,14 +141,14 @@ def _same_scans(what: str, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]
     results = []
     for name in ("cpu", "torch"):
         leaves = [part.clone().requires_grad_() for part in inputs]
-        outputs = run(backends.load(name), *leaves)
+        outputs = run(seam.load(name), *leaves)
         results.append([*outputs, *torch.autograd.grad(outputs, leaves, grads)])
     for found, expected in zip(*results, strict=True):
         same(what, found, expected, SCAN32)
 
 
 def _adam() -> Kernel:
-    rays, n_bytes = backends.load("cpu").rays, float(counts.ADAM * _ADAM_VALUES)
+    rays, n_bytes = seam.load("cpu").rays, float(counts.ADAM * _ADAM_VALUES)
     state = _adam_state(_ADAM_VALUES)
 
     def run() -> None:
@@ -171,6 +172,6 @@ def _check_adam() -> None:
     native, twin = _adam_state(10_000), _adam_state(10_000)
     for name, state in (("cpu", native), ("torch", twin)):
         state[1][::3] = 0
-        _adam_step(backends.load(name).rays, state)
+        _adam_step(seam.load(name).rays, state)
     for found, expected in zip(native, twin, strict=True):
         same("Adam", found, expected, GRADIENT32)

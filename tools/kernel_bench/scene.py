@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from quicksurf.camera_paths import look_at
-from quicksurf.cameras import Cameras, pixel_rays
-from quicksurf.data.scene import ReadReport, Roi, Scene
+from quicksurf.capture.scene import ReadReport, Roi, Scene
+from quicksurf.geometry.cameras import Cameras, pixel_rays
+from quicksurf.geometry.paths import look_at
 
 _AXES = torch.tensor([0.9, 0.6, 0.4], dtype=torch.float64)
 _ROI_RADIUS = 1.2  # room around the object, as a region of interest found from photos has

@@ -25,11 +25,11 @@ from kernel_bench.networks import ray_points
 from kernel_bench.results import Row
 from kernel_bench.scene import painted_ellipsoid
 from kernel_bench.timing import Action, interleaved, pool_threads, spread
-from quicksurf import backends
-from quicksurf.backends.modules import EncodedNetwork
+from quicksurf import kernels
+from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, with_settings
-from quicksurf.data.scene import Scene
-from quicksurf.reconstruction import Reconstruction
+from quicksurf.kernels.modules import EncodedNetwork
 from quicksurf.train.trainer import Trainer
 
 NAME = "training step"
@@ -48,19 +48,19 @@ _LOSS_TOLERANCE = (
 def warmed_up() -> tuple[Scene, TemporaryDirectory]:
     """The scene, and the folder of a fit that has come to the middle of its time; made once."""
     scene, folder = painted_ellipsoid(), TemporaryDirectory()
-    trainer = Trainer(scene, Config(), backends.load("cpu"), None)
+    trainer = Trainer(scene, Config(), kernels.load("cpu"), None)
     for step in range(_N_WARM_UP):
         trainer.step(PROGRESS * step / _N_WARM_UP)
     trainer.step(PROGRESS)
-    trainer.snapshot().save(Path(folder.name))
+    save_checkpoint(trainer.snapshot(), Path(folder.name))
     return scene, folder
 
 
 def resumed(scene: Scene, folder: Path, backend: str, n_samples: int) -> Trainer:
     """A trainer of its own at the saved state."""
     config = with_settings(Config(), {"train.n_samples": n_samples})
-    engine = backends.load(backend)
-    return Trainer(scene, config, engine, Reconstruction.load(folder, engine))
+    engine = kernels.load(backend)
+    return Trainer(scene, config, engine, load_checkpoint(folder, engine))
 
 
 class Block(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from quicksurf import backends
+from quicksurf import kernels
 
 Within = Callable[[], AbstractContextManager[None]]
 
@@ -71,7 +71,7 @@ def pool_threads(n: int) -> Within:
     """Circumstances in which the native kernels use `n` threads."""
 
     def within() -> AbstractContextManager[None]:
-        backends.set_num_threads(n)
+        kernels.set_num_threads(n)
         return nullcontext()
 
     return within

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pose_bench.measures import Poses
-from quicksurf.data.idr import decompose
-from quicksurf.data.images import list_images
-from quicksurf.data.transforms import read_cameras
+from quicksurf.capture.idr import decompose
+from quicksurf.capture.images import list_images
+from quicksurf.capture.transforms import read_cameras
 
 PEERS_OWN = "COLMAP's own"
 DOUBTFUL = "doubtful"

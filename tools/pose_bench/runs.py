@@ -12,7 +12,7 @@ from quality_bench.runs import provenance, wait_or_end
 
 from pose_bench.captures import Case
 from pose_bench.measures import Poses
-from quicksurf.io import write_json
+from quicksurf.files import write_json
 
 OURS, PEER = "quicksurf", "colmap"
 _PATIENCE, _PATIENCE_SECONDS = 1.5, 120.0  # ours is ended when it overstays by so much

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from quicksurf.io import write_json, write_text
+from quicksurf.files import write_json, write_text
 
 SPEED = 0.6  # of COLMAP's seconds, from `MANY` photos on
 MANY = 25

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from quicksurf.data.assemble import ReadOptions
-from quicksurf.data.images import list_images
-from quicksurf.data.photos import read_photos
+from quicksurf.capture.assemble import ReadOptions
+from quicksurf.capture.images import list_images
+from quicksurf.capture.photos import read_photos
 from quicksurf.errors import QuicksurfError
-from quicksurf.io import write_json
+from quicksurf.files import write_json
 
 _PIXELS = 300_000  # of each photo that is read for the scene: poses do not depend on it
 

@@ -27,13 +27,13 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from quality_bench.captures import OTHER_CAMERAS, OTHER_MESH
-from quicksurf.cameras import Cameras, project
-from quicksurf.data.masks import find_masks, read_coverage
-from quicksurf.data.sfm.joining import umeyama
-from quicksurf.data.transforms import CameraFile, read_cameras
+from quicksurf.app.metrics import MeshSurface, Points, Samples
+from quicksurf.capture.masks import find_masks, read_coverage
+from quicksurf.capture.sfm.joining import umeyama
+from quicksurf.capture.transforms import CameraFile, read_cameras
 from quicksurf.errors import CaptureError, OutputError, SurfaceError
+from quicksurf.geometry.cameras import Cameras, project
 from quicksurf.mesh.export import read_points
-from quicksurf.metrics import MeshSurface, Points, Samples
 
 N_SAMPLES = 400_000  # their distance on a facade is then about the 0.2 % that is told apart
 _COVERED, _CLOSE = 0.01, 0.002  # of the diagonal

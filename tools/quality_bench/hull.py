@@ -18,9 +18,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from quality_bench.silhouettes import Silhouettes
-from quicksurf.cameras import Cameras, project
+from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.region import cameras_in_roi
 from quicksurf.mesh.extract import extract_surface
-from quicksurf.reconstruction import cameras_in_roi
 
 RESOLUTION = 256
 _STEPS_PER_CELL = 4  # of the coarse grid that tells where the surface may be

@@ -19,13 +19,13 @@ from quality_bench.runs import Request, provenance
 from quality_bench.silhouettes import held_out_iou, read_silhouettes
 from quality_bench.table import HULL, Row
 from quality_bench.truth import load_truth, score
-from quicksurf.data.masks import FOLDERS
+from quicksurf.app.evaluate import mesh_of
+from quicksurf.app.run.folder import is_run, open_run
+from quicksurf.capture.masks import FOLDERS
 from quicksurf.errors import QuicksurfError
-from quicksurf.evaluation import mesh_of
 from quicksurf.mesh.export import read_mesh, read_points, write_mesh
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.types import Mesh
-from quicksurf.session.runs import is_run, open_run
 
 
 class Plan(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 
 from quality_bench.captures import CHAMFER
 from quality_bench.table import HULL, Row
-from quicksurf.io import atomic_path
+from quicksurf.files import atomic_path
 
 _COLORS = {"no masks": "#1f6fb4", "masks": "#c2571a"}
 _GREY = "#555555"

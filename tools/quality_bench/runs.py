@@ -23,10 +23,10 @@ from typing import Any
 from kernel_bench.gate import machine
 
 import quicksurf
+from quicksurf.app.run.folder import Run, is_run, open_run
+from quicksurf.app.run.metrics_log import read_course
 from quicksurf.errors import OutputError
-from quicksurf.io import write_json
-from quicksurf.session.course import read_course
-from quicksurf.session.runs import Run, is_run, open_run
+from quicksurf.files import write_json
 from quicksurf.untrusted import is_number
 
 _TORCH = ("--device", "torch")

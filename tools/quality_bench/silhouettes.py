@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 
-from quicksurf import cameras as lens
-from quicksurf.cameras import Cameras, project
-from quicksurf.data.load import ReadOptions, read_scene
-from quicksurf.data.masks import find_masks, read_coverage
-from quicksurf.data.scene import Roi
+from quicksurf.capture.load import ReadOptions, read_scene
+from quicksurf.capture.masks import find_masks, read_coverage
 from quicksurf.errors import CaptureError
+from quicksurf.geometry import cameras as lens
+from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.region import Roi
 
 _PREVIEW_PIXELS = 20_000  # of each photo: cameras and ROI are wanted, not colours
 _TESTS = 1 << 22  # pixels tested at a time: bounds memory at about 300 MB

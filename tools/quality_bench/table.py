@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quality_bench.captures import AGREEMENT, EVALUATIONS, MISSED, Target
-from quicksurf.io import write_json, write_text
+from quicksurf.files import write_json, write_text
 
 HULL = "visual hull"
 

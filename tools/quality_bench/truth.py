@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64
 
-from quicksurf.errors import CaptureError, SurfaceError
-from quicksurf.evaluation import read_truth
-from quicksurf.metrics import (
+from quicksurf.app.evaluate import read_truth
+from quicksurf.app.metrics import (
     CloudSurface,
     MeshSurface,
     ObjectRegion,
@@ -21,6 +20,7 @@ from quicksurf.metrics import (
     SurfaceScores,
     compare_surfaces,
 )
+from quicksurf.errors import CaptureError, SurfaceError
 
 _NEAR = 1.3  # radii from the ball's centre: what lies further off is nearest to nothing that counts
 

@@ -1,0 +1,189 @@
+"""One capture of a batch: `quicksurf fit` as a child process with a deadline.
+
+The run folder is the only memory: a finished run is left alone, an unfinished one resumed, so that a batch that was
+cut short, or a machine that was lost, costs at most the time since the last checkpoint. This module runs on workers of
+a cluster too.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from quicksurf.app.run.files import own_file
+from quicksurf.app.run.folder import is_run, open_run
+from quicksurf.errors import DOUBTFUL, OutputError
+
+GRACE = 60.0  # seconds beyond the minutes of a fit that keeps its contract, until it is asked to stop, then killed
+_POLL = 0.2
+_TAIL_BYTES = 4096
+_AGAIN = 0.5  # seconds between the signal that a fit notes and the one that ends it
+
+
+class Task(NamedTuple):
+    """What to fit and where."""
+
+    name: str
+    source: Path
+    run: Path
+    log: Path
+    """What the child prints, outside of the run: a bad capture leaves no run folder."""
+    minutes: float
+    options: tuple[str, ...] = ()
+    """More options of `quicksurf fit`."""
+    settings: tuple[str, ...] = ()
+    """Options that a run is begun with and keeps: `quicksurf fit --resume` refuses them."""
+
+
+class Outcome(NamedTuple):
+    """How a capture ended."""
+
+    name: str
+    state: str
+    """`done`, `failed` or `stopped`."""
+    exit_code: int
+    message: str
+    """What the fit said last, if it failed."""
+    seconds: float
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        return f"{self.name}: {self.state} after {self.seconds:.0f} s" + (
+            f", {self.message}" if self.message else ""
+        )
+
+
+def run_task(
+    task: Task,
+    cpus: Sequence[int] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Fit one capture, or find that it is done.
+
+    Args:
+        task: the capture.
+        cpus: processors that the child may use; all if empty, or where the system knows no affinity.
+        should_stop: asked a few times a second; the child then leaves, with its last checkpoint.
+    """
+    began = time.monotonic()
+    deadline = began + 60 * task.minutes * 1.05 + GRACE
+    try:
+        log_start = _size(task.log)
+        resume = _resumable(task, deadline, should_stop)
+        if resume is None:
+            return Outcome(task.name, "done", 0, "", 0.0)
+        code = _run_child(task, resume, cpus, deadline, should_stop)
+    except OSError as error:
+        return Outcome(task.name, "failed", OutputError.exit_code, str(error), time.monotonic() - began)
+    except OutputError as error:
+        return Outcome(task.name, "failed", error.exit_code, str(error), time.monotonic() - began)
+    seconds = time.monotonic() - began
+    if code in (0, DOUBTFUL):
+        said = "its poses are doubtful: summary.json says why" if code else ""
+        return Outcome(task.name, "done", code, said, seconds)
+    if should_stop():
+        return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
+    return Outcome(task.name, "failed", code, _last_words(task.log, log_start, code), seconds)
+
+
+def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> bool | None:
+    """Whether to resume the run; None if it is finished.
+
+    A worker that was lost may have left its child at work: wait for the run to be let go of, and look again.
+    """
+    while is_run(task.run):
+        state = open_run(task.run).state
+        if state == "finished":
+            return None
+        if not _in_use(task.run) or time.monotonic() > deadline or should_stop():
+            return state == "unfinished"
+        time.sleep(_POLL)
+    return False
+
+
+def _in_use(run: Path) -> bool:
+    with suppress(FileNotFoundError), own_file(run / ".lock") as lock:  # NFS locks what is open for writing
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _run_child(
+    task: Task, resume: bool, cpus: Sequence[int], deadline: float, should_stop: Callable[[], bool]
+) -> int:
+    """Exit code of the fit; it is asked to stop at the deadline, and killed a while after it."""
+    plan = ["--resume"] if resume else ["--minutes", repr(task.minutes), *task.settings]
+    command = [sys.executable, "-m", "quicksurf", "fit", str(task.source), "--output", str(task.run), *plan]
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with own_file(task.log) as log:
+        child = subprocess.Popen(
+            [*command, *task.options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": path},
+            cwd=task.log.parent,  # `python -m` looks there first: a source folder must not hide what is installed
+            start_new_session=True,  # Ctrl-C comes to the batch alone, which decides
+        )
+    try:
+        if cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(child.pid, cpus)  # before its imports begin to count the processors
+        return _wait(child, deadline, should_stop)
+    finally:
+        _end(child)
+
+
+def _wait(child: "subprocess.Popen[bytes]", deadline: float, should_stop: Callable[[], bool]) -> int:
+    asked = False
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(_POLL)
+        if should_stop() or time.monotonic() > deadline + GRACE:
+            _end(child)
+        elif time.monotonic() > deadline and not asked:
+            child.send_signal(signal.SIGTERM)  # stop fitting, write the mesh
+            asked = True
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Two signals make a fit leave with its last checkpoint; then the whole group is killed."""
+    for kind in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            if kind == signal.SIGKILL:
+                os.killpg(child.pid, kind)
+            else:
+                child.send_signal(kind)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_AGAIN if kind != signal.SIGKILL else GRACE)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _last_words(log: Path, start: int, code: int) -> str:
+    """The error of the fit, which is the last line that begins with the program's name.
+
+    What lies before byte `start` was said by earlier attempts.
+    """
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(start, _size(log) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in reversed(lines):
+        if line.startswith("quicksurf: "):
+            return line.removeprefix("quicksurf: ")
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}; see {log}"

@@ -1,0 +1,352 @@
+"""The command line: parse, call, print. No maths, and no import of torch until a command needs it.
+
+Exit codes: 0 done · 1 a bug (its traceback is saved to a file) · 2 usage · 130 left by Ctrl-C · the others are those
+of quicksurf.errors, one per kind of bad input.
+"""
+
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quicksurf.app.budget import StopRequest, process_start, signals_noted
+from quicksurf.app.plain import MAX_LINE, plain
+from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
+
+if TYPE_CHECKING:
+    from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.listener import Watcher
+
+USAGE, INTERRUPTED = 2, 130
+DEBUG = "QUICKSURF_DEBUG"
+
+
+def entry_point() -> None:
+    """The `quicksurf` executable."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a file name that the terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(main(sys.argv[1:], started=process_start()))
+
+
+def main(arguments: Sequence[str], *, started: float | None = None) -> int:
+    """Run one command; return its exit code.
+
+    Args:
+        arguments: the command line without the program's name.
+        started: moment of time.monotonic that `--minutes` count from; the call's if None.
+    """
+    started = time.monotonic() if started is None else started
+    command = None
+    try:
+        with signals_noted(StopRequest()) as stop:
+            command = _parse(arguments)
+            return command if isinstance(command, int) else _dispatch(command, started, stop)
+    except QuicksurfError as error:
+        return _fail(arguments, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(arguments, "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _let_go_of_output()  # the reader has left
+        return 0
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # the machine's fault, or the name's
+            said = f"cannot use {error.filename}: {error.strerror}; choose another path"
+            return _fail(arguments, said, OutputError.exit_code)
+        return _fail(arguments, _describe_crash(error, command), 1)
+
+
+def _fail(arguments: Sequence[str], message: str, code: int) -> int:
+    """Say what went wrong, with `--json` on standard output as well, for programs that read it."""
+    if "--json" in arguments:
+        with suppress(QuicksurfError, BrokenPipeError):
+            _print_lines([json.dumps({"error": plain(message), "code": code})])
+    return _say(message, code)
+
+
+def _parse(arguments: Sequence[str]) -> "Command | int":
+    """The command, or the exit code if there is none to run: after help, or a usage error."""
+    from quicksurf.app.commands import UsageError, parse  # a quarter of a second, in which Ctrl-C may fall
+
+    with _printing():
+        try:
+            return parse(arguments)
+        except UsageError as error:
+            return _fail(arguments, str(error), USAGE)
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else USAGE if leaving.code else 0
+
+
+def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
+    from quicksurf.app.commands import Batch, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+
+    _look_for_input(command)
+    if isinstance(command, Fit):
+        return _fit(command, started, stop)
+    if isinstance(command, Mesh):
+        return _mesh(command)
+    if isinstance(command, Render):
+        return _render(command)
+    if isinstance(command, Report):
+        return _report(command)
+    if isinstance(command, Eval):
+        return _eval(command)
+    if isinstance(command, Batch):
+        return _batch(command, stop)
+    if isinstance(command, Masks):
+        return _masks(command)
+    if isinstance(command, View):
+        return _view(command, stop)
+    if isinstance(command, Demo):
+        return _demo(command, stop)
+    return _doctor()
+
+
+def _look_for_input(command: "Command") -> None:
+    """Say at once that the input is not there: what reads it takes seconds to import.
+
+    Raises:
+        ImageError: if a capture is absent.
+        OutputError: if a run is, or its path cannot be one.
+    """
+    source, run = getattr(command, "source", None), getattr(command, "run", None)
+    if source is not None and not os.path.exists(source):
+        raise ImageError(
+            f"{source}: no such file or folder; give a folder of photos, a video or a camera file"
+        )
+    if run is not None and not os.path.exists(run):
+        raise OutputError(
+            f"{run} is not a run folder (no such folder): give a folder that `quicksurf fit` has made"
+        )
+
+
+def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
+    from quicksurf.app import fit as pipeline
+    from quicksurf.app.export.products import Extras
+    from quicksurf.app.requests import FitRequest, parse_roi
+
+    request = FitRequest(
+        source=command.source,
+        minutes=command.minutes,
+        output=command.output,
+        resume=command.resume,
+        roi=parse_roi(command.roi) if command.roi is not None else None,
+        capture=command.capture,
+        masks=command.masks,
+        formats=command.format,
+        resolution=command.resolution,
+        faces=command.faces,
+        keep=command.keep,
+        watertight=command.watertight or None,
+        preset=command.preset,
+        device=command.device,
+        seed=command.seed,
+        hold_out=command.hold_out,
+        extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
+    )
+    with _watching(command) as watcher:
+        result = pipeline.run_fit(
+            request,
+            started=started,
+            stop=stop,
+            quiet=command.quiet,
+            stream=sys.stderr if command.json else sys.stdout,
+            watcher=watcher,
+        )
+    if command.json:
+        _print_lines([json.dumps(result.summary)])
+    elif not command.quiet:
+        shown_again = [] if watcher is None else [f"quicksurf view {result.run.path} shows it again"]
+        _print_lines([*pipeline.describe(result), *shown_again])
+    return DOUBTFUL if result.doubts else 0
+
+
+@contextmanager
+def _watching(command: "Fit") -> "Iterator[Watcher | None]":
+    """The page that `--view` asks for, if it does."""
+    if not command.view and command.view_at is None:
+        yield None
+        return
+    from quicksurf.app.live.server import Address, parse_address
+    from quicksurf.app.live.session import live_view
+
+    with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as watcher:
+        if command.quiet:  # a page that nobody can find is no use
+            print(watcher.greeting, file=sys.stderr, flush=True)
+        yield watcher
+
+
+def _mesh(command: "Mesh") -> int:
+    from quicksurf.app.export import surface
+    from quicksurf.app.export.frame import FrameRequest
+    from quicksurf.app.export.products import Extras
+
+    extras = Extras(command.texture, command.texture_size, command.confidence, command.trim)
+    files, report = surface.run_mesh(
+        command.run,
+        formats=command.format,
+        resolution=command.resolution,
+        faces=command.faces,
+        keep=command.keep,
+        watertight=command.watertight or None,
+        output=command.output,
+        device=command.device,
+        wanted=surface.Wanted(extras, FrameRequest(command.scale_from, command.up)),
+    )
+    _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
+    return 0
+
+
+def _render(command: "Render") -> int:
+    from quicksurf.app import render as views
+
+    request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
+    _print_lines(str(path) for path in views.render_run(command.run, request, command.device))
+    return 0
+
+
+def _report(command: "Report") -> int:
+    from quicksurf.app.report.page import report_run
+
+    _print_lines([str(report_run(command.run, command.device))])
+    return 0
+
+
+def _eval(command: "Eval") -> int:
+    from quicksurf.app import evaluate as evaluation
+    from quicksurf.app.requests import parse_roi
+
+    roi = parse_roi(command.roi) if command.roi is not None else None
+    _print_lines(evaluation.evaluate(command.target, command.truth, roi, command.views, command.device))
+    return 0
+
+
+def _batch(command: "Batch", stop: StopRequest) -> int:
+    """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
+    from quicksurf.app.batch.run import BatchRequest, run_batch
+
+    settings = [] if command.masks is None else ["--masks", command.masks]
+    settings += [] if command.preset is None else ["--preset", _absolute(command.preset)]
+    request = BatchRequest(
+        command.captures,
+        command.minutes,
+        command.output,
+        command.jobs,
+        command.ray,
+        command.device,
+        options=("--format", *command.format),
+        settings=tuple(settings),
+    )
+    stop.worthwhile = True
+    codes = []
+    with closing(run_batch(request, stop, lambda text: _say(f"warning: {text}", 0))) as outcomes:
+        for outcome in outcomes:
+            _print_lines([outcome.describe()])
+            codes += [outcome.exit_code] if outcome.state == "failed" else []
+    return INTERRUPTED if stop() else next(iter(codes), 0)
+
+
+def _absolute(preset: str) -> str:
+    """A preset's file by its full path: the fit may run on another machine, in another folder."""
+    return str(Path(preset).resolve()) if Path(preset).is_file() else preset
+
+
+def _masks(command: "Masks") -> int:
+    from quicksurf.app.masks import make_mask_files
+    from quicksurf.app.requests import parse_roi
+
+    roi = parse_roi(command.roi) if command.roi is not None else None
+    _print_lines(make_mask_files(command.source, command.output, roi, lambda line: _print_lines([line])))
+    return 0
+
+
+def _view(command: "View", stop: StopRequest) -> int:
+    from quicksurf.app.live.replay import view_run
+    from quicksurf.app.live.server import Address, parse_address
+
+    address = Address() if command.view_at is None else parse_address(command.view_at)
+    stop.listen_again()  # the imports are done
+    stop.worthwhile = True
+    view_run(command.run, address, stop, lambda text: _print_lines([text]), command.device)
+    return 0
+
+
+def _demo(command: "Demo", stop: StopRequest) -> int:
+    from quicksurf.app import evaluate as evaluation
+
+    _print_lines(
+        evaluation.run_demo(command.output, command.minutes, command.device, stop, quiet=command.quiet)
+    )
+    return 0
+
+
+def _doctor() -> int:
+    from quicksurf.app import doctor
+
+    findings = doctor.examine()
+    _print_lines([doctor.report(doctor.machine(), findings)])
+    return 0 if all(finding.works or not finding.required for finding in findings) else 1
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    """Print each line as soon as it is there: some take a while."""
+    for text in lines:
+        for line in text.split("\n"):
+            with _printing():
+                print(plain(line, len(line) + MAX_LINE))
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Have written at the end of the block what it prints.
+
+    Raises:
+        BrokenPipeError: if the reader has left.
+        OutputError: if the disk is full.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _let_go_of_output()
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def _let_go_of_output() -> None:
+    """Send what is still buffered nowhere: Python flushes once more at exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(message: str, code: int) -> int:
+    """One line on standard error; newlines inside a library's message are folded."""
+    if os.environ.get(DEBUG) == "1" and code != INTERRUPTED:
+        traceback.print_exc()
+    with suppress(OSError):  # a closed standard error does not change the exit code
+        print(f"quicksurf: {plain(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    return code
+
+
+def _describe_crash(error: Exception, command: object) -> str:
+    """Save the traceback beside the run if there is one, else in the temporary folder; say where."""
+    folder = getattr(command, "output", None) or getattr(command, "run", None)
+    if folder is None or not Path(folder).is_dir():
+        folder = tempfile.gettempdir()
+    what = f"a bug: {type(error).__name__}: {error}"
+    try:  # a name that is free: what lies in a shared folder may be somebody's link
+        handle, path = tempfile.mkstemp(prefix="quicksurf-traceback-", suffix=".txt", dir=folder)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return f"{what} (set {DEBUG}=1 for the traceback)"
+    return f"{what} (traceback in {path})"

@@ -1,0 +1,221 @@
+"""The frame that a mesh is exported in: what the user asked for, found in the capture, and told in a sidecar.
+
+See quicksurf.mesh.frame for the mathematics. Without a request a mesh stays in the frame and units of the cameras.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float64
+
+from quicksurf.app.export.markers import Ruler, find_ruler
+from quicksurf.app.export.products import Takeaway
+from quicksurf.capture.gravity import up_in_photo
+from quicksurf.capture.images import read_header
+from quicksurf.errors import ConfigError
+from quicksurf.files import write_json
+from quicksurf.mesh import frame
+from quicksurf.mesh.frame import Similarity, Up
+from quicksurf.model import TrainedModel
+
+UP_SOURCES = ("auto", "gravity", "plane", "cameras")
+SIDECAR = "mesh.frame.json"
+MARKERS = "markers"
+
+ScaleFrom: TypeAlias = tuple[str, str, float] | tuple[Literal["markers"], float]
+"""Two points, as x,y,z of the mesh or PHOTO@column,row, and the metres between them; or the side of the markers."""
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """The frame that a user wants the mesh in; nothing asked leaves it in that of the cameras."""
+
+    scale_from: ScaleFrom | None = None
+    up: str | None = None
+    """One of UP_SOURCES: turn up to +z."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is asked."""
+        return self.scale_from is not None or self.up is not None
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without the capture.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        if self.up is not None and self.up not in UP_SOURCES:
+            raise ConfigError(f"--up {self.up}: choose from {', '.join(UP_SOURCES)}")
+        if self.scale_from is not None:
+            *ends, metres = self.scale_from
+            frame.check_metres(metres)
+            for end in ends if ends != [MARKERS] else ():
+                _parse_point(end)
+
+
+class ExportFrame(NamedTuple):
+    """The frame that files are written in."""
+
+    similarity: Similarity
+    """From the cameras' frame."""
+    up: Up | None
+    ruler: Ruler | None
+    """The markers that told the scale, if they did."""
+
+
+def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
+    """The frame asked for, and where its scale and up come from.
+
+    Raises:
+        ConfigError: if a point, the markers or a source cannot be used.
+    """
+    request.check()
+    scale, ruler, up, rotation = 1.0, None, None, np.eye(3)
+    if request.scale_from is not None:
+        scale, ruler = _scale(taken, request.scale_from)
+    if request.up is not None:
+        up = find_up(taken, request.up)
+        rotation = frame.upright(up.direction)
+    return ExportFrame(Similarity(scale, rotation), up, ruler)
+
+
+def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]:
+    """Metres per unit of the cameras, by two points or by markers."""
+    *ends, metres = scale_from
+    if ends == [MARKERS]:
+        files = [(file.path, file.upright) for file in taken.scene.files]
+        ruler = find_ruler(taken.reconstruction.cameras, files)
+        return metres / ruler.side, ruler
+    first, second = (_point(taken, end) for end in ends)
+    return frame.metres_per_unit(first, second, metres), None
+
+
+def find_up(taken: Takeaway, source: str) -> Up:
+    """Up from `source`, or from the best there is (`auto`).
+
+    Raises:
+        ConfigError: if the source does not say.
+    """
+    cameras = taken.reconstruction.cameras
+    held = frame.up_from_cameras(cameras)
+    if source == "cameras":
+        return held
+    if source in ("auto", "gravity"):
+        ups = [up_in_photo(file.path, file.upright) for file in taken.scene.files]
+        gravity = frame.up_from_gravity(cameras, ups)
+        if gravity is not None and (source == "gravity" or frame.angle(gravity, held) < frame.MAX_LEAN):
+            return gravity
+    if source in ("auto", "plane"):
+        plane = _up_from_plane(taken)
+        if plane is not None:
+            return plane
+    if source == "auto":
+        return held
+    found = (
+        "the photos hold no gravity, or contradict each other" if source == "gravity" else "no table is found"
+    )
+    raise ConfigError(f"--up {source}: {found}: choose another of {', '.join(UP_SOURCES)}")
+
+
+def _up_from_plane(taken: Takeaway) -> Up | None:
+    """The table that was cut off, or that is still there."""
+    if taken.report.support_normal is not None:
+        return Up(np.array(taken.report.support_normal), "plane")
+    return frame.up_from_plane(taken.local(), taken.reconstruction.roi_cameras())
+
+
+def write_frame(
+    reconstruction: TrainedModel, export: ExportFrame, request: FrameRequest, files: Sequence[Path]
+) -> Path:
+    """The sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
+    similarity, up, ruler = export
+    radius, center = reconstruction.roi.radius, reconstruction.roi.center
+    fit = np.eye(4)
+    fit[:3, :3] *= radius
+    fit[:3, 3] = center
+    content: dict[str, Any] = {
+        "units": "metres" if request.scale_from is not None else "those of the cameras",
+        "up": None if up is None else {"source": up.source, "in_camera_frame": up.direction.tolist()},
+        "scale_from": request.scale_from,
+        "markers": None if ruler is None else ruler._asdict(),
+        "chain": [
+            {
+                "from": "fit (the region of interest is the unit ball)",
+                "to": "cameras",
+                "matrix": fit.tolist(),
+            },
+            {"from": "cameras", "to": "export", "matrix": similarity.matrix()},
+        ],
+        "files": {
+            path.name: {
+                "up_axis": _up_axis(path.suffix[1:], up),
+                "cameras_to_file": frame.to_file_axes(similarity, path.suffix[1:], up is not None).matrix(),
+            }
+            for path in files
+            if path.suffix in (".ply", ".obj", ".glb", ".stl")
+        },
+    }
+    path = files[0].with_name(SIDECAR)
+    write_json(path, content)
+    return path
+
+
+def _up_axis(suffix: str, up: Up | None) -> str | None:
+    if up is None:
+        return None
+    return "+y" if suffix in frame.Y_UP_FORMATS else "+z"
+
+
+class _Pixel(NamedTuple):
+    photo: str
+    column: float
+    row: float
+
+
+def _parse_point(text: str) -> _Pixel | Float64[np.ndarray, "3"]:
+    """x,y,z, or PHOTO@column,row."""
+    name, at, pixel = text.rpartition("@")
+    if not at:
+        return frame.scale_point(text)
+    try:
+        column, row = (float(part) for part in pixel.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--scale-from {text!r}: expected PHOTO@column,row") from error
+    return _Pixel(name, column, row)
+
+
+def _point(taken: Takeaway, text: str) -> Float64[np.ndarray, "3"]:
+    """A point of the cameras' frame: x,y,z, or where a photo's pixel meets the mesh."""
+    point = _parse_point(text)
+    if not isinstance(point, _Pixel):
+        return point
+    name, column, row = point
+    names = {known: index for index, known in enumerate(taken.scene.names)}
+    names |= {Path(known).name: index for known, index in names.items()}
+    if name not in names:
+        first = taken.scene.names[0]
+        raise ConfigError(f"--scale-from {text!r}: no photo {name!r} in the capture, {first!r} is one")
+    found, size = _on_mesh(taken, names[name], (column, row))
+    if found is None:
+        cut = "; the table and what lies on it is cut off, --keep scene keeps it"
+        raise ConfigError(
+            f"--scale-from {text!r}: no surface under that pixel of {size[0]} x {size[1]}"
+            + (cut if taken.report.faces_of_support else "")
+        )
+    return found
+
+
+def _on_mesh(
+    taken: Takeaway, index: int, pixel: tuple[float, float]
+) -> tuple[Float64[np.ndarray, "3"] | None, tuple[int, int]]:
+    """The mesh under a pixel of the photo as it lies on disk, and that photo's size."""
+    file, cameras = taken.scene.files[index], taken.reconstruction.cameras
+    header = read_header(file.path)
+    width, height = (header.width, header.height) if file.upright else header.stored_size
+    used = cameras.sizes[index].tolist()
+    at = pixel[0] * used[0] / width, pixel[1] * used[1] / height
+    return frame.point_in_photo(taken.mesh, cameras, index, at), (width, height)

@@ -1,0 +1,103 @@
+"""The seat of somebody who watches a command at work: hears what reporters hear, sees the scene, the field, the mesh.
+
+The pipeline calls it from its own thread and goes on when a call returns, so that a watcher may hold the command up
+(inside `Budget.held`), stop it (`StopRequest.stop_gently`) or lengthen it (`Budget.extend`), and needs no lock.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quicksurf.app.budget import Budget, StopRequest
+from quicksurf.app.progress import Silent
+from quicksurf.capture.scene import Scene
+from quicksurf.geometry.region import Roi
+from quicksurf.mesh.types import Mesh
+from quicksurf.model import TrainedModel
+
+if TYPE_CHECKING:
+    from quicksurf.train.loop import FitStatus
+
+
+class Watcher(Silent):
+    """Watches nothing: the base of the others. Calls come in the order of the methods."""
+
+    greeting: str | None = None
+    """A line for the user to begin with: where to look."""
+
+    def begin(self, budget: Budget, stop: StopRequest) -> None:
+        """The command's clock has started; both may be used until it ends."""
+
+    def choose_roi(self, scene: Scene) -> Roi:
+        """The capture of a new run is read, and its user gave no region of interest: the one to fit in."""
+        return scene.roi
+
+    def captured(self, scene: Scene) -> None:
+        """The fit is about to begin on `scene`."""
+
+    def step(self, reconstruction: TrainedModel) -> None:
+        """The fit is between two steps; `reconstruction` is to be looked at, not to be changed."""
+
+    def meshed(self, mesh: Mesh, files: list[Path]) -> None:
+        """The mesh is made and written."""
+
+
+class Harmless(Watcher):
+    """Passes everything on to `watcher` until it fails once: that is told to `failed`, and the fit goes on without.
+
+    What somebody does to a page, or a fault of its server, must not cost the fit. An interrupt passes.
+    """
+
+    def __init__(self, watcher: Watcher, failed: Callable[[str], object]) -> None:
+        self._watcher: Watcher | None = watcher
+        self._failed = failed
+        self.greeting = watcher.greeting
+
+    def _call(self, name: str, *arguments: Any, otherwise: Any = None) -> Any:
+        watcher = self._watcher
+        if watcher is None:
+            return otherwise
+        try:
+            return getattr(watcher, name)(*arguments)
+        except Exception as error:
+            self._watcher = None
+            self._failed(
+                f"the live view failed ({type(error).__name__}: {error}); the fit goes on without it"
+            )
+            return otherwise
+
+    def begin(self, budget: Budget, stop: StopRequest) -> None:
+        """Pass it on."""
+        self._call("begin", budget, stop)
+
+    def choose_roi(self, scene: Scene) -> Roi:
+        """Pass it on; the scene's own if that fails."""
+        return self._call("choose_roi", scene, otherwise=scene.roi)
+
+    def captured(self, scene: Scene) -> None:
+        """Pass it on."""
+        self._call("captured", scene)
+
+    def step(self, reconstruction: TrainedModel) -> None:
+        """Pass it on."""
+        self._call("step", reconstruction)
+
+    def meshed(self, mesh: Mesh, files: list[Path]) -> None:
+        """Pass it on."""
+        self._call("meshed", mesh, files)
+
+    def stage(self, name: str) -> None:
+        """Pass it on."""
+        self._call("stage", name)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._call("note", text)
+
+    def warn(self, text: str) -> None:
+        """Pass it on."""
+        self._call("warn", text)
+
+    def fit(self, status: "FitStatus") -> None:
+        """Pass it on."""
+        self._call("fit", status)

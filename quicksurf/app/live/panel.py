@@ -1,0 +1,205 @@
+"""What stands beside the scene: stage and time, figures, the PSNR curve, and the buttons.
+
+A click only puts a wish into the queue that the fit's thread empties between two steps; what concerns the picture
+alone (colours, what is visible, export of what is shown) is done at once, in viser's thread.
+"""
+
+import html
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from quicksurf.app.live.gate import Allowance
+from quicksurf.app.live.nodes import SURFACES, Nodes
+from quicksurf.app.progress import fit_figures
+from quicksurf.errors import QuicksurfError
+from quicksurf.mesh.export import FORMATS, write_mesh
+
+if TYPE_CHECKING:
+    import viser
+    from viser import uplot
+
+    from quicksurf.train.loop import FitStatus
+
+Wish = Literal["start", "pause", "stop", "extend"]
+EXTENSION_MINUTES = 5
+SHOWN = ("PSNR", "held out", "rays/s")
+N_NOTES = 6  # at the foot; older ones are in the terminal
+MAX_CURVE = 500  # points; beyond, every second one is dropped
+EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh waits in memory for a page that does not take it
+CURVE_SECONDS = 2.0  # of the fit between two pictures of the curve
+
+
+class Curve:
+    """PSNR of the rays trained on and of the held-out views, over the seconds of the fit."""
+
+    def __init__(self, server: "viser.ViserServer") -> None:
+        from viser import uplot
+
+        self._rows: list[tuple[float, float, float]] = []
+        self._shown_at = float("-inf")
+        self._plot = server.gui.add_uplot(
+            (np.zeros(1), np.full(1, np.nan), np.full(1, np.nan)),
+            (
+                uplot.Series(label="seconds"),
+                uplot.Series(label="PSNR", stroke="#1f6fd1", width=1.5),
+                uplot.Series(label="held out", stroke="#d1701f", width=1.5),
+            ),
+            title="PSNR in dB",
+            scales=_scales(0.0, 1.0),
+            aspect=1.7,
+            visible=False,
+        )
+
+    def add(self, seconds: float, psnr: float, held_out: float | None) -> None:
+        """Add a point; draw if the last picture is CURVE_SECONDS old."""
+        self._rows.append((seconds, psnr, np.nan if held_out is None else held_out))
+        if len(self._rows) > MAX_CURVE:
+            self._rows = self._rows[::2]
+        if seconds - self._shown_at >= CURVE_SECONDS and len(self._rows) > 1:
+            self.draw()
+
+    def draw(self) -> None:
+        """Send the curve."""
+        if len(self._rows) > 1:
+            self._shown_at = self._rows[-1][0]
+            data = np.array(self._rows).T
+            self._plot.scales = _scales(float(np.nanmin(data[1:])), float(np.nanmax(data[1:])))
+            self._plot.data = tuple(np.ascontiguousarray(column) for column in data)
+            self._plot.visible = True
+
+
+def _scales(low: float, high: float) -> "dict[str, uplot.Scale]":
+    """Seconds, not dates; and the range of the curves, which uPlot itself cannot find where one has gaps (NaN)."""
+    from viser import uplot
+
+    return {"x": uplot.Scale(time=False), "y": uplot.Scale(range=(low - 0.5, high + 0.5))}
+
+
+class SidePanel:
+    """The controls of one server; `wish` takes what is clicked."""
+
+    def __init__(self, server: "viser.ViserServer", wish: Callable[[Wish], None]) -> None:
+        self._server, self._wish = server, wish
+        self.nodes: Nodes | None = None
+        self._title = ""
+        self._lines: list[str] = []
+        self._exports = Allowance(EXPORTS_PER_SECOND, EXPORTS_AT_ONCE)
+        self._headline = server.gui.add_html("")
+        self._bar = server.gui.add_progress_bar(0.0)
+        self._figures = server.gui.add_html("")
+        self._curve = Curve(server)
+        self._buttons = self._add_buttons()
+        self._add_show()
+        self._add_export()
+        self._notes = server.gui.add_html("")
+        self.allow_steering(False)
+
+    def headline(self, text: str, share: float | None = None) -> None:
+        """What goes on, and how far it is (0 to 1)."""
+        if text != self._title:  # asked for many times a second while somebody is waited for
+            self._title = text
+            self._headline.content = _html("b", text)
+        if share is not None:
+            self._bar.value = 100 * min(max(share, 0.0), 1.0)
+
+    def note(self, text: str) -> None:
+        """Put a line at the foot, above those before it."""
+        self._lines = [text, *self._lines][:N_NOTES]
+        self._notes.content = _html("small", *self._lines)
+
+    def figures(self, status: "FitStatus") -> None:
+        """Show the figures of the fit and carry the curve on."""
+        figures = dict(fit_figures(status))
+        self._figures.content = _html("span", " · ".join(f"{name} {figures[name]}" for name in SHOWN))
+        self.add_to_curve(status.seconds, status.psnr, status.psnr_held_out)
+
+    def add_to_curve(self, seconds: float, psnr: float, held_out: float | None) -> None:
+        """Carry the curve on."""
+        self._curve.add(seconds, psnr, held_out)
+
+    def finish_curve(self) -> None:
+        """Draw what has not been drawn yet."""
+        self._curve.draw()
+
+    def allow_steering(self, allowed: bool) -> None:
+        """Whether pausing, stopping and adding minutes mean something now."""
+        for button in self._buttons.values():
+            button.disabled = not allowed
+
+    def show_paused(self, paused: bool) -> None:
+        """Say on the button what the next click does."""
+        self._buttons["pause"].label = "Go on" if paused else "Pause"
+
+    def hide_steering(self) -> None:
+        """There is no fit to steer."""
+        for button in self._buttons.values():
+            button.visible = False
+        self._bar.visible = False
+
+    def _add_buttons(self) -> "dict[Wish, viser.GuiButtonHandle]":
+        gui = self._server.gui
+        buttons: dict[Wish, viser.GuiButtonHandle] = {
+            "pause": gui.add_button("Pause", hint="The fit stands still; its minutes do not run."),
+            "stop": gui.add_button(
+                "Stop and keep", hint="End the fit now and make the mesh.", color="orange"
+            ),
+            "extend": gui.add_button(f"Add {EXTENSION_MINUTES} minutes", hint="The fit goes on for longer."),
+        }
+        for wish, button in buttons.items():
+            button.on_click(lambda event, wish=wish: self._pressed(wish))
+        return buttons
+
+    def _pressed(self, wish: Wish) -> None:
+        """Pass the wish on, if its button can be pressed: a page may press what it shows as disabled."""
+        button = self._buttons[wish]
+        if button.visible and not button.disabled:
+            self._wish(wish)
+
+    def _add_show(self) -> None:
+        gui = self._server.gui
+        with gui.add_folder("Show"):
+            surface = gui.add_dropdown("Surface", SURFACES)
+            photos = gui.add_checkbox("Photos", True)
+            points = gui.add_checkbox("Points", True)
+            region = gui.add_checkbox("Region", True)
+        surface.on_update(lambda event: self._paint(surface.value))
+        photos.on_update(lambda event: self.nodes and self.nodes.show_photos(photos.value))
+        points.on_update(lambda event: self.nodes and self.nodes.show_points(points.value))
+        region.on_update(lambda event: self.nodes and self.nodes.show_region(region.value))
+
+    def _paint(self, surface: str) -> None:
+        """Colour the mesh: a page may send what its list does not hold."""
+        if self.nodes is not None and surface in SURFACES:
+            self.nodes.paint(surface)
+
+    def _add_export(self) -> None:
+        gui = self._server.gui
+        with gui.add_folder("Export"):
+            form = gui.add_dropdown("Format", FORMATS)
+            button = gui.add_button("Export the mesh shown", hint="In the frame and units of the cameras.")
+        button.on_click(lambda event: self._export(event.client, form.value))
+
+    def _export(self, client: "viser.ClientHandle | None", suffix: str) -> None:
+        """Send the mesh that is shown to the browser that asked, as a file."""
+        if client is None or not self._exports.take():
+            return
+        mesh = None if self.nodes is None else self.nodes.mesh
+        if mesh is None:
+            client.add_notification("No mesh yet", "It appears some seconds after the fit has begun.")
+            return
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                (path,) = write_mesh(mesh, Path(folder), "mesh", (suffix,))
+                client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+        except QuicksurfError as error:
+            client.add_notification("Not exported", str(error))
+
+
+def _html(tag: str, *lines: str) -> str:
+    """Lines of plain text, whatever stands in them, indented as the panel's other parts are."""
+    body = "<br>".join(f"<{tag}>{html.escape(line)}</{tag}>" for line in lines)
+    return f'<div style="padding: 0.2em 0.75em; overflow-wrap: anywhere">{body}</div>'

@@ -1,0 +1,105 @@
+"""The report as a file: one HTML page that asks nothing of the network, written whole or not at all.
+
+Jinja2 escapes every text (file names are whatever somebody's camera or archive made them); the page's own policy
+forbids it to load anything but what it carries.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from quicksurf import kernels
+from quicksurf.app.export.surface import mesh_of
+from quicksurf.app.report.collect import Clock, gather
+from quicksurf.app.report.words import page_values
+from quicksurf.app.run.files import sweep_files
+from quicksurf.app.run.folder import Run, open_run
+from quicksurf.app.run.resume import read_capture
+from quicksurf.capture.assemble import ReadOptions
+from quicksurf.capture.scene import Scene
+from quicksurf.errors import QuicksurfError, SurfaceError
+from quicksurf.files import write_text
+from quicksurf.mesh.export import read_mesh
+from quicksurf.mesh.types import Mesh
+from quicksurf.model import TrainedModel
+
+NAME = "report.html"
+_FOLDER = Path(__file__).parent
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_FOLDER),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+)
+
+
+def report_run(folder: Path, backend: str) -> Path:
+    """Write the report of a run whose fit has left a checkpoint; photos or a mesh that are gone are left out.
+
+    Raises:
+        OutputError: if `folder` is not a run, has no usable checkpoint, or cannot be written.
+    """
+    run = open_run(folder)
+    sweep_files(run.path, (NAME,))
+    reconstruction = run.load_checkpoint(kernels.load(backend))
+    summary = run.read_summary() if run.state == "finished" else {}
+    notes = [] if summary else ["the fit did not finish: `quicksurf fit RUN --resume` goes on with it"]
+    scene, mesh = None, None
+    try:
+        options = ReadOptions(
+            max_pixels=reconstruction.config.train.max_pixels,
+            use_masks=reconstruction.masked,
+            roi=reconstruction.roi,
+            say=lambda line: None,
+        )
+        scene = read_capture(run, options)
+    except QuicksurfError as error:
+        notes.append(f"the photos are not shown: {error}")
+    try:
+        mesh = read_mesh(mesh_of(run))
+    except QuicksurfError as error:
+        notes.append(f"the mesh is not shown: {error}")
+    return write_report(run, summary, reconstruction, scene, mesh, notes=notes)
+
+
+def write_report(
+    run: Run,
+    summary: Mapping[str, Any],
+    reconstruction: TrainedModel,
+    scene: Scene | None,
+    mesh: Mesh | None,
+    *,
+    seconds: float | None = None,
+    notes: list[str] | None = None,
+) -> Path:
+    """Write RUN/report.html; return its path.
+
+    Args:
+        run: the run.
+        summary: what summary.json holds, or nothing.
+        reconstruction: the fitted field and its cameras.
+        scene: the photos; None where they are gone.
+        mesh: the surface in the frame of the cameras; None where there is none.
+        seconds: what the page may take; parts that find none left are left out. None: as long as it takes.
+        notes: what is already known to be missing.
+
+    Raises:
+        OutputError: if the folder cannot be written or the disk is full.
+    """
+    if mesh is not None and not len(mesh.faces):
+        raise SurfaceError("the mesh has no faces: there is nothing to report on")
+    found = gather(run, dict(summary), reconstruction, scene, mesh, Clock(seconds))
+    found.notes = [*(notes or []), *found.notes]
+    path = run.path / NAME
+    write_text(path, render_template("report.html", page_values(found)))
+    return path
+
+
+def render_template(name: str, values: Mapping[str, Any]) -> str:
+    """A template of this folder filled in; every text in `values` that is not Markup is escaped."""
+    style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
+    page = _ENVIRONMENT.get_template(name).render(style=style, **values)
+    return page.encode("utf-8", "replace").decode()

@@ -1,0 +1,253 @@
+"""A trained model on the disk: written, and checked before anything is made of it, since it may be anybody's.
+
+Sizes are compared with the configuration's before memory is taken for it; poses, lenses and numbers are those of real
+cameras, or the whole is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from quicksurf.config import Config, from_settings
+from quicksurf.errors import BackendError, OutputError
+from quicksurf.fields.appearance import Appearance
+from quicksurf.fields.background import Border
+from quicksurf.fields.surface import geometry_encoding
+from quicksurf.files import write_atomic, write_json
+from quicksurf.geometry.cameras import N_DISTORTION, Cameras
+from quicksurf.geometry.region import Roi
+from quicksurf.kernels import Backend
+from quicksurf.kernels.layout import encoding_layout
+from quicksurf.model import TrainedModel, build_renderer
+from quicksurf.untrusted import is_inner_path, is_number, read_json
+
+STATE, META = "state.safetensors", "state.json"
+_MAX_META_BYTES = 1 << 26
+_FARTHEST = 1e12  # of a coordinate: the Earth in tenths of a millimetre
+_SMALLEST_RADIUS = 1e-9
+_MAX_SIDE = 1 << 17  # pixels of a photo
+_MAX_FOCAL = 1e12
+_RIGID = 1e-2  # largest entry of RᵀR − I: float32 poses of a refined run are within 1e-5
+_MAX_VIEWS = 1_000_000
+
+
+class State(NamedTuple):
+    """What a checkpoint holds."""
+
+    config: Config
+    cameras: Cameras
+    names: list[str]
+    held_out: Bool[Tensor, "n"]
+    roi: Roi
+    masked: bool
+    seconds_fitted: float
+    step: int
+    psnr_held_out: float | None
+    progress: float
+    cameras_refined: bool
+    joined: bool
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix`, without it."""
+        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+def save_checkpoint(model: TrainedModel, folder: Path) -> None:
+    """Write `model` into `folder`: one safetensors file, then the JSON that describes it."""
+    tensors = {f"model.{name}": value for name, value in model.modules().state_dict().items()}
+    grid = model.renderer.grid.estimator
+    tensors |= {"grid.occs": grid.occs, "grid.binaries": grid.binaries}
+    tensors |= {f"optimizer.{name}": value for name, value in model.optimizer_state.items()}
+    tensors |= {f"cameras.{name}": value for name, value in vars(model.cameras).items()}
+    if isinstance(model.renderer.background, Tensor):
+        tensors["background.color"] = model.renderer.background
+    blob = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    write_atomic(folder / STATE, lambda file: file.write(blob))
+    write_json(
+        folder / META,
+        {
+            "config": asdict(model.config),
+            "names": model.names,
+            "held_out": model.held_out.tolist(),
+            "roi": [*model.roi.center, model.roi.radius],
+            "masked": model.masked,
+            "seconds_fitted": model.seconds_fitted,
+            "step": model.step,
+            "progress": model.progress,
+            "psnr_held_out": model.psnr_held_out,
+            "cameras_refined": model.cameras_refined,
+            "joined": model.joined,
+        },
+    )
+
+
+def load_checkpoint(folder: Path, backend: Backend) -> TrainedModel:
+    """Read a checkpoint.
+
+    Raises:
+        OutputError: if it is missing, damaged or of another version.
+    """
+    try:
+        return _restore(read_state(folder), backend)
+    except BackendError:
+        raise
+    except Exception as error:  # it may be anybody's, and damaged in any way
+        raise OutputError(
+            f"the checkpoint in {folder} cannot be read ({type(error).__name__}: {str(error)[:200]}): "
+            "it is damaged or of another version; fit again into a new --output"
+        ) from error
+
+
+def _restore(state: State, backend: Backend) -> TrainedModel:
+    solid = state.tensors.get("background.color")
+    border = Border(torch.zeros(3), False) if solid is None else Border(solid.reshape(3).float(), True)
+    model = TrainedModel(
+        state.config,
+        state.cameras,
+        state.names,
+        state.held_out.numpy(),
+        state.roi,
+        state.masked,
+        build_renderer(state.config, backend, border),
+        Appearance(state.held_out, state.joined).to(backend.device),
+        state.seconds_fitted,
+        state.step,
+        state.psnr_held_out,
+        state.progress,
+        state.part("optimizer."),
+        state.cameras_refined,
+        state.joined,
+    )
+    model.advance(model.progress)
+    model.modules().load_state_dict(state.part("model."))
+    estimator = model.renderer.grid.estimator
+    estimator.get_buffer("occs").copy_(state.tensors["grid.occs"])
+    estimator.get_buffer("binaries").copy_(state.tensors["grid.binaries"])
+    check_finite(
+        {**model.modules().state_dict(), "background": border.color, "grid": state.tensors["grid.occs"]}
+    )
+    return model
+
+
+def read_state(folder: Path) -> State:
+    """Read and check a checkpoint.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if something in it is damaged, saying what.
+        KeyError: if something is missing.
+        QuicksurfError: if its settings are not those of this version.
+    """
+    meta = read_json(folder / META, _MAX_META_BYTES)
+    if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
+        raise ValueError(f"{META} holds no object with a config")
+    names, held_out, roi = _names(meta["names"]), meta["held_out"], meta["roi"]
+    _demand(isinstance(held_out, list) and all(type(mark) is bool for mark in held_out), "held_out", held_out)
+    _demand(not all(held_out), "held_out", "every photo")
+    tensors = safetensors.torch.load_file(folder / STATE)
+    cameras = _cameras(tensors)
+    if not len(cameras) == len(names) == len(held_out):
+        raise ValueError(f"{len(cameras)} cameras, {len(names)} names, {len(held_out)} held-out marks")
+    config = from_settings(meta["config"])
+    _check_sizes(config, tensors, len(names))
+    return State(
+        config,
+        cameras,
+        names,
+        torch.tensor(held_out, dtype=torch.bool),
+        _roi(roi),
+        bool(meta["masked"]),
+        _in_range(meta, "seconds_fitted", 0, 1e9),
+        int(_in_range(meta, "step", 0, 1e12)),
+        None if meta["psnr_held_out"] is None else _in_range(meta, "psnr_held_out", -1e3, 1e3),
+        _in_range(meta, "progress", 0, 1),
+        bool(meta.get("cameras_refined", False)),
+        bool(meta.get("joined", False)),
+        tensors,
+    )
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse NaN and infinity in what a field is made of.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
+def _names(names: Any) -> list[str]:
+    """Names of photos: files are written under them, so that none may lead out of the folder they go to."""
+    _demand(isinstance(names, list) and 0 < len(names) <= _MAX_VIEWS, "names", names)
+    for name in names:
+        _demand(is_inner_path(name), "a photo's name", name)
+    return names
+
+
+def _roi(roi: Any) -> Roi:
+    numbers = isinstance(roi, list) and len(roi) == 4 and all(map(is_number, roi))
+    _demand(numbers and max(map(abs, roi)) <= _FARTHEST and roi[3] >= _SMALLEST_RADIUS, "roi", roi)
+    x, y, z, radius = map(float, roi)
+    return Roi((x, y, z), radius)
+
+
+def _cameras(tensors: Mapping[str, Tensor]) -> Cameras:
+    """The cameras, in the shapes and ranges of such as take photos."""
+    c2w = tensors["cameras.c2w"]
+    count = len(c2w) if c2w.ndim else 0
+    shapes = {
+        "c2w": (count, 3, 4),
+        "intrinsics": (count, 4),
+        "distortion": (count, N_DISTORTION),
+        "fisheye": (count,),
+        "sizes": (count, 2),
+    }
+    values = {name: tensors[f"cameras.{name}"] for name in shapes}
+    for name, shape in shapes.items():
+        found, floats = values[name], name in ("c2w", "intrinsics", "distortion")
+        kind = found.is_floating_point() == floats and (found.dtype == torch.bool) == (name == "fisheye")
+        if tuple(found.shape) != shape or not kind or not 0 < count <= _MAX_VIEWS:
+            raise ValueError(f"cameras.{name} is {found.dtype} {tuple(found.shape)}, expected {shape}")
+    cameras = Cameras(**values)
+    check_finite(values)
+    rotations = cameras.c2w[:, :, :3].double()
+    off = (rotations.transpose(1, 2) @ rotations - torch.eye(3, dtype=torch.float64)).abs().max()
+    _demand(float(off) < _RIGID and bool((torch.linalg.det(rotations) > 0).all()), "a camera's pose", "bent")
+    _demand(float(cameras.centers().abs().max()) <= _FARTHEST, "a camera's place", "out of this world")
+    focal, sizes = cameras.intrinsics[:, :2], cameras.sizes
+    _demand(float(focal.min()) > 0 and float(focal.max()) <= _MAX_FOCAL, "a focal length", focal.tolist())
+    _demand(int(sizes.min()) >= 1 and int(sizes.max()) <= _MAX_SIDE, "a photo's size", sizes.tolist())
+    return cameras
+
+
+def _check_sizes(config: Config, tensors: Mapping[str, Tensor], n_views: int) -> None:
+    """Refuse settings that would take more memory than what was saved fills."""
+    tables = encoding_layout(6, geometry_encoding(config.model)).n_params
+    cells = config.render.grid_resolution**3
+    for name, least in (
+        ("model.field.geometry.params", tables),
+        ("grid.occs", cells),
+        ("grid.binaries", cells),
+    ):
+        if tensors[name].numel() < least:
+            raise ValueError(f"{name} holds {tensors[name].numel()} values, its settings need {least}")
+
+
+def _in_range(meta: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    value = meta[name]
+    _demand(is_number(value) and low <= value <= high, name, value)
+    return float(value)
+
+
+def _demand(condition: bool, what: str, found: object) -> None:
+    if not condition:
+        raise ValueError(f"{what} is {str(found)[:80]!r}")

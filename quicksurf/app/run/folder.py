@@ -1,0 +1,390 @@
+"""The run folder: everything a fit leaves behind, and all that is needed to resume, re-mesh and understand it.
+
+    RUN/run.json       what the folder is: source, options, ROI, views, chain of transforms; written first
+    RUN/cameras.json   cameras used, nerfstudio's form, frame of the mesh      RUN/points.safetensors   SfM points
+    RUN/masks/         the masks of the fit, where some were made
+    RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
+    RUN/checkpoint/    the field              RUN/mesh.*          the surface
+    RUN/summary.json   what came out; written last, so that its presence says that the run is finished. While minutes
+                       are added, and if that is cut short, the last one is summary.previous.json
+
+Files are replaced whole (quicksurf.files); the checkpoint, a folder, is written beside the old one and the two change
+names, so that a kill at any moment leaves one of them. metrics.jsonl grows by whole lines; a torn last line, all a
+kill can leave, is dropped when the file is opened again. A folder without run.json is never written to.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quicksurf.app.run.files import (
+    holds_more,
+    is_litter,
+    own_file,
+    refuse_links,
+    refuse_strange_files,
+    remove,
+    sweep_run,
+)
+from quicksurf.app.run.record import check_record, read_object
+from quicksurf.capture.scene import Scene
+from quicksurf.capture.transforms import write_cameras
+from quicksurf.errors import OutputError
+from quicksurf.files import write_json, write_text
+from quicksurf.geometry.region import Roi
+from quicksurf.untrusted import is_number, is_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from quicksurf.kernels import Backend
+    from quicksurf.model import TrainedModel
+
+MARKER = "run.json"
+FORMAT = "quicksurf run"
+VERSION = 1
+MAX_METRICS_BYTES = 256 << 20  # an hour of fitting is a megabyte
+FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
+
+
+class Claim(NamedTuple):
+    """What a command wants of an output folder."""
+
+    source: Path
+    resume: bool
+    adds_minutes: bool
+    """Whether `--minutes` was said, which extends a finished run."""
+
+
+class Run:
+    """One run folder. Build it with `claim_run` (to fit) or `open_run` (to read)."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+        """Contents of run.json."""
+        self.fitted_sizes: Tensor | None = None
+        """Widths and heights of the photos of the checkpoint, once that is loaded."""
+        self.fitted_pixels = 0
+        """Pixels that they were kept at."""
+
+    @property
+    def source(self) -> Path:
+        """The capture this run was made from."""
+        return Path(self.record["source"])
+
+    @property
+    def state(self) -> str:
+        """`new` (nothing fitted), `unfinished` (a checkpoint, no summary) or `finished`."""
+        if self._summary.exists():
+            return "finished"
+        return "unfinished" if self.checkpoint_folder() is not None else "new"
+
+    @property
+    def failed(self) -> bool:
+        """Whether its last fit found no surface: the run may go on, and may as well be begun anew."""
+        return self.state == "unfinished" and self.record.get("failed") is not None
+
+    @property
+    def roi(self) -> Roi | None:
+        """The region of interest that the run was fitted in; None before its capture was read."""
+        stated = self.record.get("roi")
+        if stated is None:
+            return None
+        numbers = isinstance(stated, list) and len(stated) == 4 and all(map(is_number, stated))
+        if not numbers or max(map(abs, stated)) > FARTHEST or stated[3] < SMALLEST_RADIUS:
+            raise OutputError(
+                f"{self.path / MARKER} is damaged: roi is {str(stated)[:80]}, expected four numbers"
+            )
+        x, y, z, radius = map(float, stated)
+        return Roi((x, y, z), radius)
+
+    def keep_scene(self, scene: Scene, masks: bool, minutes: float) -> None:
+        """Keep what the fit is about to start from: cameras, ROI, split, transforms, and the plan.
+
+        The mesh and cameras.json are in the frame of the input cameras; the field lives in the ROI's unit ball,
+        x_fit = (x_world - center) / radius, which is written as a matrix so that nobody has to guess.
+        """
+        write_cameras(self.path / "cameras.json", scene.cameras, scene.names, scene.held_out)
+        (x, y, z), radius = scene.roi
+        scale = 1 / radius
+        world_to_fit = [
+            [scale, 0, 0, -x * scale],
+            [0, scale, 0, -y * scale],
+            [0, 0, scale, -z * scale],
+            [0, 0, 0, 1],
+        ]
+        self.update(
+            name=scene.name,
+            roi=[x, y, z, radius],
+            photos=scene.report.photos,
+            posed_images=self._posed_images(scene),
+            poses=scene.report.poses(),
+            masks=masks,
+            minutes=minutes,
+            minutes_spent=0.0,
+            names=scene.names,
+            held_out=[bool(flag) for flag in scene.held_out],
+            frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
+        )
+
+    def _posed_images(self, scene: Scene) -> str | None:
+        """Folder of the images whose poses were found here, relative to the run if inside it (a video)."""
+        if scene.report.seconds_poses == 0:
+            return self.record.get("posed_images")
+        folder, home = scene.source.resolve(), self.path.resolve()
+        return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
+
+    def update(self, **entries: Any) -> None:
+        """Add entries to run.json."""
+        self.record = {**self.record, **entries}
+        write_json(self.path / MARKER, self.record)
+
+    def begin_fit(self) -> None:
+        """Mark the run as unfinished from now on: the summary of an earlier fit steps aside.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        try:
+            if self._summary.exists():
+                os.replace(self._summary, self._previous_summary)
+        except OSError as error:
+            raise OutputError(f"cannot rename {self._summary}: {error.strerror or error}") from error
+
+    def begin_anew(self) -> None:
+        """Forget the field of a fit that found no surface, and its region; poses and settings stay to be used."""
+        self.drop_checkpoint()
+        for name in ("metrics.jsonl", "config.toml", "masks"):
+            remove(self.path / name)
+        self.update(roi=None, failed=None)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which marks the run as finished.
+
+        Raises:
+            OutputError: if the disk is full.
+        """
+        write_json(self._summary, summary)
+        with suppress(OSError):
+            self._previous_summary.unlink(missing_ok=True)
+
+    def discard_if_unused(self) -> None:
+        """Remove the folder if nothing was kept in it but logs of a search for poses: a bad input leaves no litter."""
+        with suppress(OSError):
+            if all(self._is_litter(path) for path in self.path.rglob("*")):
+                shutil.rmtree(self.path)
+
+    def _is_litter(self, path: Path) -> bool:
+        name = path.relative_to(self.path)
+        if name.parts[0] == "poses":
+            return path.is_dir() or path.suffix == ".log"
+        return str(name) in (MARKER, ".lock") or is_litter(name.name)
+
+    def checkpoint_folder(self) -> Path | None:
+        """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
+        folders = (self.path / "checkpoint", self.path / "checkpoint.old")
+        return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
+
+    def save_checkpoint(self, reconstruction: "TrainedModel") -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            OutputError: if the disk is full; the old checkpoint stays.
+        """
+        from quicksurf.app.run.checkpoint import save_checkpoint  # torch is loaded when it is needed
+
+        new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+        try:
+            remove(new)
+            save_checkpoint(reconstruction, new)
+            if current.exists():
+                remove(old)
+                os.replace(current, old)
+            os.replace(new, current)
+            remove(old)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {current}: {error.strerror or error}; the last checkpoint is kept"
+            ) from error
+        finally:
+            remove(new)
+
+    def drop_checkpoint(self) -> None:
+        """Make room: the field is lost. It loses its name first, so that a kill leaves no half of it."""
+        for name in ("checkpoint.new", "checkpoint.old"):
+            remove(self.path / name)
+        with suppress(OSError):
+            os.replace(self.path / "checkpoint", self.path / "checkpoint.new")
+        for name in ("checkpoint.new", "checkpoint"):
+            remove(self.path / name)
+
+    def load_checkpoint(self, backend: "Backend") -> "TrainedModel":
+        """Read the field back.
+
+        Raises:
+            OutputError: if there is no checkpoint, or it is damaged or of another version.
+        """
+        from quicksurf.app.run.checkpoint import load_checkpoint
+
+        folder = self.checkpoint_folder()
+        if folder is None:
+            raise OutputError(
+                f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
+            )
+        reconstruction = load_checkpoint(folder, backend)
+        known = self.record.get("names")
+        if known is not None and known != reconstruction.names:
+            raise OutputError(
+                f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
+            )
+        self.fitted_sizes = reconstruction.cameras.sizes
+        self.fitted_pixels = reconstruction.config.train.max_pixels
+        return reconstruction
+
+    def append_metrics(self, figures: Mapping[str, Any]) -> None:
+        """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
+        values = {key: _finite(value) for key, value in figures.items()}
+        with own_file(self.path / "metrics.jsonl") as file:
+            file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+
+    def mend_metrics(self) -> None:
+        """Drop the torn last line that a kill may have left in metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if path.is_file() and path.stat().st_size <= MAX_METRICS_BYTES:
+            content = path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json of a finished run.
+
+        Raises:
+            OutputError: if it is damaged or absent.
+        """
+        return read_object(self._summary)
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def _previous_summary(self) -> Path:
+        return self.path / "summary.previous.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second process; the system lets go of it even when this one is killed.
+
+        What killed commands left half-written is removed.
+
+        Raises:
+            OutputError: if another process holds it, or the folder cannot be written or has links in it.
+        """
+        lock = self.path / ".lock"
+        with ExitStack() as held:
+            try:
+                fcntl.flock(held.enter_context(own_file(lock)), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{self.path} is in use by another quicksurf process: wait for it to end"
+                ) from error
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write {lock}: {error.strerror or error}; make the folder writable"
+                ) from error
+            refuse_links(self.path)
+            sweep_run(self.path)
+            yield
+
+
+def default_output(name: str) -> Path:
+    """`runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "capture"
+    return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run folder."""
+    return (path / MARKER).is_file()
+
+
+def open_run(path: Path) -> Run:
+    """A run folder that exists.
+
+    Raises:
+        OutputError: if it is not one, or run.json is damaged.
+    """
+    if not is_run(path):
+        what = "no such folder" if not path.exists() else f"it has no {MARKER}"
+        raise OutputError(f"{path} is not a run folder ({what}): give a folder that `quicksurf fit` has made")
+    record = read_object(path / MARKER)
+    if record.get("format") != FORMAT or not is_path(record.get("source")):
+        raise OutputError(f"{path / MARKER} is damaged: expected format {FORMAT!r} and the source's path")
+    if record.get("version") != VERSION:
+        raise OutputError(
+            f"{path} was made by another version (format {str(record.get('version'))[:40]!r}, expected '{VERSION}')"
+        )
+    check_record(path / MARKER, record)
+    refuse_strange_files(path)
+    return Run(path, record)
+
+
+def claim_run(path: Path, claim: Claim) -> Run:
+    """Make the folder of a new run, or take up an old run of the same source.
+
+    Raises:
+        OutputError: if the folder holds something else, another source's run, a run that was not asked to go on, or
+            if there is nothing to resume.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"--output {path} is a file: choose another name")
+    if path.is_dir() and holds_more(path, MARKER):
+        return _take_up(path, claim)
+    if claim.resume:
+        raise OutputError(
+            f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
+        )
+    record = {"format": FORMAT, "version": VERSION, "source": str(claim.source.resolve())}
+    run = Run(path, record)
+    try:
+        write_json(path / MARKER, record)
+    except OutputError:
+        run.discard_if_unused()
+        raise
+    return run
+
+
+def _take_up(path: Path, claim: Claim) -> Run:
+    if not is_run(path):
+        raise OutputError(
+            f"--output {path} holds files that are not a run's: choose another folder, or empty it"
+        )
+    run = open_run(path)
+    if run.source != claim.source.resolve():
+        raise OutputError(
+            f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
+        )
+    if run.state == "unfinished" and not (claim.resume or run.failed):
+        raise OutputError(
+            f"{path} holds a run that was cut short: go on with --resume, or choose another --output"
+        )
+    if run.state == "finished" and not (claim.resume or claim.adds_minutes):
+        raise OutputError(
+            f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
+        )
+    run.mend_metrics()
+    return run
+
+
+def _finite(value: Any) -> Any:
+    with suppress(TypeError):
+        return value if abs(value) < float("inf") else None
+    return value

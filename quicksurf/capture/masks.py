@@ -1,0 +1,268 @@
+"""Masks: finding the file that belongs to each image, and reading it as coverage: 255 on the object, 0 beside it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from quicksurf.capture.companions import MASK, companions, names_of_mask
+from quicksurf.capture.folders import files_below
+from quicksurf.capture.images import MIN_IMAGES, Pixels, read_values
+from quicksurf.capture.listing import SUFFIXES, natural_key
+from quicksurf.capture.mask_values import as_given, coverage_of, unknown
+from quicksurf.errors import CaptureError, ImageError
+
+FOLDERS = ("masks", "mask")
+
+
+def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
+    """The mask of each image in `paths`, from `masks/` or `mask/` beside their folder or in `root`, or beside them.
+
+    Namings known: the image's name with any suffix, its whole file name (`a.jpg.png`), `a_mask.png`,
+    `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all
+    names are numbers and there are as many masks as images. Of masks that lie beside their images the name must say
+    that they are masks.
+
+    Returns:
+        The mask of each image, None where it has none; and warnings.
+
+    Raises:
+        CaptureError: if there is a folder of masks and no image has one in it.
+    """
+    folder = _mask_folder(root, paths)
+    if folder is None:
+        return _without_shared(_by_name(_beside(paths), paths)), []
+    return masks_in(folder, paths)
+
+
+def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
+    """`find_masks` in one folder.
+
+    Raises:
+        CaptureError: if it holds masks and no image has one in it.
+    """
+    photos = {path.resolve() for path in paths}  # they may lie below a folder of masks that is a link
+    names = {path.name for path in photos}
+    files = [
+        path
+        for path in files_below(folder)
+        if path.suffix.lower() in SUFFIXES and not (path.name in names and path.resolve() in photos)
+    ]
+    if not files:
+        return [None] * len(paths), [f"{folder} holds no image files: masks are ignored"]
+    ways = [_by_name(files, paths), _by_number(files, paths), _by_order(files, paths)]
+    found = max(ways, key=lambda way: sum(mask is not None for mask in way))  # the first of the best
+    if not any(found):
+        raise _none_matches(folder, len(files), paths)
+    return _without_shared(found), []
+
+
+def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h w"]:
+    """Read the mask of an image at the size of its pixels in memory: the share of each that the object covers.
+
+    A mask of more pixels than the image in memory is averaged, so that its outline stays known below the pixel.
+
+    Raises:
+        CaptureError: if it cannot be read, its values mean nothing, or its aspect is not the image's.
+    """
+    values = read_coverage(path, upright)
+    height, width = values.shape
+    scale = width / pixels.size[0]
+    if abs(pixels.size[1] * scale - height) > 1.5 * max(1.0, scale):
+        raise CaptureError(
+            f"mask {path} is {width} x {height} pixels, its image {pixels.size[0]} x {pixels.size[1]}: "
+            "masks must have the size or at least the aspect of their images"
+        )
+    target = pixels.rgb.shape[1], pixels.rgb.shape[0]
+    resized = Image.fromarray(values).resize(target, Image.Resampling.BOX)  # nearest when enlarging
+    return as_given(np.array(resized))
+
+
+def kept_file(folder: Path, index: int) -> Path:
+    """The file that a run keeps the mask of photo `index` in."""
+    return folder / f"{index:05d}.png"
+
+
+def read_kept(folder: Path, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
+    """A mask as a run has kept it, at the size of its image; None where it had none.
+
+    Raises:
+        CaptureError: if the file is damaged.
+    """
+    path = kept_file(folder, index)
+    if not path.is_file():
+        return None
+    try:
+        values = read_values(path)
+    except ImageError as error:
+        raise CaptureError(f"mask {error}") from error
+    if values.shape[2] != 1 or values.dtype != np.uint8:
+        raise CaptureError(f"mask {path} is damaged: 8-bit grey is expected; fit anew with another --output")
+    target = image.shape[1], image.shape[0]
+    return np.array(Image.fromarray(values[..., 0]).resize(target, Image.Resampling.NEAREST))
+
+
+def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
+    """Read a mask file at its own size: 255 where the object is (quicksurf.capture.mask_values).
+
+    Raises:
+        CaptureError: if it cannot be read, or its values mean nothing.
+    """
+    try:
+        return coverage_of(read_values(path, upright))
+    except ImageError as error:
+        raise CaptureError(f"mask {error}") from error
+    except ValueError as error:
+        raise CaptureError(
+            f"mask {path} {error}; black (0) must be what is beside the object, and what is not black the object: "
+            "make it so, or fit without masks by --masks none"
+        ) from error
+
+
+def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Coverage that an alpha channel states, 255 where the object is; one of two values need not reach 128."""
+    top = int(values.max(initial=0))
+    dim_label = 0 < top < 128 and bool(((values == 0) | (values == top)).all())
+    return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
+
+
+def use_some(
+    masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]
+) -> tuple[list[UInt8[np.ndarray, "_ _"] | None], list[str]]:
+    """Masks that some photos have and others lack, with what that means; none of them if they are too few."""
+    without = [name for mask, name in zip(masks, names, strict=True) if mask is None]
+    n_given = len(masks) - len(without)
+    if not without or n_given == 0:
+        return list(masks), []
+    found = f"{n_given} of {len(masks)} photos have a mask"
+    if n_given < MIN_IMAGES:
+        return [None] * len(masks), [f"only {found}, at least {MIN_IMAGES} are needed: masks are not used"]
+    return list(masks), [
+        f"{found}; fitted without one, and never held out: {_listed(without)}; their surroundings say nothing of "
+        "where the object ends"
+    ]
+
+
+def over_white(
+    image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"] | None
+) -> Float[np.ndarray, "h w 3"]:
+    """The image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask.
+
+    Where nobody knows, what is likelier counts.
+    """
+    if mask is None:
+        return image / 255.0
+    share = np.where(unknown(mask), np.where(mask > 127, 255, 0), mask)[..., None] / 255.0
+    return share * (image / 255.0) + (1 - share)
+
+
+def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:
+    """Refuse masks of which none holds anything: every photo would be background.
+
+    Raises:
+        CaptureError: if there are masks and all are empty, naming `where` they come from.
+    """
+    given = [mask for mask in masks if mask is not None]
+    if given and not any(mask.any() for mask in given):
+        raise CaptureError(
+            f"all {len(given)} masks in {where} are black: white (255) must be the object; make them again, "
+            "or fit without them by --masks none"
+        )
+
+
+def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> list[str]:
+    """What looks wrong with a set of masks: empty ones, and ones whose white is the surroundings."""
+    given = [(name, mask) for name, mask in zip(names, masks, strict=True) if mask is not None]
+    if not given:
+        return []
+    warnings = []
+    empty = [name for name, mask in given if not mask.any()]
+    if empty:
+        warnings.append(f"masks without any object: {_listed(empty)}; white (255) must be the object")
+    n_inverted = sum(_looks_inverted(mask) for _, mask in given)
+    if n_inverted > len(given) / 2:
+        warnings.append(
+            f"{n_inverted} of {len(given)} masks look inverted (white all along the border, black inside): "
+            "white (255) must be the object; invert them if the mesh is empty or hollow"
+        )
+    return warnings
+
+
+def _looks_inverted(mask: UInt8[np.ndarray, "h w"]) -> bool:
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return bool(border.mean() > 0.9 * 255 and 0 < mask.mean() < 0.95 * 255)
+
+
+def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:
+    beside = [paths[0].parent.parent] if paths else []
+    for base in (root, *beside):
+        below = {path.name.casefold(): path for path in sorted(base.glob("*/"))}
+        for name in FOLDERS:
+            if name in below:
+                return below[name]
+    return None
+
+
+def _beside(paths: Sequence[Path]) -> list[Path]:
+    """Files in the folders of the images whose names say that they are masks of another."""
+    found: list[Path] = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+        found += [file for file, kind in companions(files).items() if kind == MASK]
+    return found
+
+
+def _by_name(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
+    """For each image the mask whose stem is one of the names it may have, or None."""
+    stems: dict[str, list[Path]] = {}
+    for file in files:
+        stems.setdefault(file.stem.casefold(), []).append(file)
+    return [_named(stems, path) for path in paths]
+
+
+def _named(stems: dict[str, list[Path]], path: Path) -> Path | None:
+    names = dict.fromkeys(name for base in (path.stem, path.name) for name in names_of_mask(base))
+    matches = [file for name in names for file in stems.get(name, [])]
+    same_folder = [file for file in matches if file.parent.name == path.parent.name]  # a/0.jpg, b/0.jpg
+    return next(iter(same_folder + matches), None)
+
+
+def _by_number(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
+    if not all(item.stem.isdecimal() for item in (*files, *paths)):
+        return [None] * len(paths)
+    numbered = {int(file.stem): file for file in files}
+    return [numbered.get(int(path.stem)) for path in paths]
+
+
+def _by_order(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
+    if len(files) != len(paths) or not all(item.stem.isdecimal() for item in (*files, *paths)):
+        return [None] * len(paths)
+    ordered = dict(zip(_sorted(paths), _sorted(files), strict=True))
+    return [ordered[path] for path in paths]
+
+
+def _without_shared(found: Sequence[Path | None]) -> list[Path | None]:
+    """What two images would share is the mask of one of them, and nothing says of which."""
+    times = Counter(found)
+    return [mask if times[mask] == 1 else None for mask in found]
+
+
+def _sorted(paths: Sequence[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def _none_matches(folder: Path, n_files: int, paths: Sequence[Path]) -> CaptureError:
+    return CaptureError(
+        f"{folder.name}/ has {n_files} files, {paths[0].parent.name}/ has {len(paths)} images in use, and no mask is "
+        f"named like an image: {_listed([path.name for path in paths])}; name each mask like its image, or rename "
+        f"{folder} to fit without masks"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Up to five names, then a count of the rest."""
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + rest

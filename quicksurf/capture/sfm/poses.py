@@ -1,0 +1,287 @@
+"""Camera poses from photos: runs `quicksurf.capture.sfm.worker` by a plan of `quicksurf.capture.sfm.plan`.
+
+The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found
+comes back as `Poses`; what it did not find has a reason.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quicksurf.capture.scene import SparsePoints
+from quicksurf.capture.sfm.plan import Plan
+from quicksurf.errors import BudgetError, PosesError
+from quicksurf.geometry import cameras as lens
+from quicksurf.geometry.cameras import N_DISTORTION, Cameras
+from quicksurf.kernels.host import usable_cpus
+
+_GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
+_MIN_FEATURES, _MIN_INLIERS = 30, 15  # COLMAP registers by 30 points, and keeps a pair of 15 inliers
+
+
+class Photos(NamedTuple):
+    """Photo files as the worker reads them."""
+
+    paths: list[Path]
+    groups: list[tuple[list[int], float | None, bool]]
+    """Photos taken with one camera, its focal length in parts of their width where EXIF has it, and whether that can be
+    trusted."""
+
+
+class Poses(NamedTuple):
+    """Cameras of the registered photos, in the frame described at `stand_upright`."""
+
+    registered: list[int]
+    """Which photos, in increasing order; camera i belongs to photo `registered[i]`."""
+    cameras: Cameras
+    points: SparsePoints
+    """Image indices count registered photos."""
+    reasons: dict[int, str]
+    """Why each of the other photos is lost."""
+    unreadable: dict[int, str]
+    """Why photos could not be looked at."""
+    groups: list[list[int]]
+    """Photos of models that could not be joined to this one, largest first."""
+    doubtful: list[int]
+    """Registered photos that share with the others hardly anything of what their poses say they should."""
+    error: float
+    """Mean reprojection error in pixels of the photos as they were looked at."""
+
+
+def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
+    """Run structure from motion on the photos, at most `seconds` long; databases go to `folder`.
+
+    Raises:
+        PosesError: if no three photos could be posed, with the likely reason.
+        BudgetError: if time ran out before anything was found.
+    """
+    messages = _run_worker(photos, folder, plan, seconds, say)
+    counts = messages["features"]["counts"]
+    if not messages["mapping"]["found"]:
+        raise _no_model(photos, messages)
+    with np.load(folder / "poses.npz", allow_pickle=False) as arrays:
+        registered = arrays["images"].tolist()
+        cameras, points, error = _cameras(arrays), _points(arrays), float(arrays["error"])
+    if len(registered) < 3:
+        raise _no_model(photos, messages)
+    found = messages["mapping"]
+    reasons = lost_reasons(counts, messages["matches"]["inliers"], registered)
+    unreadable = {int(index): why for index, why in messages["features"]["unreadable"].items()}
+    reasons = {index: why for index, why in reasons.items() if index not in unreadable}
+    cameras, points = stand_upright(cameras, points)
+    return Poses(registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], error)
+
+
+def lost_reasons(
+    counts: Sequence[int], inliers: Sequence[Sequence[int]], registered: Sequence[int]
+) -> dict[int, str]:
+    """Why each photo that is not registered is not.
+
+    Args:
+        counts: features of each photo, -1 where time ran out before it.
+        inliers: (photo, photo, verified matches) of every verified pair.
+        registered: photos in the model.
+    """
+    partners: dict[int, dict[int, int]] = {}
+    for first, second, n_matches in inliers:
+        partners.setdefault(first, {})[second] = n_matches
+        partners.setdefault(second, {})[first] = n_matches
+    placed, reasons = set(registered), {}
+    for index in sorted(set(range(len(counts))) - placed):
+        matches = partners.get(index, {})
+        if counts[index] < 0:
+            reasons[index] = "no time was left to look at it"
+        elif counts[index] < _MIN_FEATURES:
+            reasons[index] = f"no features: {counts[index]} found, blurred or without texture"
+        elif max(matches.values(), default=0) < _MIN_INLIERS:
+            reasons[index] = "too few matches: it overlaps with no other photo"
+        elif max(matches.values()) < 2 * _MIN_INLIERS:
+            reasons[index] = f"too few matches: {max(matches.values())} with its best partner"
+        else:
+            reasons[index] = _not_placed(len(matches), len(placed & set(matches)))
+    return reasons
+
+
+def _not_placed(n_partners: int, n_placed: int) -> str:
+    """What to say of a photo that matches others well."""
+    if n_placed:
+        photos = "one photo" if n_placed == 1 else f"{n_placed} photos"
+        return f"not placed: it shares points with {photos} of the model, too few to tell where it was taken"
+    photos = "one other photo" if n_partners == 1 else f"{n_partners} other photos"
+    return f"not in the largest model: it matches {photos}, but none of those in it"
+
+
+def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, SparsePoints]:
+    """Bring both into a frame with z up, the origin amid the points, and the cameras at unit median distance.
+
+    Up is the average of the cameras' own. The rest is a choice: photos fix neither scale nor compass.
+    """
+    up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
+    rotation = _rotation_to_z(up)
+    positions = points.positions if len(points.positions) else cameras.centers()
+    center = positions.median(0).values
+    scale = 1.0 / float((cameras.centers() - center).norm(dim=1).median().clamp_min(1e-9))
+    moved = lens.similarity(cameras, scale, rotation, -scale * rotation @ center)
+    return moved, points._replace(positions=scale * (points.positions - center) @ rotation.T)
+
+
+def _rotation_to_z(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
+    """The rotation that turns the unit vector `up` to (0, 0, 1); the identity if there is no up."""
+    if not bool(up.norm() > 0.5):
+        return torch.eye(3, dtype=up.dtype)
+    helper = torch.eye(3, dtype=up.dtype)[int(up.abs().argmin())]
+    x_axis = torch.nn.functional.normalize(torch.linalg.cross(helper, up), dim=0)
+    return torch.stack([x_axis, torch.linalg.cross(up, x_axis), up])
+
+
+def _run_worker(
+    photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Start the worker, relay its stages, end it at the deadline or when anything interrupts us."""
+    job = {
+        "folder": str(folder.resolve()),
+        "paths": [str(path.resolve()) for path in photos.paths],
+        "groups": photos.groups,
+        **{key: getattr(plan, key) for key in ("max_pixels", "n_features", "n_partners", "n_neighbors")},
+        "seconds": seconds,
+        "n_threads": usable_cpus(),
+    }
+    with open(folder / "sfm.log", "wb") as log:
+        process = _start(log)
+    try:
+        assert process.stdin is not None  # a pipe, by _start
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        return _listen(process, folder, time.monotonic() + seconds + _GRACE_SECONDS, say)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _start(log: Any) -> subprocess.Popen:
+    """The worker, deaf to the terminal's Ctrl-C: who started it decides when it ends."""
+    package_root = str(Path(__file__).resolve().parents[3])
+    paths = [package_root, os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "quicksurf.capture.sfm.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONSAFEPATH": "1",  # a glob.py in the folder of photos is not ours
+        },
+    )
+
+
+def _listen(
+    process: subprocess.Popen, folder: Path, deadline: float, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+    messages: dict[str, dict[str, Any]] = {}
+    while not messages.get("mapping", {}).get("final"):
+        try:
+            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            if "mapping" in messages:
+                say("time for poses ran out: the best model so far is used")
+                return messages
+            done = ", ".join(messages) or "nothing"
+            raise BudgetError(
+                f"time for poses ran out (finished: {done}): give more --minutes or fewer photos"
+            ) from None
+        if line is None:
+            raise PosesError(
+                f"structure from motion stopped unexpectedly (code {process.wait()}); {_log_tail(folder)}"
+            )
+        message = json.loads(line)
+        if "stage" in message:
+            messages[message["stage"]] = message
+        if message.get("final", True):
+            say(_progress(message))
+    return messages
+
+
+def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _progress(message: dict[str, Any]) -> str:
+    if "line" in message:
+        return f"  {message['seconds']:5.1f} s  {message['line']}"
+    late = "" if message.get("complete", True) else " (cut short: no more time)"
+    detail = {
+        "features": lambda: f"{int(np.median(np.maximum(message['counts'], 0)))} per photo",
+        "pairs": lambda: f"{message['pairs']} to match",
+        "matches": lambda: f"{len(message['inliers'])} pairs overlap",
+        "mapping": lambda: "done" if message["found"] else "no model",
+    }[message["stage"]]()
+    return f"  {message['seconds']:5.1f} s  {message['stage']}: {detail}{late}"
+
+
+def _log_tail(folder: Path) -> str:
+    """The last line of the worker's log, which is gone from disk when the user reads the message."""
+    lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
+    return f"last log line: {lines[-1][:200]}" if lines else "no log output"
+
+
+def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError | BudgetError:
+    """What to tell: photos that nobody had the time to look at or to match are not blamed."""
+    counts, inliers = messages["features"]["counts"], messages["matches"]["inliers"]
+    late = [name for name in ("features", "matches") if not messages[name]["complete"]]
+    if late:
+        return BudgetError(
+            f"time for poses ran out ({' and '.join(late)} of {len(counts)} photos were cut short): give more "
+            "--minutes or fewer photos"
+        )
+    n_bare = sum(0 <= count < _MIN_FEATURES for count in counts)
+    n_good = sum(n_matches >= 2 * _MIN_INLIERS for *_, n_matches in inliers)
+    found = f"no poses for these {len(photos.paths)} photos"
+    if n_bare > len(counts) / 2:
+        return PosesError(
+            f"{found}: {n_bare} show no texture; photograph in focus, put a printed pattern beside it"
+        )
+    if n_good == 0:
+        return PosesError(
+            f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
+        )
+    return PosesError(
+        f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the "
+        "spot shows no depth), 20 photos or more, neighbours sharing two thirds"
+    )
+
+
+def _cameras(arrays: Any) -> Cameras:
+    """SIMPLE_RADIAL to our lens: x' = f (1 + k r²) x + c."""
+    focal, cx, cy, k1 = torch.from_numpy(arrays["lenses"]).unbind(1)
+    distortion = torch.zeros(len(focal), N_DISTORTION, dtype=torch.float64)
+    distortion[:, 0] = k1
+    return Cameras(
+        c2w=torch.from_numpy(arrays["c2w"]),
+        intrinsics=torch.stack([focal, focal, cx, cy], 1),
+        distortion=distortion,
+        fisheye=torch.zeros(len(focal), dtype=torch.bool),
+        sizes=torch.from_numpy(arrays["sizes"]),
+    )
+
+
+def _points(arrays: Any) -> SparsePoints:
+    return SparsePoints(*(torch.from_numpy(arrays[name]) for name in ("positions", "colors", "observations")))

@@ -1,0 +1,265 @@
+"""transforms.json in its three dialects (instant-ngp, nerfstudio, NeRF-synthetic), read and written.
+
+Axes: the file has OpenGL cameras (x right, y up, z backward); ours are OpenCV's, so columns y and z of the
+rotation change sign. The world is left as it is. Intrinsics stand in each frame or once for all;
+NeRF-synthetic gives only `camera_angle_x`, leaves the suffix off `file_path`, and keeps its split in separate
+files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from quicksurf.capture.assemble import ReadOptions, Views, assemble, every_eighth
+from quicksurf.capture.frames import (
+    DISTORTION_KEYS,
+    GL_TO_CV,
+    Frame,
+    inside,
+    read_frame,
+    read_pose,
+    require,
+)
+from quicksurf.capture.names import find_named, looked_in, parts_of
+from quicksurf.capture.numbers import shown
+from quicksurf.capture.scene import ReadReport, Scene
+from quicksurf.errors import CaptureError, ImageError
+from quicksurf.files import write_json
+from quicksurf.geometry.cameras import Cameras
+
+NAMES = ("transforms.json", "transforms_train.json")
+_SPLITS = ("train", "test", "val")
+_MAX_BYTES = 256 << 20  # 10,000 frames take 10 MB
+
+
+def read_transforms(source: Path, options: ReadOptions) -> Scene:
+    """Read a capture described by `source`, a transforms.json or transforms_train.json.
+
+    Raises:
+        CaptureError: if the file is broken, incomplete or inconsistent, naming the frame and the key.
+        ImageError: if fewer than three images are left.
+        RoiError: if no camera sees the region of interest.
+    """
+    root, report = source.parent, ReadReport()
+    frames: list[Frame] = []
+    held_out: list[bool] = []
+    for path, in_test in _files(source):
+        content = _load(path)
+        read = _frames(content, path, report)
+        frames += read
+        held_out += _split(content, read, root, report) if in_test is None else [in_test] * len(read)
+    if not frames:
+        names = [str(entry.get("file_path")) for entry in content["frames"]]
+        raise CaptureError(
+            f"{source}: none of its frames has an image on disk: {looked_in(names, root, [root])}; "
+            "copy the images beside it"
+        )
+    views = Views(
+        root=root,
+        paths=[frame.path for frame in frames],
+        cameras=_cameras(frames),
+        held_out=np.array(held_out),
+        mask_paths=_named_masks(source, frames, report)
+        if options.use_masks and options.mask_folder is None and options.kept_masks is None
+        else None,
+    )
+    return assemble(views, source, options, report)
+
+
+class CameraFile(NamedTuple):
+    """What `write_cameras` wrote."""
+
+    cameras: Cameras
+    names: list[str]
+    held_out: Bool[np.ndarray, "n"]
+
+
+def read_cameras(path: Path) -> CameraFile:
+    """The cameras of a transforms.json alone: its images need not be there where it states their sizes.
+
+    Raises:
+        CaptureError: if the file is broken, incomplete or inconsistent, naming the frame and the key.
+    """
+    content, frames = _load(path), []
+    for index, entry in enumerate(content["frames"]):
+        where = f"{path}: frame {index}"
+        image = inside(path.parent, require(entry, "file_path", where), where)
+        c2w = read_pose(require(entry, "transform_matrix", where), where)
+        frames.append(read_frame(image, {**content, **entry}, c2w, where))
+    names = [frame.path.relative_to(path.parent).as_posix() for frame in frames]
+    held_out = _split(content, frames, path.parent, ReadReport())
+    return CameraFile(_cameras(frames), names, np.array(held_out))
+
+
+def write_cameras(
+    path: Path, cameras: Cameras, names: Sequence[str], held_out: Bool[np.ndarray, "n"]
+) -> None:
+    """Write cameras in nerfstudio's form of transforms.json, in their own frame: every lens in its own entry.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
+    poses = cameras.c2w.double().numpy().copy()
+    poses[:, :, :3] = poses[:, :, :3] @ GL_TO_CV
+    frames = []
+    for index, name in enumerate(names):
+        fx, fy, cx, cy = cameras.intrinsics[index].tolist()
+        width, height = cameras.sizes[index].tolist()
+        frames.append(
+            {
+                "file_path": name,
+                "camera_model": "OPENCV_FISHEYE" if cameras.fisheye[index] else "OPENCV",
+                **{"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height},
+                **dict(zip(DISTORTION_KEYS, cameras.distortion[index].tolist(), strict=True)),
+                "transform_matrix": [*poses[index].tolist(), [0.0, 0.0, 0.0, 1.0]],
+            }
+        )
+    split = {
+        "train_filenames": [name for name, out in zip(names, held_out, strict=True) if not out],
+        "test_filenames": [name for name, out in zip(names, held_out, strict=True) if out],
+    }
+    write_json(path, {"camera_model": "OPENCV", **split, "frames": frames})
+
+
+def _files(source: Path) -> list[tuple[Path, bool | None]]:
+    """The files to read with whether their frames are held out (None: the file says)."""
+    if source.name != "transforms_train.json":
+        return [(source, None)]
+    beside: list[tuple[Path, bool | None]] = [
+        (source.with_name(f"transforms_{split}.json"), split != "train") for split in _SPLITS
+    ]
+    # Held-out views are test's, or val's where there is no test: 100 are enough and reading takes time.
+    present = [item for item in beside if item[0].is_file()]
+    return present[:2] if len(present) > 1 else [(source, None)]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise CaptureError(f"{path} has {path.stat().st_size >> 20} MB: not a camera file")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CaptureError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise CaptureError(f"{path} is not valid JSON ({error}); export it again") from error
+    if not isinstance(content, dict):
+        raise CaptureError(f"{path} holds a {type(content).__name__}, an object with `frames` is expected")
+    frames = require(content, "frames", str(path))
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise CaptureError(f"{path}: `frames` must be a non-empty list of objects")
+    return content
+
+
+def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Frame]:
+    frames, absent = [], []
+    seen: set[Path] = set()
+    images = _images(content, source, report)
+    for index, (entry, path) in enumerate(zip(content["frames"], images, strict=True)):
+        name = entry["file_path"]
+        where = f"{source}: frame {index} ({shown(name)})"
+        c2w = read_pose(require(entry, "transform_matrix", where), where)
+        if path is None:
+            absent.append(name)
+            continue
+        if path in seen:
+            raise CaptureError(f"{where} names an image for the second time: keep one of the frames")
+        seen.add(path)
+        report.photos += 1
+        try:
+            frames.append(read_frame(path, {**content, **entry}, c2w, where))
+        except ImageError as error:
+            report.lost[path.name] = str(error)
+    if absent:
+        total = len(content["frames"])
+        report.warnings.append(
+            f"{len(absent)} of {total} frames in {source.name} have no image on disk and are skipped "
+            f"({shown(absent[0])}{', …' if len(absent) > 1 else ''})"
+        )
+    return frames
+
+
+def _images(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Path | None]:
+    """The image of each frame, None where it is absent.
+
+    Raises:
+        CaptureError: if a frame names none, or one outside the folder of which nothing inside has the name.
+    """
+    root, names, outside = source.parent, [], []
+    for index, entry in enumerate(content["frames"]):
+        where = f"{source}: frame {index}"
+        names.append(require(entry, "file_path", where))
+        if not parts_of(root, names[-1], where)[1]:
+            outside.append((names[-1], where))
+    found, note = find_named(names, root, [root])
+    if outside and not any(name in found for name, _ in outside):
+        inside(root, *outside[0])
+    report.notes += [note] if note else []
+    return [found.get(name) for name in names]
+
+
+def _cameras(frames: Sequence[Frame]) -> Cameras:
+    return Cameras(
+        c2w=torch.from_numpy(np.stack([frame.c2w for frame in frames])),
+        intrinsics=torch.tensor([frame.intrinsics for frame in frames], dtype=torch.float64),
+        distortion=torch.tensor([frame.distortion for frame in frames], dtype=torch.float64),
+        fisheye=torch.tensor([frame.fisheye for frame in frames]),
+        sizes=torch.tensor([frame.size for frame in frames]),
+    )
+
+
+def _named_masks(source: Path, frames: Sequence[Frame], report: ReadReport) -> list[Path | None] | None:
+    """Masks as the frames name them, or None where no frame does.
+
+    Raises:
+        CaptureError: if a name is no path in the capture, or no mask that is named is there.
+    """
+    root = source.parent
+    names = [frame.mask for frame in frames if frame.mask is not None]
+    if not names:
+        return None
+    outside = [name for name in names if not parts_of(root, name, f"{source}: mask_path")[1]]
+    found, note = find_named(names, root, [root], {frame.path for frame in frames})
+    if outside and not any(name in found for name in outside):
+        inside(root, outside[0], f"{source}: mask_path")
+    missing = [name for name in names if name not in found]
+    if len(missing) == len(names):
+        raise CaptureError(
+            f"{source}: {len(missing)} of {len(frames)} masks named by `mask_path` are not there, "
+            f"{looked_in(missing, root, [root])}; copy them or remove the key"
+        )
+    if missing:
+        report.warnings.append(
+            f"{len(missing)} of {len(names)} masks named by `mask_path` are not there ({shown(missing[0])}, …)"
+        )
+    report.notes += [note] if note else []
+    return [None if frame.mask is None else found.get(frame.mask) for frame in frames]
+
+
+def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, report: ReadReport) -> list[bool]:
+    """Which frames are held out: by the file's lists of names, else every eighth."""
+    lists: dict[str, set[Path]] = {}
+    for split in _SPLITS:
+        names = content.get(f"{split}_filenames")
+        if isinstance(names, list):
+            lists[split] = _listed(names, root, f"{split}_filenames", {frame.path for frame in frames})
+    named = set().union(*lists.values())
+    if lists and frames and not any(frame.path in named for frame in frames):
+        report.warnings.append("the lists of names of its split match no frame: every eighth is held out")
+        lists = {}
+    if not lists:
+        return every_eighth(len(frames)).tolist()
+    if "train" in lists:
+        return [frame.path not in lists["train"] for frame in frames]
+    out = lists.get("test", set()) | lists.get("val", set())
+    return [frame.path in out for frame in frames]
+
+
+def _listed(names: Sequence[Any], root: Path, where: str, frames: set[Path]) -> set[Path]:
+    """The files of a list of names, looked for where none is that of a frame as it stands."""
+    plain = {root.joinpath(*parts_of(root, name, where)[0]) for name in names}
+    return plain if plain & frames else plain | set(find_named(names, root, [root]).paths.values())

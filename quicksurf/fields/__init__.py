@@ -1,0 +1,1 @@
+"""What is fitted: the surface, the background, and the exposure of each photo."""

@@ -1,0 +1,165 @@
+"""The surface: a logit, inside > 0, and a colour, in the frame where the region of interest is the unit ball at 0.
+
+    l(x) = r₀ − |x| − s · g(x)_0        r₀ = s = 0.5
+    c(x, d, n) = sigmoid(h(g(x)_{1..15}, x, r, n·d, Y(r), Y(d)))        r = d − 2 (n·d) n
+
+with g a hash grid and a fused MLP, h a fused MLP, and Y spherical harmonics of degree 4. It begins as a ball of half
+the region, and l stays below MAX_SLOPE times a distance, so that steps have a length. Occupancy is sigmoid(κ l), with κ
+given by the schedule.
+
+As in IDR and UNISURF the colour sees the normal, here by what it reflects (Ref-NeRF, Verbin et al. 2022): a highlight
+stays at its r while the camera moves, and where h cannot say so, the surface is dented until parallax does. The normal
+is that of the surface blurred over a few hundredths of the region, and nothing is learned through it: a sharp one would
+let bumps explain highlights, and need a second derivative.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quicksurf.config import ModelConfig
+from quicksurf.kernels import Backend
+from quicksurf.kernels.modules import LogitNetwork
+
+INITIAL_RADIUS = 0.5
+_SCALE = 0.5
+N_GEOMETRY_FEATURES = 15
+_SHADING_STEP = 0.06  # of the taps for normals that colours see; dev-c likes 0.04 and 0.08 as much, 0.2 less
+# Vertices of a regular tetrahedron: four taps give a gradient exact for quadratics' odd part.
+_TAPS = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
+N_TAPS = len(_TAPS)
+
+
+def per_level_scale(model: ModelConfig) -> float:
+    """Growth of the resolution from one level to the next."""
+    return (model.finest_resolution / model.base_resolution) ** (1 / max(model.n_levels - 1, 1))
+
+
+def geometry_encoding(model: ModelConfig) -> dict[str, Any]:
+    """The geometry network's encoding of [x, (x + 1) / 2]: the position and a hash grid."""
+    grid = {
+        "otype": "HashGrid",
+        "n_levels": model.n_levels,
+        "n_features_per_level": model.n_features_per_level,
+        "log2_hashmap_size": model.log2_hashmap_size,
+        "base_resolution": model.base_resolution,
+        "per_level_scale": per_level_scale(model),
+    }
+    return {"otype": "Composite", "nested": [{"otype": "Identity", "n_dims_to_encode": 3}, grid]}
+
+
+@lru_cache(maxsize=8)
+def _taps(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "4 3"]:
+    """Where they are needed: to copy them there each time would make the host wait for the device."""
+    return _TAPS.to(device, dtype)
+
+
+def taps_around(points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n*4 3"]:
+    """Four points at ±step around each, on a tetrahedron."""
+    return (points[:, None] + step * _taps(points.device, points.dtype)).reshape(-1, 3)
+
+
+def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Tensor, "_ 3"]:
+    """∇l ≈ Σ_k e_k l(x + step e_k) / (4 step) from the logits at `taps_around`.
+
+    Finite differences, because nothing in training may differentiate a gradient; the step decides which detail a
+    loss on it can see.
+    """
+    return logits.reshape(-1, 4) @ _taps(logits.device, logits.dtype) / (4 * step)
+
+
+class SurfaceField(nn.Module):
+    """Geometry and colour networks of one back end."""
+
+    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+        super().__init__()
+        self.geometry = backend.modules.NetworkWithInputEncoding(
+            6,
+            1 + N_GEOMETRY_FEATURES,
+            geometry_encoding(model),
+            {
+                "otype": "FullyFusedMLP",
+                "n_neurons": model.n_neurons,
+                "n_hidden_layers": 1,
+                "activation": "ReLU",
+            },
+            seed=seed,
+        )
+        inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 7}
+        sphere = {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3}
+        self.color = backend.modules.NetworkWithInputEncoding(
+            N_GEOMETRY_FEATURES + 13,
+            3,
+            {"otype": "Composite", "nested": [inputs, sphere, sphere]},
+            {
+                "otype": "FullyFusedMLP",
+                "n_neurons": model.n_neurons,
+                "n_hidden_layers": 2,
+                "activation": "ReLU",
+                "output_activation": "Sigmoid",
+            },
+            seed=seed + 1,
+        )
+        self._model = model
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of the hash grid."""
+        return self._model.n_levels
+
+    def finest_cell(self) -> float:
+        """Size of a cell of the finest active hash level; the region's radius is 1."""
+        level = min(self.geometry.n_active_levels, self.n_levels) - 1
+        return 2 / (self._model.base_resolution * per_level_scale(self._model) ** level)
+
+    @property
+    def surface(self) -> LogitNetwork:
+        """The logit, as a back end can search it."""
+        return LogitNetwork(self.geometry, INITIAL_RADIUS, _SCALE)
+
+    def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
+        """Logits and geometry features; differentiable in parameters and points."""
+        return self.surface.query(points)
+
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Logits l(x), inside > 0; training holds |∇l| below MAX_SLOPE, by a loss."""
+        return self.query(points)[0]
+
+    def colors_of(
+        self,
+        points: Float[Tensor, "n 3"],
+        features: Float[Tensor, "n k"],
+        directions: Float[Tensor, "n 3"],
+        normals: Float[Tensor, "n 3"],
+    ) -> Float[Tensor, "n 3"]:
+        """Colours in [0, 1] seen along unit `directions` (from the camera on).
+
+        Args:
+            normals: `shading_normals`, or zeros where there is none: what goes on straight then counts as reflected.
+        """
+        along = (directions * normals).sum(1, keepdim=True)
+        reflected = directions - 2 * along * normals
+        spheres = 0.5 * reflected.T + 0.5, 0.5 * directions.T + 0.5
+        return self.color(torch.cat([features.T, points.T, reflected.T, along.T, *spheres]).T)
+
+    @torch.no_grad()
+    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit normals, outward, of the surface as blurred as colours see it; nothing is differentiated."""
+        return -nn.functional.normalize(self.gradients(points, _SHADING_STEP), dim=-1, eps=1e-6)
+
+    def gradients(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
+        """∇l by finite differences; see `gradients_from_taps`."""
+        return gradients_from_taps(self.logits(taps_around(points, step)), step)
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Unit normals, outward: −∇l/|∇l|."""
+        return -nn.functional.normalize(self.gradients(points, self.finest_cell()), dim=-1)
+
+    def colors(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Colours of surface points; see `colors_of`."""
+        return self.colors_of(points, self.query(points)[1], directions, normals)

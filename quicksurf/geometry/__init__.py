@@ -1,0 +1,1 @@
+"""Cameras, rays, paths and colours: pure functions of tensors."""

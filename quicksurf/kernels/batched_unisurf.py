@@ -1,0 +1,252 @@
+"""UNISURF's search, samples and weights as operations on whole tensors; see `torch_unisurf` for what each computes.
+
+The search evaluates every fourth occupied step of all rays at once, then those between that the distance does not
+clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
+for the device once, when the rays are marched, and learns how many of them cross matter and in how many steps. All
+shapes follow from these two numbers: a ray that crosses matter has room for all samples of an interval, and those that
+stand for nothing have a negative thickness; the second batch has room for `_FINE_STEPS` a ray.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import nerfacc
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from quicksurf.geometry.rays import Interval, Rays, Samples, Surface, pack_counts
+from quicksurf.kernels import steady_rows
+from quicksurf.kernels.batched_rays import LatticeSteps, traverse_lattice
+from quicksurf.kernels.modules import MAX_SLOPE, LogitNetwork
+from quicksurf.kernels.reference.unisurf import (
+    MAX_ALPHA,
+    MIN_SLOPE,
+    N_SECANT,
+    optical_depths,
+    secant,
+)
+
+_STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
+_FINE_STEPS = (
+    12  # of the second batch for each ray that crosses matter: 6 are asked for on the mean, 11.5 at the start
+)
+
+
+class Pieces(NamedTuple):
+    """What of the search and the sampling has a kernel of its own on some devices."""
+
+    march: Callable[[Rays, Tensor, Tensor, float], LatticeSteps]
+    """See `batched_rays.traverse_lattice`."""
+    narrow: Callable[..., Float[Tensor, "n"]]
+    """See `torch_unisurf.secant`."""
+    spread: Callable[..., tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]]
+    """See `interval_samples`."""
+
+
+@torch.no_grad()
+def sample_by(
+    pieces: Pieces,
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> tuple[Surface, Samples]:
+    """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross matter searched.
+
+    Samples of negative thickness weigh nothing: they stand for no stretch of the ray.
+    """
+    steps = pieces.march(rays, binaries, aabbs, step_size)
+    crosses = steps.occupied.any(1)
+    n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
+    index = steady_rows.first_where(crosses, n_crossing)
+    rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
+    found, slopes = find_surface(pieces, surface, rays, steps, interval.level, n_coarse)
+    half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
+    ts, thicknesses = pieces.spread(steps, found, half_widths, slopes, interval, jitter[index])
+    hits = torch.zeros_like(crosses).index_copy(0, index, found.hits)
+    depths = torch.zeros_like(jitter[:, 0]).index_copy(0, index, found.ts)
+    of_rays = index[:, None].expand(ts.shape).reshape(-1)
+    packed_info = pack_counts(crosses.long() * ts.shape[1])
+    samples = Samples(ts.view(-1), thicknesses.view(-1), of_rays, packed_info)
+    return Surface(hits, depths, found.n_evaluations), samples
+
+
+def _read(counts: Int[Tensor, "k"]) -> list[int]:
+    """Numbers that shapes depend on: the one place of a step where the host waits for the device."""
+    return counts.tolist()
+
+
+def find_surface(
+    pieces: Pieces, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
+) -> tuple[Surface, Float[Tensor, "n"]]:
+    """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
+
+    Args:
+        n_coarse: occupied steps among every `_STRIDE`th.
+    """
+    logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level, n_coarse)
+    hits, bracket = first_crossing(steps, logits, evaluated, level)
+    every = torch.arange(len(hits), device=hits.device)
+    roots = pieces.narrow(surface, rays, every, *bracket.unbind(0))
+    widths = bracket[1] - bracket[0]
+    refined = hits & (widths > 0)
+    slopes = torch.where(refined, (bracket[3] - bracket[2]) / widths, 1.0)
+    return Surface(hits, roots.where(refined, bracket[0]), n_evaluations + N_SECANT * len(hits)), slopes
+
+
+def first_crossing(
+    steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"], level: float
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
+    """Whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
+    opaque = evaluated & (logits > level)
+    hits, goal = opaque.any(1), opaque.int().argmax(1, keepdim=True)
+    index = torch.arange(logits.shape[1], device=logits.device)
+    n_gaps = (~steps.occupied).int().cumsum(1)
+    outside = evaluated & ~(logits > 0) & (index < goal)
+    before = torch.where(outside, index, -1).amax(1, keepdim=True)
+    low = before.clamp_min(0)
+    same = n_gaps == n_gaps.gather(1, goal)
+    here = (evaluated & same & (index > before)).int().argmax(1, keepdim=True)
+    joined = (before >= 0) & (n_gaps.gather(1, low) == n_gaps.gather(1, here))
+    start, logit = steps.t_starts.gather(1, here), logits.gather(1, here)
+    bracket = torch.stack(
+        [steps.t_mids.gather(1, low), steps.t_mids.gather(1, here), logits.gather(1, low), logit]
+    )
+    bracket = bracket.where(joined, torch.stack([start, start, torch.zeros_like(start), logit]))
+    return hits, torch.where(hits, bracket[..., 0], 0.0)
+
+
+def _evaluate(
+    surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
+) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], int]:
+    """Logits of the steps that decide where the first crossing is, which those are, and how many.
+
+    Where the second batch is full, each ray keeps the last of its steps, which are nearest to the crossing, and as many
+    as every other ray; what is left out is passed over.
+    """
+    n_steps = steps.t_mids.shape[1]
+    index = torch.arange(n_steps, device=rays.near.device)
+    logits = torch.zeros_like(steps.t_mids)
+    coarse = steps.occupied & (index % _STRIDE == 0)
+    _fill(logits, surface, rays, steps, coarse, n_coarse)
+    opaque = coarse & (logits > level)
+    first = torch.where(opaque, index, n_steps).amin(1, keepdim=True)
+    clear = torch.where(coarse, logits.neg() / MAX_SLOPE, 0.0)
+    fine = steps.occupied & ~coarse & (index < first) & ~_cleared(steps.t_mids, clear)
+    n_fine = _FINE_STEPS * len(logits)
+    fine = _last_of_each(fine, n_fine)
+    _fill(logits, surface, rays, steps, fine, n_fine)
+    return logits, coarse | fine, n_coarse + n_fine
+
+
+def _last_of_each(chosen: Bool[Tensor, "n s"], n_most: int) -> Bool[Tensor, "n s"]:
+    """The chosen steps, or the last r of each ray with the largest r of which all rays together have `n_most`."""
+    ranks = chosen.flip(1).cumsum(1).flip(1)  # of a ray's last chosen step: 1
+    numbers = torch.zeros(chosen.shape[1] + 1, dtype=torch.long, device=chosen.device)
+    numbers = numbers.scatter_add(0, ranks.view(-1), chosen.reshape(-1).long())
+    return chosen & (numbers.cumsum(0) <= n_most)[ranks]
+
+
+def _fill(
+    logits: Float[Tensor, "n s"],
+    surface: LogitNetwork,
+    rays: Rays,
+    steps: LatticeSteps,
+    chosen: Bool[Tensor, "n s"],
+    n_chosen: int,
+) -> None:
+    """Write the logits of the chosen steps, of which there are `n_chosen` at most."""
+    index = steady_rows.first_where(chosen.reshape(-1), n_chosen)
+    points = rays.at(index // chosen.shape[1], steps.t_mids.view(-1)[index])
+    logits.view(-1)[index] = surface.query(points)[0]
+
+
+def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
+    """Steps that the distance at the coarse step before or behind them clears; `clear` is 0 or less elsewhere."""
+    n_steps = t_mids.shape[1]
+    room = -n_steps % _STRIDE
+    blocks, radii = (
+        torch.nn.functional.pad(x, (0, room)).unflatten(1, (-1, _STRIDE)) for x in (t_mids, clear)
+    )
+    ts, radii = (
+        torch.nn.functional.pad(x[..., :1], (0, 0, 0, 1)) for x in (blocks, radii)
+    )  # the last has no successor
+    cleared = (blocks < (ts + radii)[:, :-1]) | (blocks > (ts - radii)[:, 1:]) & (radii[:, 1:] > 0)
+    return cleared.flatten(1)[:, :n_steps]
+
+
+def interval_samples(
+    steps: LatticeSteps,
+    found: Surface,
+    half_widths: Float[Tensor, "n"],
+    slopes: Float[Tensor, "n"],
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Depths and thicknesses of `torch_unisurf.interval_samples`; negative thicknesses where a window is empty.
+
+    Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
+    [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
+    """
+    hits = found.hits
+    spans = torch.where(steps.occupied, steps.t_ends - steps.t_starts, 0.0).clamp_min(0)
+    edges = spans.cumsum(1)
+    total = edges[:, -1]
+    low, high = (_measure_before(steps, spans, found.ts + side * half_widths) for side in (-1, 1))
+    n_front, n_all = interval.n_front, interval.n_front + interval.n_interval
+    index = torch.arange(n_all, device=hits.device)
+    in_front = hits[:, None] & (index < n_front)
+    begins = torch.where(in_front | ~hits[:, None], 0.0, low[:, None])
+    ends = torch.where(in_front, low[:, None], torch.where(hits, high, total)[:, None])
+    numbers = torch.where(hits[:, None], torch.where(in_front, n_front, interval.n_interval), n_all)
+    lengths = (ends - begins).clamp_min(0) / numbers
+    rank = index - torch.where(hits[:, None] & ~in_front, n_front, 0)
+    wanted = begins + (rank + jitter) * lengths
+    at = torch.searchsorted(edges, wanted.contiguous(), right=True).clamp_max(edges.shape[1] - 1)
+    ts = steps.t_starts.gather(1, at) + wanted - (edges - spans).gather(1, at)
+    across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
+    return ts, torch.where(lengths > 0, lengths * across[:, None], -1.0)
+
+
+def _measure_before(
+    steps: LatticeSteps, spans: Float[Tensor, "n s"], t: Float[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Length of the occupied steps before depth t of each ray."""
+    return torch.minimum((t[:, None] - steps.t_starts).clamp_min(0), spans).sum(1)
+
+
+def render_weight_from_logits(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
+    """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
+
+    Samples of negative thickness weigh nothing, and the one behind them counts as the first of its ray.
+
+    In optical depth: with δ_i what sample i gains, at most −ln(1 − MAX_ALPHA), the transmittance is e^(−Σ_{j<i} δ_j).
+    The sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
+    """
+    begins, counts = packed_info.unbind(1)
+    rays = torch.arange(len(counts), device=logits.device)
+    rays = rays.repeat_interleave(counts, output_size=len(logits))
+    own_begin = begins.index_select(0, rays)
+    first = torch.arange(len(logits), device=logits.device) == own_begin
+    logits = logits.masked_fill(thicknesses < 0, -torch.inf)
+    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
+    gained = gained.clamp_max(-math.log(1 - MAX_ALPHA))
+    before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]
+    passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
+    weights = (1 - torch.exp(-gained)) * torch.exp(-passed)
+    return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
+
+
+sample_surface = partial(sample_by, Pieces(traverse_lattice, secant, interval_samples))

@@ -1,0 +1,240 @@
+"""The slow twin of the UNISURF kernels in plain torch: the specification of csrc/search.h and csrc/opacity.h.
+
+The sampling twins loop over rays; they are meant to be read and compared against, not to be fast.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from quicksurf.geometry.rays import Interval, Rays, Samples, Steps, Surface, pack_counts
+from quicksurf.kernels.modules import MAX_SLOPE, LogitNetwork
+from quicksurf.kernels.reference.rays import accumulate_along_rays, render_weight_from_alpha, traverse_grids
+
+N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
+MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
+MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
+ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see render/unisurf.py
+SHIFT = (
+    1.1  # of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
+)
+
+
+@torch.no_grad()
+def sample_surface(
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> tuple[Surface, Samples]:
+    """Search the surface in occupied cells, and lay UNISURF's samples around it."""
+    found, slopes = find_surface(surface, rays, binaries, aabbs, step_size, interval.level)
+    half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
+    # Behind the interval nothing is sampled: the march may end there, one step later because steps are kept whole.
+    behind_interval = found.ts + half_widths + step_size
+    far = torch.minimum(torch.where(found.hits, behind_interval, rays.far), rays.far)
+    steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, far, step_size)
+    return found, interval_samples(steps, found, half_widths, slopes, interval, jitter)
+
+
+def find_surface(
+    surface: LogitNetwork,
+    rays: Rays,
+    binaries: Bool[Tensor, "m x y z"],
+    aabbs: Float[Tensor, "m 6"],
+    step_size: float,
+    level: float,
+) -> tuple[Surface, Float[Tensor, "n"]]:
+    """Where a ray enters the first matter above `level`, at the middles of its occupied steps, by the secant method.
+
+    Leaves a ray there. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
+    is part of the result.
+
+    Returns:
+        The surface, and dl/dt over the bracket of each crossing, 1 where there is none.
+    """
+    steps = traverse_grids(rays.origins, rays.directions, binaries, aabbs, rays.near, rays.far, step_size)
+    hits, brackets, n_evaluations = first_crossing(surface, rays, steps, level)
+    refined = hits & (brackets[1] > brackets[0])
+    ts = torch.where(hits, brackets[0], torch.zeros_like(rays.near))
+    index = torch.nonzero(refined)[:, 0]
+    ts[index] = secant(surface, rays, index, *brackets[:, index].unbind(0))
+    slopes = torch.where(refined, (brackets[3] - brackets[2]) / (brackets[1] - brackets[0]), 1.0)
+    return Surface(hits, ts, n_evaluations + N_SECANT * len(index)), slopes
+
+
+def first_crossing(
+    surface: LogitNetwork, rays: Rays, steps: Steps, level: float
+) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
+    """Last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
+
+    Matter that stays below lets light pass: a search that ended there would hide what lies behind it. After a logit
+    l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
+
+    Returns:
+        Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of
+        evaluations. With a gap between the bracket's steps the surface is where the later one starts:
+        t_low = t_high there, and logit_low is 0.
+    """
+    mids, n_rays, n_evaluations = steps.t_mids, len(rays.near), 0
+    at, counts = steps.packed_info.unbind(1)
+    at, ends, last = at.clone(), at + counts, torch.full((n_rays,), -1)
+    stretch = _stretch_indices(steps)
+    hits, brackets, last_logits = torch.zeros(n_rays).bool(), torch.zeros(4, n_rays), torch.zeros(n_rays)
+    entry, entry_logits = torch.full((n_rays,), -1), torch.zeros(n_rays)
+    active = torch.nonzero(counts)[:, 0]
+    while len(active):
+        i = at[active]
+        logits = surface.query(rays.at(active, mids[i]))[0]
+        n_evaluations += len(active)
+        outside = ~(logits > 0)
+        last[active[outside]], last_logits[active[outside]] = i[outside], logits[outside]
+        apart = stretch[entry[active].clamp_min(0)] != stretch[i]
+        enters = ~outside & ((entry[active] <= last[active]) | apart)
+        entry[active[enters]], entry_logits[active[enters]] = i[enters], logits[enters]
+        opaque = logits > level
+        ray, here, before = active[opaque], entry[active[opaque]], last[active[opaque]]
+        joined = (before >= 0) & (stretch[before.clamp_min(0)] == stretch[here])
+        begin, zero = steps.t_starts[here], torch.zeros(len(ray))
+        joined_bracket = torch.stack(
+            [mids[before.clamp_min(0)], mids[here], last_logits[ray], entry_logits[ray]]
+        )
+        hits[ray] = True
+        brackets[:, ray] = joined_bracket.where(joined, torch.stack([begin, begin, zero, entry_logits[ray]]))
+        active, i, logits = active[~opaque], i[~opaque], logits[~opaque]
+        clear = mids[i] - logits / MAX_SLOPE
+        at[active] += 1
+        while bool(
+            (near := (at[active] < ends[active]) & (mids[at[active].clamp_max(len(mids) - 1)] < clear)).any()
+        ):
+            at[active] += near.long()
+        active = active[at[active] < ends[active]]
+    return hits, brackets, n_evaluations
+
+
+def _stretch_indices(steps: Steps) -> Int[Tensor, "m"]:
+    """The number of the stretch that a step belongs to: steps of a ray without a gap between them."""
+    lengths = steps.t_ends - steps.t_starts
+    gap = steps.t_starts[1:] - steps.t_ends[:-1] >= 0.5 * lengths[1:]
+    gap |= steps.ray_indices[1:] != steps.ray_indices[:-1]
+    return torch.nn.functional.pad(gap.long().cumsum(0), (1, 0))[: len(lengths)]
+
+
+def secant(
+    surface: LogitNetwork,
+    rays: Rays,
+    index: Int[Tensor, "k"],
+    low: Tensor,
+    high: Tensor,
+    logit_low: Tensor,
+    logit_high: Tensor,
+) -> Float[Tensor, "k"]:
+    """Root of the logit in [low, high] by regula falsi with the Illinois rule: a bracket is never lost."""
+    side = torch.zeros_like(low)
+    for _ in range(N_SECANT):
+        t = _false_position(low, high, logit_low, logit_high)
+        value = surface.query(rays.at(index, t))[0]
+        inside = value > 0
+        high, logit_high_new = torch.where(inside, t, high), torch.where(inside, value, logit_high)
+        low, logit_low_new = torch.where(inside, low, t), torch.where(inside, logit_low, value)
+        # an end that stays twice running is halved, so that it moves too
+        logit_low = torch.where(inside & (side > 0), logit_low_new / 2, logit_low_new)
+        logit_high = torch.where(~inside & (side < 0), logit_high_new / 2, logit_high_new)
+        side = inside.float() * 2 - 1
+    return _false_position(low, high, logit_low, logit_high)
+
+
+def _false_position(low: Tensor, high: Tensor, logit_low: Tensor, logit_high: Tensor) -> Tensor:
+    fraction = -logit_low / (logit_high - logit_low).clamp_min(1e-12)
+    return low + fraction.clamp(0, 1) * (high - low)
+
+
+def interval_samples(
+    steps: Steps,
+    found: Surface,
+    half_widths: Float[Tensor, "n"],
+    slopes: Float[Tensor, "n"],
+    interval: Interval,
+    jitter: Float[Tensor, "n k"],
+) -> Samples:
+    """UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
+
+    With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width
+    of t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval
+    over S. `jitter` in [0, 1) places a sample in its stratum. A sample's thickness is its stratum's length times the
+    slope, kept within MIN_SLOPE and 1.
+    """
+    n_interval, n_front = interval.n_interval, interval.n_front
+    hits, t_surface = found.hits, found.ts
+    ts, thicknesses, rays = [], [], []
+    across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
+    for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
+        starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
+        low = float(t_surface[ray] - half_widths[ray]) if hits[ray] else -torch.inf
+        high = float(t_surface[ray] + half_widths[ray]) if hits[ray] else torch.inf
+        parts = [(-torch.inf, low, n_front), (low, high, n_interval)]
+        used = 0
+        for part_low, part_high, number in parts if hits[ray] else [(low, high, n_front + n_interval)]:
+            begins = starts.clamp(part_low, part_high)
+            spans = (ends.clamp(part_low, part_high) - begins).clamp_min(0)
+            measure = float(spans.sum())
+            if measure <= 0 or number == 0:
+                continue
+            quantiles = (torch.arange(number) + jitter[ray, used : used + number]) * (measure / number)
+            edges = spans.cumsum(0)
+            index = torch.searchsorted(edges, quantiles).clamp_max(count - 1)
+            ts.append(begins[index] + quantiles - (edges - spans)[index])
+            thicknesses.append(torch.full((number,), measure / number) * across[ray])
+            rays += [ray] * number
+            used += number
+    ray_indices = torch.tensor(rays, dtype=torch.long)
+    packed = pack_counts(torch.bincount(ray_indices, minlength=len(hits)))
+    empty = [torch.zeros(0)]
+    return Samples(torch.cat(ts or empty), torch.cat(thicknesses or empty), ray_indices, packed)
+
+
+def render_weight_from_logits(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
+    """Weights of samples, and their sum on each ray, by one of the two readings of opacity in render/unisurf.py."""
+    weights, _ = render_weight_from_alpha(
+        alphas_from_logits(logits, thicknesses, packed_info, sharpness, opacity), packed_info
+    )
+    return weights, accumulate_along_rays(weights, None, packed_info)[:, 0]
+
+
+def alphas_from_logits(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    packed_info: Int[Tensor, "n 2"],
+    sharpness: float,
+    opacity: str,
+) -> Float[Tensor, "m"]:
+    """α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
+    begins, counts = packed_info.unbind(1)
+    first = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    first[begins[counts > 0]] = True
+    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
+    return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)
+
+
+def optical_depths(
+    logits: Float[Tensor, "m"],
+    thicknesses: Float[Tensor, "m"],
+    first: Bool[Tensor, "m"],
+    sharpness: float,
+    opacity: str,
+) -> Float[Tensor, "m"]:
+    """−ln(1 − α_i) before α is capped; `first` marks the first sample of a ray."""
+    if opacity == "occupancy":
+        return torch.nn.functional.softplus(sharpness * logits)
+    depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
+    before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
+    return torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth

@@ -1,0 +1,1 @@
+"""The texture of a mesh, baked from its photos."""

@@ -1,0 +1,1 @@
+"""Rendering methods: how samples on a ray become weights."""

@@ -1,0 +1,222 @@
+"""A fitted capture: fields, cameras and everything needed to ask it, mesh it, render it or go on fitting."""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from quicksurf.config import Config
+from quicksurf.errors import ConfigError
+from quicksurf.fields.appearance import Appearance
+from quicksurf.fields.background import BackgroundField, Border
+from quicksurf.fields.grid import OccupancyGrid
+from quicksurf.fields.surface import SurfaceField
+from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.points import PointsLike, as_points
+from quicksurf.geometry.rays import Interval, Rays
+from quicksurf.geometry.region import Roi, cameras_in_roi, roi_rays
+from quicksurf.kernels import Backend
+from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expected_cost
+from quicksurf.mesh.cost import MeshCost
+from quicksurf.mesh.options import check_options
+from quicksurf.methods import schedules
+from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
+
+_BATCH_RAYS = 1 << 14
+# Radii from the region's centre: where photos do not go around an object, its surroundings have parallax, and a
+# background that begins at the region would show them.
+BACKGROUND_START = {"facade": 3.0, "inside": 3.0}
+_OPAQUE = 2.2  # κ l at which a search ends: a quarter of the light passes there; dev-b loses a tenth with 1.1
+
+
+class View(NamedTuple):
+    """One rendered image; depth in the units of the cameras, along the ray, infinite where nothing is."""
+
+    color: Float[Tensor, "h w 3"]
+    depth: Float[Tensor, "h w"]
+    normal: Float[Tensor, "h w 3"]
+    """Unit and outward where the surface is, in the world; 0 elsewhere."""
+    opacity: Float[Tensor, "h w"]
+
+
+@dataclass
+class TrainedModel:
+    """Fields in the frame where the ROI is the unit ball, cameras in the world."""
+
+    config: Config
+    cameras: Cameras
+    names: list[str]
+    held_out: Bool[np.ndarray, "n"]
+    roi: Roi
+    masked: bool
+    """Fitted with masks: there is nothing behind the object, views are rendered on white."""
+    renderer: Renderer
+    appearance: Appearance
+    seconds_fitted: float = 0.0
+    step: int = 0
+    psnr_held_out: float | None = None
+    progress: float = 0.0
+    """Where the schedules stand."""
+    optimizer_state: dict[str, Tensor] = field(default_factory=dict)
+    cameras_refined: bool = False
+    """Whether the cameras are others than the capture's."""
+    joined: bool = False
+    """Whether the held-out photos have joined the fit, after the last look at them."""
+
+    @property
+    def used(self) -> Bool[np.ndarray, "n"]:
+        """Photos that the field was fitted to."""
+        return ~self.held_out | self.joined
+
+    @property
+    def backend(self) -> str:
+        """Name of the back end it runs on."""
+        return self.renderer.backend.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fields are."""
+        return self.renderer.backend.device
+
+    @property
+    def field(self) -> SurfaceField:
+        """The surface."""
+        return self.renderer.field
+
+    def to_roi(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """World points in the frame of the fit, where the ROI is the unit ball."""
+        return (
+            (points.double() - torch.tensor(self.roi.center, dtype=torch.float64, device=points.device))
+            / self.roi.radius
+        ).float()
+
+    def roi_cameras(self) -> Cameras:
+        """The cameras in the frame of the fit, float32."""
+        return cameras_in_roi(self.cameras, self.roi)
+
+    @torch.no_grad()
+    def occupancy(self, points: PointsLike) -> Tensor | np.ndarray:
+        """Occupancy in [0, 1] at world points; 0.5 is the surface.
+
+        Args:
+            points: [n, 3], of any real type. A tensor gives a float32 tensor [n] where it is, all else an array; NaN
+                where a point is none.
+
+        Raises:
+            ConfigError: if they are no points.
+        """
+        given = as_points(points)
+        sharpness = self.settings().sharpness
+        parts = self.to_roi(given).to(self.device).split(1 << 18)
+        values = torch.cat(
+            [torch.sigmoid(sharpness * self.field.logits(part.nan_to_num())) for part in parts]
+        )
+        values = torch.where(torch.isfinite(given).all(-1), values.to(given.device), torch.nan)
+        return values if isinstance(points, Tensor) else values.numpy()
+
+    def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
+        """The surface as the cameras of the fit saw it, in the world; `options` default to MeshOptions().
+
+        Raises:
+            SurfaceError: if there is none.
+            ConfigError: if an option is out of range.
+        """
+        check_options(options or MeshOptions())
+        options = options or MeshOptions()
+        if options.keep == "auto" and self.config.train.capture in BACKGROUND_START:
+            options = replace(options, keep="scene")
+        seen = self.roi_cameras().select(torch.from_numpy(self.used))
+        grid = self.renderer.grid
+        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
+        return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
+
+    def mesh_cost(self) -> MeshCost:
+        """What `mesh` will take of the surface as it is now."""
+        seen = self.cameras.select(torch.from_numpy(~self.held_out))
+        grid = self.renderer.grid
+        return expected_cost(self.field, seen, grid.occupied, grid.aabb)
+
+    def advance(self, progress: float) -> None:
+        """Take up the state of the schedules at `progress`."""
+        self.progress = progress
+        first = self.config.train.first_levels
+        self.field.geometry.n_active_levels = schedules.active_levels(progress, self.field.n_levels, first)
+
+    def settings(self) -> RenderSettings:
+        """How views are rendered at the state of the fit."""
+        return settings_at(self.progress, self.config, self.renderer.grid.cell)
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras, index: int = 0) -> View:
+        """Render one camera, given in the world; its size decides the image's.
+
+        Raises:
+            ConfigError: if there is no camera of that index.
+        """
+        if type(index) is not int or not 0 <= index < len(cameras):
+            raise ConfigError(f"index is {index!r}: 0 to {len(cameras) - 1} is expected, one for each camera")
+        width, height = cameras.sizes[index].tolist()
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
+        camera = cameras_in_roi(cameras.select(torch.tensor([index])), self.roi).on(self.device)
+        chunks = pixels.to(self.device).split(_BATCH_RAYS)
+        parts = [self._render_pixels(camera, chunk) for chunk in chunks]
+        color, depth, normal, opacity = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        return View(
+            color.view(height, width, 3),
+            depth.view(height, width),
+            normal.view(height, width, 3),
+            opacity.view(height, width),
+        )
+
+    def _render_pixels(
+        self, camera: Cameras, pixels: Float[Tensor, "n 2"]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long, device=pixels.device), pixels)
+        rendering = self.render_rays(rays)
+        hits = rendering.surface.hits
+        index = torch.nonzero(hits)[:, 0]
+        normal = torch.zeros_like(rays.origins)
+        normal[index] = self.field.normals(rays.at(index, rendering.surface.ts[index]))
+        depth = torch.where(hits, rendering.surface.ts * self.roi.radius, torch.inf)
+        return rendering.colors.clamp(0, 1), depth, normal, rendering.opacities
+
+    def render_rays(self, rays: Rays) -> Rendering:
+        """Render rays of the fit's frame without noise; masked captures on white."""
+        behind = torch.ones_like(rays.origins) if self.masked else None
+        return self.renderer.render(rays, self.settings(), behind=behind)
+
+    def modules(self) -> torch.nn.ModuleDict:
+        """Return all that has parameters, by name."""
+        modules: dict[str, torch.nn.Module] = {"field": self.field, "appearance": self.appearance}
+        if isinstance(self.renderer.background, BackgroundField):
+            modules["background"] = self.renderer.background
+        return torch.nn.ModuleDict(modules)
+
+
+def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer:
+    """A renderer with fresh fields; a solid border is the background itself, another one what its field begins as."""
+    seed = config.train.seed
+    grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
+    color, start = border.color.to(backend.device), BACKGROUND_START.get(config.train.capture, 1.0)
+    around = color if border.solid else BackgroundField(backend, color, seed + 2, start)
+    return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
+
+
+def settings_at(progress: float, config: Config, cell: float) -> RenderSettings:
+    """What the schedules say at `progress`, for rendering without noise."""
+    render = config.render
+    sharpness = schedules.sharpness(progress, render.sharpness_start, render.sharpness_end)
+    reach = render.interval_reach / sharpness
+    level = _OPAQUE / sharpness if render.opacity == "transmittance" else 0.0
+    half_width = schedules.interval_half_width(progress, render.interval_start, reach)
+    return RenderSettings(
+        Interval(half_width, reach, render.n_interval_samples, render.n_front_samples, level),
+        sharpness,
+        schedules.march_step(half_width, cell),
+        render.opacity,
+        render.n_background_samples,
+    )
