@@ -67,20 +67,32 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class RenderConfig:
-    """Samples on a ray. Lengths are in units of the ROI's radius."""
+class UnisurfConfig:
+    """UNISURF: samples around the surface and losses on the geometry. Lengths are in radii of the region."""
 
     interval_start: Annotated[float, Between(1e-3, 4.0)] = 0.5
     interval_reach: Annotated[float, Between(0.0, 50.0)] = 6.0
-    """κ l at the interval's ends, at least; the light that passes there is e to the minus this."""
+    """κ l at the interval's ends, at least; the transmittance there is e to the minus this."""
     n_interval_samples: Annotated[int, Between(2, 256)] = 16
     n_front_samples: Annotated[int, Between(0, 256)] = 8
-    n_background_samples: Annotated[int, Between(2, 256)] = 16
-    """Of the surroundings, behind the ROI."""
-    opacity: Literal["transmittance", "occupancy"] = "transmittance"
-    """How opacity follows from occupancy: see render/unisurf.py. UNISURF's own formula is "occupancy"."""
+    alpha_from: Literal["transmittance", "occupancy"] = "transmittance"
+    """How alpha follows from occupancy: see methods/unisurf.py. UNISURF's own formula is "occupancy"."""
     sharpness_start: Annotated[float, Between(1.0, 1e4)] = 20.0
     sharpness_end: Annotated[float, Between(1.0, 1e5)] = 400.0
+    query_noise: Annotated[float, Between(0.0, 1.0)] = 0.02
+    normal_smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
+    gradient_penalty_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
+    balloon_weight: Annotated[float, Between(0.0, 10.0)] = 0.04
+    """Of the balloon force on the surface where patches do not match across views, in the second half of the run;
+    twice as much where there are masks."""
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """What all methods render with."""
+
+    n_background_samples: Annotated[int, Between(2, 256)] = 16
+    """Of the background, behind the region."""
     grid_resolution: Annotated[int, Between(8, 512)] = 96
     grid_threshold: Annotated[float, Between(1e-6, 0.5)] = 0.01
 
@@ -100,22 +112,16 @@ class TrainConfig:
     learning_rate_geometry: Annotated[float, Between(1e-6, 1.0)] = 2e-3
     """Of the surface's network: faster, sharp surfaces swell, because what grew opaque has no gradient to shrink."""
     learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 1e-2
-    """Of the colours' and the surroundings' networks."""
+    """Of the colours' and the background's networks."""
     learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 2e-4
     hold_out: Literal["join", "keep", "none"] = "join"
     """What becomes of one photo in eight: it measures the fit and joins it for the last stretch, stays out, or is used
     from the start, unmeasured."""
     first_levels: Annotated[int, Between(1, 32)] = 5
     """Hash levels active at the start; all are at half time."""
-    query_noise: Annotated[float, Between(0.0, 1.0)] = 0.02
     background_noise: Annotated[float, Between(0.0, 1.0)] = 0.1
     n_surface_points: Annotated[int, Between(0, 1 << 16)] = 256
     """Surface points of a step that the losses on the logit's gradient look at."""
-    smoothness_weight: Annotated[float, Between(0.0, 10.0)] = 0.005
-    steepness_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
-    pressure_weight: Annotated[float, Between(0.0, 10.0)] = 0.04
-    """Of outward pressure on the surface where patches do not match across views, in the second half of the run;
-    twice as much where there are masks."""
     silhouette_weight: Annotated[float, Between(0.0, 100.0)] = 0.005
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
     points_weight: Annotated[float, Between(0.0, 100.0)] = 3.0
@@ -146,6 +152,7 @@ class Config:
     """Everything a fit depends on besides the capture and the minutes."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    unisurf: UnisurfConfig = field(default_factory=UnisurfConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -11,25 +11,25 @@ from torch import Tensor
 from quicksurf.config import Config
 from quicksurf.errors import ConfigError
 from quicksurf.fields.appearance import Appearance
-from quicksurf.fields.background import BackgroundField, Border
+from quicksurf.fields.background import BackgroundField, Border, SolidBackground
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import SurfaceField
 from quicksurf.geometry.cameras import Cameras
 from quicksurf.geometry.points import PointsLike, as_points
-from quicksurf.geometry.rays import Interval, Rays
+from quicksurf.geometry.rays import Rays
 from quicksurf.geometry.region import Roi, cameras_in_roi, roi_rays
 from quicksurf.kernels import Backend
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expected_cost
 from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.options import check_options
-from quicksurf.methods import schedules
-from quicksurf.render.renderer import Renderer, Rendering, RenderSettings
+from quicksurf.methods import Schedule
+from quicksurf.methods import load as load_method
+from quicksurf.render.renderer import Renderer, Rendering
 
 _BATCH_RAYS = 1 << 14
 # Radii from the region's centre: where photos do not go around an object, its surroundings have parallax, and a
 # background that begins at the region would show them.
 BACKGROUND_START = {"facade": 3.0, "inside": 3.0}
-_OPAQUE = 2.2  # κ l at which a search ends: a quarter of the light passes there; dev-b loses a tenth with 1.1
 
 
 class View(NamedTuple):
@@ -109,10 +109,10 @@ class TrainedModel:
             ConfigError: if they are no points.
         """
         given = as_points(points)
-        sharpness = self.settings().sharpness
+        method, schedule = self.renderer.method, self.schedule()
         parts = self.to_roi(given).to(self.device).split(1 << 18)
         values = torch.cat(
-            [torch.sigmoid(sharpness * self.field.logits(part.nan_to_num())) for part in parts]
+            [method.occupancy(self.field.logits(part.nan_to_num()), schedule) for part in parts]
         )
         values = torch.where(torch.isfinite(given).all(-1), values.to(given.device), torch.nan)
         return values if isinstance(points, Tensor) else values.numpy()
@@ -142,12 +142,11 @@ class TrainedModel:
     def advance(self, progress: float) -> None:
         """Take up the state of the schedules at `progress`."""
         self.progress = progress
-        first = self.config.train.first_levels
-        self.field.geometry.n_active_levels = schedules.active_levels(progress, self.field.n_levels, first)
+        self.field.geometry.activate_levels(progress, self.config.train.first_levels)
 
-    def settings(self) -> RenderSettings:
-        """How views are rendered at the state of the fit."""
-        return settings_at(self.progress, self.config, self.renderer.grid.cell)
+    def schedule(self) -> Schedule:
+        """Return the method's schedule at the state of the fit."""
+        return self.renderer.method.schedule(self.progress)
 
     @torch.no_grad()
     def render(self, cameras: Cameras, index: int = 0) -> View:
@@ -187,36 +186,29 @@ class TrainedModel:
     def render_rays(self, rays: Rays) -> Rendering:
         """Render rays of the fit's frame without noise; masked captures on white."""
         behind = torch.ones_like(rays.origins) if self.masked else None
-        return self.renderer.render(rays, self.settings(), behind=behind)
+        return self.renderer.render(rays, self.schedule(), behind=behind)
 
     def modules(self) -> torch.nn.ModuleDict:
         """Return all that has parameters, by name."""
-        modules: dict[str, torch.nn.Module] = {"field": self.field, "appearance": self.appearance}
-        if isinstance(self.renderer.background, BackgroundField):
-            modules["background"] = self.renderer.background
-        return torch.nn.ModuleDict(modules)
+        return torch.nn.ModuleDict(
+            {
+                "geometry": self.field.geometry,
+                "color": self.field.color,
+                "background": self.renderer.background,
+                "appearance": self.appearance,
+            }
+        )
 
 
 def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer:
-    """A renderer with fresh fields; a solid border is the background itself, another one what its field begins as."""
+    """Make a renderer with fresh fields.
+
+    Args:
+        border: a solid one is the background itself, another one is the colour that the background field begins with.
+    """
     seed = config.train.seed
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
     color, start = border.color.to(backend.device), BACKGROUND_START.get(config.train.capture, 1.0)
-    around = color if border.solid else BackgroundField(backend, color, seed + 2, start)
-    return Renderer(backend, SurfaceField(config.model, backend, seed), grid, around)
-
-
-def settings_at(progress: float, config: Config, cell: float) -> RenderSettings:
-    """What the schedules say at `progress`, for rendering without noise."""
-    render = config.render
-    sharpness = schedules.sharpness(progress, render.sharpness_start, render.sharpness_end)
-    reach = render.interval_reach / sharpness
-    level = _OPAQUE / sharpness if render.opacity == "transmittance" else 0.0
-    half_width = schedules.interval_half_width(progress, render.interval_start, reach)
-    return RenderSettings(
-        Interval(half_width, reach, render.n_interval_samples, render.n_front_samples, level),
-        sharpness,
-        schedules.march_step(half_width, cell),
-        render.opacity,
-        render.n_background_samples,
-    )
+    background = SolidBackground(color) if border.solid else BackgroundField(backend, color, seed + 2, start)
+    field, method = SurfaceField(config.model, backend, seed), load_method(config)
+    return Renderer(backend, method, field, grid, background, config.render.n_background_samples)

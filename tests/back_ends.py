@@ -15,9 +15,9 @@ import torch
 from torch.utils._pytree import tree_map
 
 from quicksurf import kernels
-from quicksurf.kernels import exact_rows
 from quicksurf.kernels.modules import Modules
 from quicksurf.kernels.reference import networks as torch_networks
+from quicksurf.kernels.selection import Selection
 
 CPU = torch.device("cpu")
 
@@ -68,7 +68,7 @@ def hosted(backend: Any) -> Any:
         accumulate_along_rays=_moved(backend.rays.accumulate_along_rays, device),
         adam_step=_moved_in_place(backend.rays.adam_step, device),
     )
-    return kernels.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf, exact_rows)  # type: ignore[arg-type]
+    return kernels.Backend(backend.name, CPU, backend.reason, Modules(run_moved), rays, unisurf, Selection())  # type: ignore[arg-type]
 
 
 def _moved(function: Any, device: torch.device) -> Any:

@@ -11,7 +11,7 @@ from quicksurf.errors import ConfigError
 def test_toml_round_trip_is_complete(tmp_path: Path) -> None:
     config = with_settings(
         Config(),
-        {"model.n_levels": 3, "render.interval_reach": 1.25e-3, "train.seed": 7, "mesh.resolution": 99},
+        {"model.n_levels": 3, "unisurf.interval_reach": 1.25e-3, "train.seed": 7, "mesh.resolution": 99},
     )
     path = tmp_path / "config.toml"
     path.write_text(to_toml(config))
@@ -49,8 +49,8 @@ def test_there_are_presets() -> None:
         ("[model]\nn_features_per_level = true", "expected one of 1, 2, 4, 8"),
         ("[model]\nn_features_per_level = []", "expected one of 1, 2, 4, 8"),
         ("[mesh]\nfaces = 3", r"mesh.faces is 3; expected 0, or 4 to 1e\+08"),
-        ("[render]\ninterval_start = nan", "interval_start is nan"),
-        ("[render]\ninterval_start = 'wide'", r"\(str\); expected float"),
+        ("[unisurf]\ninterval_start = nan", "interval_start is nan"),
+        ("[unisurf]\ninterval_start = 'wide'", r"\(str\); expected float"),
         ("[model\n", "is not TOML"),
         ("\udcff", "is not TOML"),
     ],
@@ -64,8 +64,8 @@ def test_bad_presets_are_refused(tmp_path: Path, text: str, message: str) -> Non
 
 def test_int_is_accepted_for_float(tmp_path: Path) -> None:
     path = tmp_path / "whole.toml"
-    path.write_text("[render]\ninterval_start = 1\n")
-    value = load_config(path, {}).render.interval_start
+    path.write_text("[unisurf]\ninterval_start = 1\n")
+    value = load_config(path, {}).unisurf.interval_start
     assert value == 1.0
     assert isinstance(value, float)
 

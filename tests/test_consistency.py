@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from quicksurf.geometry import cameras as lens
 from quicksurf.geometry.cameras import Cameras
-from quicksurf.train import patches
+from quicksurf.train import patches as consistency
 from quicksurf.train.patches import GreyImages, Matches, Patches
 
 CORRELATION = 0.01  # affine map instead of the plane's own, grey levels in half precision
@@ -94,15 +94,15 @@ def others(cameras, patches):
 
 
 def match(cameras, photos, patches, n_across=7):
-    offsets = patches.offsets_of(n_across, 1.0)
+    offsets = consistency.offsets_of(n_across, 1.0)
     images = GreyImages.of(photos, torch.device("cpu"))
-    return patches.match_patches(images, cameras, patches, others(cameras, patches), offsets)
+    return consistency.match_patches(images, cameras, patches, others(cameras, patches), offsets)
 
 
 def twin(cameras, photos, patches, row, view, n_across=7) -> float:
     """NCC pixel by pixel: ray, plane, `cameras.project`, scipy's bilinear interpolation, and the formula."""
     index = int(patches.image_indices[row])
-    pixels = patches.pixels[row] + patches.offsets_of(n_across, 1.0)
+    pixels = patches.pixels[row] + consistency.offsets_of(n_across, 1.0)
     origins, directions = lens.pixel_rays(cameras, torch.full((len(pixels),), index), pixels)
     ts = ((patches.points[row] - origins) @ patches.normals[row]) / (directions @ patches.normals[row])
     seen, _ = lens.project(cameras, view, origins + directions * ts[:, None])
@@ -183,15 +183,15 @@ def test_samples_are_bilinear_in_images_of_any_size(photos):
 
 def test_views_are_chosen_by_angle_and_from_the_front(cameras):
     patches, _ = patches_at(cameras, n=4)
-    views = patches.choose_views(cameras, torch.arange(4), patches, 3)
+    views = consistency.choose_views(cameras, torch.arange(4), patches, 3)
     sight = torch.nn.functional.normalize(cameras.c2w[:, :, 3] - patches.points[0], dim=-1)
     assert views[0].tolist() == sorted([1, 2, 3], key=lambda view: -float(sight[view] @ sight[0]))
     assert not bool((views == patches.image_indices[:, None]).any())
-    assert patches.choose_views(cameras, torch.tensor([0, 1]), patches, 3)[0].tolist() == [1, -1]
+    assert consistency.choose_views(cameras, torch.tensor([0, 1]), patches, 3)[0].tolist() == [1, -1]
     behind = patches._replace(normals=-patches.normals)
-    assert bool((patches.choose_views(cameras, torch.arange(4), behind, 3) == -1).all())
+    assert bool((consistency.choose_views(cameras, torch.arange(4), behind, 3) == -1).all())
     outside = patches._replace(points=patches.points + 5)
-    assert bool((patches.choose_views(cameras, torch.arange(4), outside, 3) == -1).all())
+    assert bool((consistency.choose_views(cameras, torch.arange(4), outside, 3) == -1).all())
 
 
 def test_a_lens_that_folds_back_shows_nothing_outside_its_frame(cameras):
@@ -200,11 +200,11 @@ def test_a_lens_that_folds_back_shows_nothing_outside_its_frame(cameras):
         cameras, distortion=torch.tensor([[-0.3, 0, 0, 0, 0, 0]] * 4), fisheye=torch.zeros(4) > 0
     )
     far = folding.c2w[1, :, 3] + folding.c2w[1, :, :3] @ torch.tensor([1.7, 0.0, 1.0])
-    pixels, depths = patches.project_each(folding, torch.tensor([1]), far[None])
+    pixels, depths = consistency.project_each(folding, torch.tensor([1]), far[None])
     assert bool((pixels > 0).all() and (pixels < folding.sizes[1]).all() and depths > 0)
     toward = torch.nn.functional.normalize(folding.c2w[:2, :, 3].mean(0) - far, dim=0)
     patch = Patches(torch.tensor([0]), torch.tensor([[60.0, 45.0]]), far[None], toward[None])
-    assert patches.choose_views(folding, torch.tensor([1]), patch, 1).tolist() == [[-1]]
+    assert consistency.choose_views(folding, torch.tensor([1]), patch, 1).tolist() == [[-1]]
 
 
 def test_no_patches_and_no_views_are_legal(cameras, photos):
@@ -212,8 +212,8 @@ def test_no_patches_and_no_views_are_legal(cameras, photos):
     none = patches.select(torch.zeros(0, dtype=torch.long))
     assert match(cameras, photos, none).slopes.shape == (0, 3)
     alone = torch.full((len(patches.pixels), 2), -1)
-    matches = patches.match_patches(
-        GreyImages.of(photos, torch.device("cpu")), cameras, patches, alone, patches.offsets_of(5, 1.0)
+    matches = consistency.match_patches(
+        GreyImages.of(photos, torch.device("cpu")), cameras, patches, alone, consistency.offsets_of(5, 1.0)
     )
     assert bool((matches.slopes == 0).all()) and not bool(matches.differences.isfinite().any())
 
@@ -222,7 +222,7 @@ def test_the_loss_pulls_depths_along_the_slopes_of_views_that_show_the_same():
     nothing = torch.zeros(1, 3)
     matches = Matches(nothing, torch.tensor([[2.0, 1.0, -9.0]]), torch.tensor([[0.1, 0.5, 1.5]]))
     depths = torch.zeros(1, requires_grad=True)
-    patches.consistency_loss(matches, depths).backward()
+    consistency.consistency_loss(matches, depths).backward()
     assert depths.grad is not None and float(depths.grad) == -1.0  # deeper matches better: 1 - NCC falls
 
 
@@ -231,22 +231,22 @@ def test_where_few_views_show_the_same_none_is_believed():
     for n_same, pull in ((2, 0.0), (5, 0.5), (10, 1.0)):
         differences = torch.where(torch.arange(10) < n_same, 0.1, 2.0)[None]
         depths = torch.zeros(1, requires_grad=True)
-        patches.consistency_loss(Matches(slopes, slopes, differences), depths).backward()
+        consistency.consistency_loss(Matches(slopes, slopes, differences), depths).backward()
         assert depths.grad is not None and float(depths.grad) == pytest.approx(-pull)
 
 
 def test_what_is_not_believed_is_compared_now_and_then(cameras, photos):
     patches, _ = patches_at(cameras)
-    believed = patches.ViewConsistency(photos, [0, 1, 2, 3], torch.device("cpu"))
-    assert believed.doubt == 0
+    believed = consistency.ViewConsistency(photos, [0, 1, 2, 3], torch.device("cpu"))
+    assert believed.unconfirmed == 0
     believed.compare(cameras, patches)
-    assert believed.doubt == 0
+    assert believed.unconfirmed == 0
     assert all(believed.due(step) for step in range(8))
     generator = np.random.default_rng(0)
     noise = [generator.integers(0, 255, photo.shape, dtype=np.uint8) for photo in photos]
-    doubted = patches.ViewConsistency(noise, [0, 1, 2, 3], torch.device("cpu"))
+    doubted = consistency.ViewConsistency(noise, [0, 1, 2, 3], torch.device("cpu"))
     doubted.compare(cameras, patches)
-    assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16] and doubted.doubt == 1
+    assert [step for step in range(17) if doubted.due(step)] == [0, 8, 16] and doubted.unconfirmed == 1
 
 
 def test_what_stands_in_front_and_what_is_brighter_shows_something_else(cameras, photos):
@@ -273,6 +273,6 @@ def test_depths_follow_the_logit_along_the_ray():
 
     point = origins + depth(radius.detach()) * directions
     gradients = -point / point.norm()
-    patches.implicit_depths(radius - point.norm(dim=-1), gradients, directions).sum().backward()
+    consistency.implicit_depths(radius - point.norm(dim=-1), gradients, directions).sum().backward()
     (expected,) = torch.autograd.grad(depth(other := radius.detach().clone().requires_grad_()), other)
     assert radius.grad is not None and abs(float(radius.grad / expected) - 1) < 1e-5

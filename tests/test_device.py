@@ -48,7 +48,7 @@ def trained(scene, n_steps):
 def test_a_fit_stays_on_its_device(tmp_path, masks):
     with PretendDevice() as pretended:
         trainer = trained(scene_of(tmp_path, masks), 3)
-        assert pretended.owns(trainer.result.field.geometry.params)
+        assert pretended.owns(trainer.result.field.geometry.network.params)
         trainer.step(0.7)  # photos are compared, too
         trainer.alignment.review(0.7)
         trainer.alignment.refined = True

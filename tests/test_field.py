@@ -10,7 +10,7 @@ from quicksurf import kernels
 from quicksurf.config import ModelConfig
 from quicksurf.fields.appearance import Appearance
 from quicksurf.fields.background import BackgroundField, contract
-from quicksurf.fields.surface import INITIAL_RADIUS, SurfaceField
+from quicksurf.fields.surface import INITIAL_RADIUS, Geometry, SurfaceField
 from quicksurf.geometry.rays import Rays, unit_ball_span
 
 SMALL = dataclasses.replace(
@@ -37,13 +37,15 @@ def test_gradients_by_taps_approach_autograd(backend):
     field = SurfaceField(SMALL, backend, 0)
     points = points_in_ball(200).requires_grad_()
     field.logits(points).sum().backward()
-    cosine = torch.nn.functional.cosine_similarity(field.gradients(points.detach(), 1e-3), points.grad)
+    cosine = torch.nn.functional.cosine_similarity(
+        field.geometry.gradients(points.detach(), 1e-3), points.grad
+    )
     assert float(cosine.detach().mean()) > 0.98  # ReLU and trilinear kinks lie between some taps
     assert torch.allclose(field.normals(points.detach()).norm(dim=-1), torch.ones(200), atol=1e-4)
 
 
 def test_taps_are_exact_for_linear_fields():
-    class Linear(SurfaceField):
+    class Linear(Geometry):
         def __init__(self):
             torch.nn.Module.__init__(self)
 
@@ -61,7 +63,7 @@ def test_colours_see_a_blurred_normal_through_which_nothing_is_learned(backend):
     normals = field.shading_normals(points)
     assert torch.allclose(normals.norm(dim=-1), torch.ones(100), atol=1e-4) and not normals.requires_grad
 
-    class Bumpy(SurfaceField):
+    class Bumpy(Geometry):
         def __init__(self):
             torch.nn.Module.__init__(self)
 
@@ -73,7 +75,7 @@ def test_colours_see_a_blurred_normal_through_which_nothing_is_learned(backend):
     sharp, blurred = Bumpy().gradients(points, 1e-3), Bumpy().shading_normals(points)
     assert (torch.nn.functional.normalize(-sharp, dim=-1) * outward).sum(1)[away].min() < 0.8
     assert (blurred * outward).sum(1)[away].min() > 0.9
-    colors = field.colors_of(points, field.query(points)[1], directions, normals)
+    colors = field.color(points, field.geometry.query(points)[1], directions, normals)
     assert colors.shape == (100, 3) and bool(((colors >= 0) & (colors <= 1)).all())
 
 
@@ -82,11 +84,16 @@ def test_back_ends_give_the_same_logits_colours_and_gradients():
     points, directions = points_in_ball(300), torch.nn.functional.normalize(points_in_ball(300, 1), dim=-1)
     results = []
     for field in (cpu, twin):
-        logits, features = field.query(points)
-        colors = field.colors_of(points, features, directions, field.shading_normals(points))
+        logits, features = field.geometry.query(points)
+        colors = field.color(points, features, directions, field.shading_normals(points))
         (logits.square().sum() + colors.square().sum()).backward()
         results.append(
-            (logits.detach(), colors.detach(), field.geometry.params.grad, field.color.params.grad)
+            (
+                logits.detach(),
+                colors.detach(),
+                field.geometry.network.params.grad,
+                field.color.network.params.grad,
+            )
         )
     for found, expected in zip(*results, strict=True):
         assert relative(found, expected) < 1e-4

@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_bits(capture):
         trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
         for i in range(20):
             trainer.step(0.02 * i)
-        results.append(trainer.result.field.geometry.params.detach().clone())
+        results.append(trainer.result.field.geometry.network.params.detach().clone())
     assert torch.equal(*results)
 
 
@@ -130,11 +130,13 @@ def test_one_step_is_the_same_on_both_back_ends(capture):
         trainer._n_rays = 64
         batch, rays = trainer._draw()
         rendering = trainer.result.renderer.render(
-            rays, trainer._settings(0.3), trainer._generator, torch.ones(1, 3)
+            rays, trainer._method.schedule(0.3), trainer._generator, torch.ones(1, 3)
         )
         (rendering.colors - batch.colors).abs().sum().backward()
         fields = trainer.result.field
-        gradients.append((rendering.colors.detach(), fields.geometry.params.grad, fields.color.params.grad))
+        gradients.append(
+            (rendering.colors.detach(), fields.geometry.network.params.grad, fields.color.network.params.grad)
+        )
     for found, expected in zip(*gradients, strict=True):
         assert relative(found, expected) < 1e-3
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from data.synthetic_capture import ring
+from capture.synthetic_capture import ring
 
 from quicksurf import kernels
 from quicksurf.capture.scene import SparsePoints

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from quicksurf.train import losses
+from quicksurf.methods import unisurf
 
 
 def test_it_falls_by_how_far_the_surface_moves_out():
     gradients = torch.tensor([[0.0, 0.0, -4.0], [1.0, 0.0, 0.0]])
     moved = torch.tensor([0.01, 0.03])
-    before = losses.outward_pressure(torch.zeros(2), gradients)
-    after = losses.outward_pressure(moved * gradients.norm(dim=-1), gradients)
+    before = unisurf.balloon_force(torch.zeros(2), gradients)
+    after = unisurf.balloon_force(moved * gradients.norm(dim=-1), gradients)
     assert float(after - before) == pytest.approx(-0.02)
 
 
 def test_the_gradient_itself_is_not_pulled():
     gradients = torch.ones(3, 3, requires_grad=True)
-    losses.outward_pressure(torch.ones(3, requires_grad=True), gradients).backward()
+    unisurf.balloon_force(torch.ones(3, requires_grad=True), gradients).backward()
     assert gradients.grad is None
 
 
 def test_no_points_give_no_loss():
-    assert losses.outward_pressure(torch.zeros(0), torch.zeros(0, 3)).item() == 0
+    assert unisurf.balloon_force(torch.zeros(0), torch.zeros(0, 3)).item() == 0

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from quicksurf.train import losses
+from quicksurf.methods import unisurf
 
 
 def test_only_what_is_steeper_than_allowed_is_pulled():
     gradients = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 4.0], [6.0, 0.0, 0.0]], requires_grad=True)
-    loss = losses.steepness(gradients, 4.0)
+    loss = unisurf.gradient_penalty(gradients, 4.0)
     assert loss.item() == pytest.approx(0.5**2 / 3)
     loss.backward()
     assert gradients.grad is not None
@@ -16,4 +16,4 @@ def test_only_what_is_steeper_than_allowed_is_pulled():
 
 
 def test_no_gradients_give_no_loss():
-    assert losses.steepness(torch.zeros(0, 3), 4.0).item() == 0
+    assert unisurf.gradient_penalty(torch.zeros(0, 3), 4.0).item() == 0

@@ -24,7 +24,6 @@ from quicksurf.errors import QuicksurfError
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import roi_rays
-from quicksurf.methods import unisurf
 from quicksurf.model import TrainedModel
 
 _RESOLUTIONS = 32, 64, 96, 128, 192
@@ -64,7 +63,7 @@ def main() -> int:
             print(f"bench_search: {error}", file=sys.stderr)
             return error.exit_code
         print(
-            f"{path.name}: {options.rays:,} rays of held-out views, step {result.settings().march_step:.4f}"
+            f"{path.name}: {options.rays:,} rays of held-out views, step {result.schedule().march_step:.4f}"
         )
         for row in compare(result, held_out_rays(result, options.rays)):
             print(
@@ -113,9 +112,9 @@ def compare(result: TrainedModel, rays: Rays) -> list[Row]:
 
 
 def _sample(result: TrainedModel, grid: OccupancyGrid, rays: Rays) -> tuple[Surface, int]:
-    settings, renderer = result.settings(), result.renderer
-    surface, samples = unisurf.sample(
-        renderer.backend, result.field.surface, grid, rays, settings.march_step, settings.interval, None
+    renderer = result.renderer
+    samples, surface = renderer.method.sample(
+        renderer.backend, result.field.geometry, grid, rays, result.schedule(), None
     )
     return surface, len(samples.ts)
 
@@ -129,7 +128,8 @@ def _probed(result: TrainedModel, resolution: int) -> OccupancyGrid:
     """A grid of another size on the same field, with several probes a cell as a fit makes."""
     grid = OccupancyGrid(resolution, result.config.render.grid_threshold, result.device)
     for seed in range(4):
-        grid.update(0, result.field.logits, result.settings().sharpness, seed)
+        method, schedule = result.renderer.method, result.schedule()
+        grid.update(0, result.field.logits, lambda logits: method.occupancy(logits, schedule), seed)  # noqa: B023
     return grid
 
 

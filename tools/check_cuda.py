@@ -127,12 +127,14 @@ def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
     results = []
     for engine in (kernels.load("cpu"), backend):
         field = SurfaceField(config.model, engine, seed=0)
-        field.geometry.params.data[field.geometry.layout.n_network_params :] *= 1000  # tables that matter
+        field.geometry.network.params.data[field.geometry.network.layout.n_network_params :] *= (
+            1000  # tables that matter
+        )
         here, *along = (x.to(engine.device) for x in (points, directions, normals))
-        logits, features = field.query(here)
-        colors = field.colors_of(here, features, *along)
+        logits, features = field.geometry.query(here)
+        colors = field.color(here, features, *along)
         (logits.mean() + colors.square().mean()).backward()
-        grads = [network.params.grad for network in (field.geometry, field.color)]
+        grads = [network.params.grad for network in (field.geometry.network, field.color.network)]
         gradients = torch.cat([grad.cpu() for grad in grads if grad is not None])
         results.append((logits.detach().cpu(), colors.detach().cpu(), gradients))
     names = ("logits", "colors", "gradients")
@@ -151,17 +153,17 @@ def network_speeds(
     three times with gradients.
     """
     field = SurfaceField(config.model, backend, seed=0)
-    layout = field.geometry.layout
+    layout = field.geometry.network.layout
     x = torch.rand(n_points, layout.n_input, device=backend.device)
     n_entries = sum(8 * len(part.levels) * part.n_features for part in layout.parts)
 
     def forward() -> None:
         with torch.no_grad():
-            field.geometry(x)
+            field.geometry.network(x)
 
     def both() -> None:
-        field.geometry.params.grad = None
-        field.geometry(x).sum().backward()
+        field.geometry.network.params.grad = None
+        field.geometry.network(x).sum().backward()
 
     result = {}
     for name, call, passes in (("forward", forward, 1), ("forward_backward", both, 3)):
@@ -181,7 +183,7 @@ def network_speeds(
 def step_speed(backend: Backend, config: Config, size: Size) -> dict[str, float]:
     """Samples and rays a second of training steps in the middle of a fit, and the share of kernels in their time."""
     config = with_settings(config, {"train.n_samples": size.n_samples})
-    trainer = Trainer(painted_ellipsoid(), config, replace(backend, fill=1), None)
+    trainer = Trainer(painted_ellipsoid(), config, replace(backend, batch_multiplier=1), None)
     for step in range(size.n_warm_up):
         trainer.step(_MIDDLE * step / size.n_warm_up)
     synchronize(backend.device)

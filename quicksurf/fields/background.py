@@ -1,11 +1,11 @@
-"""What lies outside the region of interest: one solid colour, or a small density field in contracted space.
+"""The background, outside the region of interest: one solid colour, or a small density field in contracted space.
 
 The contraction is mip-NeRF 360's (Barron et al. 2022, eq. 10): c(x) = x inside the unit ball, (2 − 1/|x|) x/|x|
 outside, so that all of space is a ball of radius 2. Density σ is per unit of contracted length:
 α = 1 − e^(−σ |c_{i+1} − c_i|).
 
 The field begins as fog of the colour that the photos' borders have. Where it begins brighter or darker than what the
-photos show, the surface grows over the whole region within a few steps, to hide it, and is painted as the surroundings.
+photos show, the surface grows over the whole region within a few steps, to hide it, and is painted as the background.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from quicksurf.geometry.rays import Rays, unit_ball_span
 from quicksurf.kernels import Backend
+from quicksurf.kernels.modules import EncodedNetwork
 
 _FAR = 50.0  # radii: farther than this the contraction moves less than 2 % of its unit
 _DARKEST = 0.02  # at the start: a sigmoid closer to 0 or 1 would hardly learn
-_EXPLORE = (
-    0.1  # weight spread evenly over the strata, so that places believed empty are looked at now and then
-)
+# Weight spread evenly over the strata, so that places believed empty are sampled now and then.
+_EXPLORE = 0.1
 
 
 def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
@@ -31,12 +31,28 @@ def contract(points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
 
 
 class Border(NamedTuple):
-    """What surrounds the object, as the borders of the images show it."""
+    """The background as the borders of the images show it."""
 
     color: Float[Tensor, "3"]
     """In [0, 1]."""
     solid: bool
     """Whether it is of that colour everywhere: it needs no model then, and silhouettes get sharper without."""
+
+
+class SolidBackground(nn.Module):
+    """One colour in every direction; nothing of it is learned."""
+
+    networks = ()
+    color: Tensor
+
+    def __init__(self, color: Float[Tensor, "3"]) -> None:
+        """Take a colour in [0, 1]."""
+        super().__init__()
+        self.register_buffer("color", color)
+
+    def render(self, rays: Rays) -> Float[Tensor, "n 3"]:
+        """Return the colour for each ray."""
+        return self.color.expand(len(rays.near), 3)
 
 
 class BackgroundField(nn.Module):
@@ -64,17 +80,22 @@ class BackgroundField(nn.Module):
         network = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 1, "activation": "ReLU"}
         self.network = backend.modules.NetworkWithInputEncoding(3, 4, grid, network, seed=seed)
 
+    @property
+    def networks(self) -> tuple[EncodedNetwork, ...]:
+        """What is learned of the background."""
+        return (self.network,)
+
     def query(self, contracted: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        """Density and colour at contracted points."""
+        """Evaluate density and colour at contracted points."""
         output = self.network((0.25 * contracted.T + 0.5).T)
         return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:] + self.color_offset)
 
     def render(
         self, rays: Rays, jitter: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
     ) -> Float[Tensor, "n 3"]:
-        """Colour of the part of each ray behind the region of interest, opaque at its end.
+        """Render the part of each ray behind the region of interest, opaque at its end.
 
-        The way from where the ray leaves the ball to far away is divided uniformly in 1/t. A first pass without
+        The stretch from where the ray leaves the ball to far away is divided uniformly in 1/t. A first pass without
         gradients looks at twice as many strata as there are samples, which are then drawn from its weights
         (hierarchical sampling, Mildenhall et al. 2020, section 5.2). Rays that miss the ball count as leaving it at
         their closest approach.
@@ -86,24 +107,24 @@ class BackgroundField(nn.Module):
         coarse = torch.linspace(0, 1, 2 * jitter.shape[1] + 1, device=jitter.device).expand(len(jitter), -1)
         with torch.no_grad():
             weights = self._march(rays, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
-        ways = _draw(coarse, weights + _EXPLORE / weights.shape[1], jitter)
-        weights, colors = self._march(rays, ways, noise)
+        s = _draw(coarse, weights + _EXPLORE / weights.shape[1], jitter)
+        weights, colors = self._march(rays, s, noise)
         return (weights[..., None] * colors).sum(1)
 
     def _march(
-        self, rays: Rays, ways: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
+        self, rays: Rays, s: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
-        """Weights and colours at fractions `ways` of the way behind the region."""
+        """Compute weights and colours at `s` in [0, 1] of the stretch behind the region, uniform in 1/t."""
         begin = self._begin(rays).clamp_min(0.05)[:, None]
-        ts = begin / (1 - ways * (1 - begin / (begin + _FAR)))
+        ts = begin / (1 - s * (1 - begin / (begin + _FAR)))
         points = contract(rays.origins[:, None] + ts[..., None] * rays.directions[:, None])
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
         lengths = torch.nn.functional.pad(lengths, (0, 1), value=1e3)  # something is behind everything
         points = points if noise is None else points + noise
         density, colors = self.query(points.reshape(-1, 3))
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
-        clear = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
-        return alphas * clear[:, :-1], colors.view(*ts.shape, 3)
+        transmittance = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
+        return alphas * transmittance[:, :-1], colors.view(*ts.shape, 3)
 
     def _begin(self, rays: Rays) -> Float[Tensor, "n"]:
         if self._start <= 1:
@@ -122,5 +143,5 @@ def _draw(
     wanted = (torch.arange(n_samples, device=jitter.device) + jitter) / n_samples
     right = torch.searchsorted(integral, wanted, right=True).clamp(1, weights.shape[1])
     low, high = integral.gather(1, right - 1), integral.gather(1, right)
-    share = (wanted - low) / (high - low).clamp_min(1e-9)
-    return torch.lerp(edges.gather(1, right - 1), edges.gather(1, right), share.clamp(0, 1))
+    fraction = (wanted - low) / (high - low).clamp_min(1e-9)
+    return torch.lerp(edges.gather(1, right - 1), edges.gather(1, right), fraction.clamp(0, 1))

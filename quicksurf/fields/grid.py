@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
-Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+Values = Callable[[Tensor], Float[Tensor, "n"]]
 
 _SLOPE = 2.0  # of the logit across a cell
 _UPDATE_EVERY = 32  # steps; an update costs as much as three of them
@@ -48,8 +48,13 @@ class OccupancyGrid:
         self._room = room if self._room is None else self._room & room
         self.estimator.binaries[0] &= self._room
 
-    def update(self, step: int, logits: Logits, sharpness: float, seed: int = 0) -> None:
-        """Probe the field now and then, at places that `seed` and `step` decide; every cell at step 0."""
+    def update(self, step: int, logits: Values, occupancy_of: Values, seed: int = 0) -> None:
+        """Probe the field now and then, at places that `seed` and `step` decide; every cell at step 0.
+
+        Args:
+            logits: of points.
+            occupancy_of: the method's, of logits.
+        """
         if step % _UPDATE_EVERY:
             return
         reach = math.sqrt(3) / 2 * self.cell
@@ -59,7 +64,7 @@ class OccupancyGrid:
             if self._room is not None:
                 cells = ((points + 1) / self.cell).long().clamp(0, len(self._room) - 1)
                 inside &= self._room[cells.unbind(-1)]
-            return (torch.sigmoid(sharpness * (logits(points) + _SLOPE * reach)) * inside.float())[:, None]
+            return (occupancy_of(logits(points) + _SLOPE * reach) * inside.float())[:, None]
 
         with torch.random.fork_rng(devices=[]):  # the estimator draws from torch's global generator
             torch.manual_seed(seed + step)

@@ -27,19 +27,22 @@ from quicksurf.kernels.modules import LogitNetwork
 INITIAL_RADIUS = 0.5
 _SCALE = 0.5
 N_GEOMETRY_FEATURES = 15
-_SHADING_STEP = 0.06  # of the taps for normals that colours see; dev-c likes 0.04 and 0.08 as much, 0.2 less
+_SHADING_STEP = (
+    0.06  # of the taps for shading normals; a glossy object is as good with 0.04 and 0.08, worse with 0.2
+)
 # Vertices of a regular tetrahedron: four taps give a gradient exact for quadratics' odd part.
 _TAPS = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
 N_TAPS = len(_TAPS)
+_LEAST_TAP_STEP = 0.002
 
 
 def per_level_scale(model: ModelConfig) -> float:
-    """Growth of the resolution from one level to the next."""
+    """Compute the growth of the resolution from one level to the next."""
     return (model.finest_resolution / model.base_resolution) ** (1 / max(model.n_levels - 1, 1))
 
 
 def geometry_encoding(model: ModelConfig) -> dict[str, Any]:
-    """The geometry network's encoding of [x, (x + 1) / 2]: the position and a hash grid."""
+    """Describe the geometry network's encoding of [x, (x + 1) / 2]: the position and a hash grid."""
     grid = {
         "otype": "HashGrid",
         "n_levels": model.n_levels,
@@ -53,17 +56,17 @@ def geometry_encoding(model: ModelConfig) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _taps(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "4 3"]:
-    """Where they are needed: to copy them there each time would make the host wait for the device."""
+    """Keep the taps on the device: copying them each time makes the host wait."""
     return _TAPS.to(device, dtype)
 
 
 def taps_around(points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n*4 3"]:
-    """Four points at ±step around each, on a tetrahedron."""
+    """Place four points at ±step around each, on a tetrahedron."""
     return (points[:, None] + step * _taps(points.device, points.dtype)).reshape(-1, 3)
 
 
 def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Tensor, "_ 3"]:
-    """∇l ≈ Σ_k e_k l(x + step e_k) / (4 step) from the logits at `taps_around`.
+    """Compute ∇l ≈ Σ_k e_k l(x + step e_k) / (4 step) from the logits at `taps_around`.
 
     Finite differences, because nothing in training may differentiate a gradient; the step decides which detail a
     loss on it can see.
@@ -71,37 +74,19 @@ def gradients_from_taps(logits: Float[Tensor, "taps"], step: float) -> Float[Ten
     return logits.reshape(-1, 4) @ _taps(logits.device, logits.dtype) / (4 * step)
 
 
-class SurfaceField(nn.Module):
-    """Geometry and colour networks of one back end."""
+class Geometry(nn.Module):
+    """The logit l(x) and the features that colours are computed from."""
 
     def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
         super().__init__()
-        self.geometry = backend.modules.NetworkWithInputEncoding(
-            6,
-            1 + N_GEOMETRY_FEATURES,
-            geometry_encoding(model),
-            {
-                "otype": "FullyFusedMLP",
-                "n_neurons": model.n_neurons,
-                "n_hidden_layers": 1,
-                "activation": "ReLU",
-            },
-            seed=seed,
-        )
-        inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 7}
-        sphere = {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3}
-        self.color = backend.modules.NetworkWithInputEncoding(
-            N_GEOMETRY_FEATURES + 13,
-            3,
-            {"otype": "Composite", "nested": [inputs, sphere, sphere]},
-            {
-                "otype": "FullyFusedMLP",
-                "n_neurons": model.n_neurons,
-                "n_hidden_layers": 2,
-                "activation": "ReLU",
-                "output_activation": "Sigmoid",
-            },
-            seed=seed + 1,
+        network = {
+            "otype": "FullyFusedMLP",
+            "n_neurons": model.n_neurons,
+            "n_hidden_layers": 1,
+            "activation": "ReLU",
+        }
+        self.network = backend.modules.NetworkWithInputEncoding(
+            6, 1 + N_GEOMETRY_FEATURES, geometry_encoding(model), network, seed=seed
         )
         self._model = model
 
@@ -110,56 +95,106 @@ class SurfaceField(nn.Module):
         """Levels of the hash grid."""
         return self._model.n_levels
 
+    @property
+    def searched(self) -> LogitNetwork:
+        """The logit in the form that a back end can search."""
+        return LogitNetwork(self.network, INITIAL_RADIUS, _SCALE)
+
+    def activate_levels(self, progress: float, first: int) -> None:
+        """Use `first` hash levels at the start of a fit and all from half time (coarse to fine)."""
+        finer = int((self.n_levels - first + 1) * progress / 0.5)
+        self.network.n_active_levels = min(self.n_levels, first + finer)
+
     def finest_cell(self) -> float:
-        """Size of a cell of the finest active hash level; the region's radius is 1."""
-        level = min(self.geometry.n_active_levels, self.n_levels) - 1
+        """Compute the size of a cell of the finest active hash level; the region's radius is 1."""
+        level = min(self.network.n_active_levels, self.n_levels) - 1
         return 2 / (self._model.base_resolution * per_level_scale(self._model) ** level)
 
-    @property
-    def surface(self) -> LogitNetwork:
-        """The logit, as a back end can search it."""
-        return LogitNetwork(self.geometry, INITIAL_RADIUS, _SCALE)
+    def tap_step(self) -> float:
+        """Choose the step of finite differences in losses: half a cell of the finest active level."""
+        return max(0.5 * self.finest_cell(), _LEAST_TAP_STEP)
 
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
-        """Logits and geometry features; differentiable in parameters and points."""
-        return self.surface.query(points)
+        """Evaluate logits and features; differentiable in parameters and points."""
+        return self.searched.query(points)
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Logits l(x), inside > 0; training holds |∇l| below MAX_SLOPE, by a loss."""
+        """Evaluate l(x), inside > 0; training holds |∇l| below MAX_SLOPE, by a loss."""
         return self.query(points)[0]
 
-    def colors_of(
+    def gradients(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
+        """Compute ∇l by finite differences; see `gradients_from_taps`."""
+        return gradients_from_taps(self.logits(taps_around(points, step)), step)
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Compute unit normals, outward: −∇l/|∇l|."""
+        return -nn.functional.normalize(self.gradients(points, self.finest_cell()), dim=-1)
+
+    @torch.no_grad()
+    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Compute unit normals, outward, of the surface as blurred as colours see it; not differentiable."""
+        return -nn.functional.normalize(self.gradients(points, _SHADING_STEP), dim=-1, eps=1e-6)
+
+
+class ColorHead(nn.Module):
+    """The colour c(x, d, n) of a surface point, from the geometry's features there."""
+
+    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+        super().__init__()
+        inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 7}
+        sphere = {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3}
+        network = {
+            "otype": "FullyFusedMLP",
+            "n_neurons": model.n_neurons,
+            "n_hidden_layers": 2,
+            "activation": "ReLU",
+            "output_activation": "Sigmoid",
+        }
+        encoding = {"otype": "Composite", "nested": [inputs, sphere, sphere]}
+        self.network = backend.modules.NetworkWithInputEncoding(
+            N_GEOMETRY_FEATURES + 13, 3, encoding, network, seed=seed
+        )
+
+    def forward(
         self,
         points: Float[Tensor, "n 3"],
         features: Float[Tensor, "n k"],
         directions: Float[Tensor, "n 3"],
         normals: Float[Tensor, "n 3"],
     ) -> Float[Tensor, "n 3"]:
-        """Colours in [0, 1] seen along unit `directions` (from the camera on).
+        """Compute colours in [0, 1] seen along unit `directions` (from the camera on).
 
         Args:
-            normals: `shading_normals`, or zeros where there is none: what goes on straight then counts as reflected.
+            normals: `shading_normals`, or zeros where there is none: the view direction then counts as reflected.
         """
         along = (directions * normals).sum(1, keepdim=True)
         reflected = directions - 2 * along * normals
         spheres = 0.5 * reflected.T + 0.5, 0.5 * directions.T + 0.5
-        return self.color(torch.cat([features.T, points.T, reflected.T, along.T, *spheres]).T)
+        return self.network(torch.cat([features.T, points.T, reflected.T, along.T, *spheres]).T)
 
-    @torch.no_grad()
-    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit normals, outward, of the surface as blurred as colours see it; nothing is differentiated."""
-        return -nn.functional.normalize(self.gradients(points, _SHADING_STEP), dim=-1, eps=1e-6)
 
-    def gradients(self, points: Float[Tensor, "n 3"], step: float) -> Float[Tensor, "n 3"]:
-        """∇l by finite differences; see `gradients_from_taps`."""
-        return gradients_from_taps(self.logits(taps_around(points, step)), step)
+class SurfaceField(nn.Module):
+    """Geometry and colour head of one capture."""
+
+    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+        super().__init__()
+        self.geometry = Geometry(model, backend, seed)
+        self.color = ColorHead(model, backend, seed + 1)
+
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Evaluate the geometry's logits."""
+        return self.geometry.logits(points)
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit normals, outward: −∇l/|∇l|."""
-        return -nn.functional.normalize(self.gradients(points, self.finest_cell()), dim=-1)
+        """Compute the geometry's normals."""
+        return self.geometry.normals(points)
+
+    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Compute the geometry's shading normals."""
+        return self.geometry.shading_normals(points)
 
     def colors(
         self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """Colours of surface points; see `colors_of`."""
-        return self.colors_of(points, self.query(points)[1], directions, normals)
+        """Compute colours of surface points; see `ColorHead`."""
+        return self.color(points, self.geometry.query(points)[1], directions, normals)

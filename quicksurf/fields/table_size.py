@@ -30,7 +30,7 @@ def samples_per_second(config: Config, backend: Backend) -> float:
     """An estimate of the samples that a fit learns from in a second, from a trial of the geometry network."""
     field = SurfaceField(config.model, backend, config.train.seed)
     generator = torch.Generator(backend.device).manual_seed(0)
-    shape = config.train.n_samples * backend.fill, 3
+    shape = config.train.n_samples * backend.batch_multiplier, 3
     points = torch.rand(shape, generator=generator, device=backend.device) - 0.5
     seconds = min(_trial(field, points) for _ in range(_RUNS))
     return _GEOMETRY_SHARE * len(points) / seconds
@@ -38,8 +38,8 @@ def samples_per_second(config: Config, backend: Backend) -> float:
 
 def _trial(field: SurfaceField, points: torch.Tensor) -> float:
     began = time.perf_counter()
-    logits, features = field.query(points)
+    logits, features = field.geometry.query(points)
     (logits.sum() + features.sum()).backward()
-    assert field.geometry.params.grad is not None
-    float(field.geometry.params.grad[0])  # waits for the device
+    assert field.geometry.network.params.grad is not None
+    float(field.geometry.network.params.grad[0])  # waits for the device
     return time.perf_counter() - began

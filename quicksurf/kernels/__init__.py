@@ -13,12 +13,14 @@ from types import ModuleType
 import torch
 
 from quicksurf.errors import BackendError
-from quicksurf.kernels import batched_rays, batched_unisurf, exact_rows, steady_rows
+from quicksurf.kernels import batched_rays, batched_unisurf
 from quicksurf.kernels.gpu import choose as gpu
+from quicksurf.kernels.gpu.selection import AsyncSelection
 from quicksurf.kernels.modules import Modules, Run
 from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.kernels.reference import rays as torch_rays
 from quicksurf.kernels.reference import unisurf as torch_unisurf
+from quicksurf.kernels.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Backend:
     """accumulate_along_rays and adam_step; what else is done along rays is nerfacc's, on every device."""
     unisurf: ModuleType
     """sample_surface, render_weight_from_logits."""
-    rows: ModuleType
-    """first_where, most_where, all_below, packed_where: which rays and samples a step goes on with."""
-    fill: int = 1
+    selection: Selection
+    """Which rays and samples a step continues with."""
+    batch_multiplier: int = 1
     """Times the settings' samples a step that it takes to keep the device busy."""
 
 
@@ -70,12 +72,14 @@ def on_device(
     device: torch.device,
     reason: str,
     run: Run,
-    fill: int = 1,
+    batch_multiplier: int = 1,
     rays: ModuleType = batched_rays,
     unisurf: ModuleType = batched_unisurf,
 ) -> Backend:
     """The back end whose networks are run by `run` and that never loops over rays, on any device."""
-    return Backend(name, device, reason, Modules(run, device), rays, unisurf, steady_rows, fill)
+    return Backend(
+        name, device, reason, Modules(run, device), rays, unisurf, AsyncSelection(), batch_multiplier
+    )
 
 
 def set_num_threads(n: int) -> None:
@@ -131,10 +135,10 @@ def _cpu(reason: str) -> Backend:
         Modules(cpu_networks.run_network),
         cpu_rays,
         cpu_unisurf,
-        exact_rows,
+        Selection(),
     )
 
 
 def _torch(reason: str) -> Backend:
     modules = Modules(torch_networks.run_network)
-    return Backend("torch", torch.device("cpu"), reason, modules, torch_rays, torch_unisurf, exact_rows)
+    return Backend("torch", torch.device("cpu"), reason, modules, torch_rays, torch_unisurf, Selection())

@@ -1,6 +1,6 @@
-"""A number of the device, read without waiting for it: one step late, when it has long been on the host.
+"""A number of the device, read without waiting for it: one step later, when it has long been on the host.
 
-What a step needs to know of the device only roughly (what share of its rays was of use) or soon enough (whether its
+What a step needs to know of the device only roughly (which fraction of its rays was of use) or soon enough (whether its
 losses are numbers) is put here and read in the next step. On the CPU it is there at once.
 """
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class LateValue:
+class AsyncScalar:
     """The newest value that was put."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class LateValue:
             self._copied.record(torch.cuda.current_stream(value.device))
 
     def get(self) -> float | None:
-        """The value; None before the first. Waits only if it is still on its way."""
+        """Return the value, None before the first; wait only if it is still being copied."""
         if self._copied is not None:
             self._copied.synchronize()
         return None if self._copy is None else float(self._copy)

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface, pack_counts
-from quicksurf.kernels import steady_rows
 from quicksurf.kernels.batched_rays import LatticeSteps, traverse_lattice
+from quicksurf.kernels.gpu.selection import first_where
 from quicksurf.kernels.modules import MAX_SLOPE, LogitNetwork
 from quicksurf.kernels.reference.unisurf import (
     MAX_ALPHA,
@@ -64,7 +64,7 @@ def sample_by(
     steps = pieces.march(rays, binaries, aabbs, step_size)
     crosses = steps.occupied.any(1)
     n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
-    index = steady_rows.first_where(crosses, n_crossing)
+    index = first_where(crosses, n_crossing)
     rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
     found, slopes = find_surface(pieces, surface, rays, steps, interval.level, n_coarse)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
@@ -162,7 +162,7 @@ def _fill(
     n_chosen: int,
 ) -> None:
     """Write the logits of the chosen steps, of which there are `n_chosen` at most."""
-    index = steady_rows.first_where(chosen.reshape(-1), n_chosen)
+    index = first_where(chosen.reshape(-1), n_chosen)
     points = rays.at(index // chosen.shape[1], steps.t_mids.view(-1)[index])
     logits.view(-1)[index] = surface.query(points)[0]
 

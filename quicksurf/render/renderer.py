@@ -1,8 +1,8 @@
-"""Colours of rays: march, search, sample, shade, composite, and what lies outside the region of interest.
+"""Colours of rays: sample by the method, shade, composite, and the background outside the region of interest.
 
     C = Σ_i w_i c_i + (1 − Σ_i w_i) B
 
-with w_i the surface's weights and B the surroundings behind the region. Nothing is modelled between a camera and the
+with w_i the surface's weights and B the background behind the region. Nothing is modelled between a camera and the
 region: a field there explains each photo by a veil of its own before the lens (fox: −1.8 dB on held-out views).
 """
 
@@ -14,40 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quicksurf.fields.background import BackgroundField
+from quicksurf.fields.background import BackgroundField, SolidBackground
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import N_TAPS, SurfaceField
-from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
+from quicksurf.geometry.rays import Rays, Samples, Surface
 from quicksurf.kernels import Backend
-from quicksurf.kernels.async_scalar import LateValue
-from quicksurf.methods import unisurf
+from quicksurf.methods import Method, Schedule
 
 _VISIBLE_WEIGHT = 1e-4  # samples below are not shaded: together they are under half a grey level
-_VISIBLE_BACKGROUND = 2e-3  # rays with less clear view get no background samples
-_SHADED = 1e-2  # of opacity: what colour a fainter surface has, no normal decides
-
-
-class LateShares(NamedTuple):
-    """What is remembered from step to step of the shares of rays that are gone on with."""
-
-    clear: LateValue
-    """They see the background."""
-    shaded: LateValue
-    """They see the surface."""
-
-
-class RenderSettings(NamedTuple):
-    """What the schedules decide about one step."""
-
-    interval: Interval
-    sharpness: float
-    march_step: float
-    opacity: str
-    n_background: int
-    noise: float = 0.0
-    """Standard deviation of the noise on query points of the surface."""
-    background_noise: float = 0.0
-    """And of the background, in contracted space."""
+_VISIBLE_BACKGROUND = 2e-3  # transmittance below which rays get no background samples
+_SHADED = 1e-2  # opacity below which a ray gets no shading normal
 
 
 class Rendering(NamedTuple):
@@ -61,7 +37,7 @@ class Rendering(NamedTuple):
     n_evaluations: int
     """Evaluations of the geometry, search included."""
     probed: Float[Tensor, "p"]
-    """Logits at the points that were asked for besides."""
+    """Logits at the points of the probe."""
 
 
 Probe = Callable[[Rays, Surface], Float[Tensor, "p 3"]]
@@ -73,51 +49,45 @@ class Renderer:
     """The parts that colours are made of."""
 
     backend: Backend
+    method: Method
     field: SurfaceField
     grid: OccupancyGrid
-    background: BackgroundField | Float[Tensor, "3"]
-    """A field, or the one colour around the object."""
+    background: BackgroundField | SolidBackground
+    n_background: int
+    """Samples of a ray behind the region."""
 
     def render(
         self,
         rays: Rays,
-        settings: RenderSettings,
+        schedule: Schedule,
         generator: torch.Generator | None = None,
         behind: Float[Tensor, "n 3"] | None = None,
         probe: Probe | None = None,
-        shares: LateShares | None = None,
+        background_noise: float = 0.0,
     ) -> Rendering:
-        """Render rays; jittered with a generator (training), in the middle of the strata without.
+        """Render rays; jittered and with noise given a generator (training), in the middle of the strata without.
 
         Args:
             behind: colours behind the surface that replace the background (masked captures).
-            probe: evaluated together with the samples, because each evaluation of the geometry that is differentiated
-                costs a gradient of all its tables.
-            shares: of the steps before; without them they are read from the device, which waits.
+            probe: evaluated together with the samples, because each differentiated evaluation of the geometry costs a
+                gradient of all its tables.
+            background_noise: standard deviation of the noise on the background's samples, in contracted space.
         """
-        surface, samples = unisurf.sample(
-            self.backend,
-            self.field.surface,
-            self.grid,
-            rays,
-            settings.march_step,
-            settings.interval,
-            generator,
-        )
+        training = generator is not None
+        geometry = self.field.geometry
+        samples, surface = self.method.sample(self.backend, geometry, self.grid, rays, schedule, generator)
         extra = rays.origins[:0] if probe is None else probe(rays, surface)
         points = rays.at(samples.ray_indices, samples.ts)
-        if settings.noise > 0 and generator is not None:
+        if training and schedule.query_noise > 0:
             noise = torch.randn(points.shape, generator=generator, device=points.device)
-            points = points + settings.noise * noise
-        all_logits, features = self.field.query(torch.cat([points, extra]))
+            points = points + schedule.query_noise * noise
+        all_logits, features = geometry.query(torch.cat([points, extra]))
         logits, probed = all_logits.split([len(points), len(extra)])
-        weights, opacities = self.backend.unisurf.render_weight_from_logits(
-            logits, samples.thicknesses, samples.packed_info, settings.sharpness, settings.opacity
-        )
-        normals, n_normals = self._normals(rays, samples, weights.detach(), opacities.detach(), shares)
+        weights, opacities = self.method.weights(self.backend, logits, samples, schedule)
+        normals, n_normals = self._normals(rays, samples, weights.detach(), opacities.detach(), training)
         colors = self._shade(rays, samples, points, features, weights, normals)
         if behind is None:
-            behind = self._behind(rays, opacities.detach(), settings, generator, shares)
+            behind = self._behind(rays, opacities.detach(), generator, background_noise)
         colors = colors + (1 - opacities)[:, None] * behind
         n_evaluations = len(all_logits) + n_normals + surface.n_evaluations
         return Rendering(colors, opacities, surface, len(points), n_evaluations, probed)
@@ -128,19 +98,19 @@ class Renderer:
         samples: Samples,
         weights: Float[Tensor, "m"],
         opacities: Float[Tensor, "n"],
-        shares: LateShares | None,
+        training: bool,
     ) -> tuple[Float[Tensor, "n 3"], int]:
-        """The normals that colours see, one a ray, at the mean depth of its light; 0 where a ray meets next to nothing.
+        """Compute a shading normal a ray, at its expected termination depth, and count the evaluations it took.
 
-        Also the evaluations of the geometry that they took.
+        Rays of hardly any opacity have 0.
         """
-        depths = self.backend.rays.accumulate_along_rays(weights, samples.ts[:, None], samples.packed_info)[
+        lengths = self.backend.rays.accumulate_along_rays(weights, samples.ts[:, None], samples.packed_info)[
             :, 0
         ]
-        index = self.backend.rows.all_below(-opacities, -_SHADED, None if shares is None else shares.shaded)
-        points = rays.at(index, depths[index] / opacities[index].clamp_min(_SHADED))
-        normals = torch.zeros_like(rays.origins).index_copy(0, index, self.field.shading_normals(points))
-        return normals, N_TAPS * len(index)
+        index = self.backend.selection.all_below(-opacities, -_SHADED, "shaded" if training else None)
+        points = rays.at(index, lengths[index] / opacities[index].clamp_min(_SHADED))
+        normals = self.field.shading_normals(points)
+        return torch.zeros_like(rays.origins).index_copy(0, index, normals), N_TAPS * len(index)
 
     def _shade(
         self,
@@ -151,40 +121,38 @@ class Renderer:
         weights: Float[Tensor, "m"],
         normals: Float[Tensor, "n 3"],
     ) -> Float[Tensor, "n 3"]:
-        """Colour of the surface along each ray; only visible samples are shaded.
+        """Composite the colours of the visible samples of each ray.
 
         Args:
-            features: of the samples first; what follows is not looked at.
+            features: of the samples first; the rest is ignored.
         """
         visible = weights.detach() > _VISIBLE_WEIGHT
-        index, packed = self.backend.rows.packed_where(visible, samples.packed_info)
+        index, packed = self.backend.selection.packed_where(visible, samples.packed_info)
         features, seen = features[: len(points)], samples.ray_indices
         if index is not None:
             features = features.T.index_select(1, index).T
             points, weights, seen = (x.index_select(0, index) for x in (points, weights, seen))
         of_samples = (of_rays.index_select(0, seen) for of_rays in (rays.directions, normals))
-        shades = self.field.colors_of(points, features, *of_samples)
+        shades = self.field.color(points, features, *of_samples)
         return self.backend.rays.accumulate_along_rays(weights, shades, packed)
 
     def _behind(
         self,
         rays: Rays,
         opacities: Float[Tensor, "n"],
-        settings: RenderSettings,
         generator: torch.Generator | None,
-        shares: LateShares | None,
+        background_noise: float,
     ) -> Float[Tensor, "n 3"]:
-        """Colours behind the region; black where the surface hides them."""
-        if isinstance(self.background, Tensor):
-            return self.background.expand(len(rays.near), 3)
-        clear = None if shares is None else shares.clear
-        index = self.backend.rows.all_below(opacities, 1 - _VISIBLE_BACKGROUND, clear)
-        shape = len(index), settings.n_background
+        """Render what lies behind the region; black where the surface hides it."""
+        if isinstance(self.background, SolidBackground):
+            return self.background.render(rays)
+        place = None if generator is None else "background"
+        index = self.backend.selection.all_below(opacities, 1 - _VISIBLE_BACKGROUND, place)
+        shape = len(index), self.n_background
         jitter, noise = torch.full(shape, 0.5, device=index.device), None
         if generator is not None:
             jitter = torch.rand(shape, generator=generator, device=index.device)
-        if settings.background_noise > 0 and generator is not None:
-            noise = torch.randn((*shape, 3), generator=generator, device=index.device)
-            noise = settings.background_noise * noise
+        if background_noise > 0 and generator is not None:
+            noise = background_noise * torch.randn((*shape, 3), generator=generator, device=index.device)
         colors = self.background.render(Rays(*(part[index] for part in rays)), jitter, noise)
         return torch.zeros_like(rays.origins).index_put((index,), colors)

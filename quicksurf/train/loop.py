@@ -173,7 +173,7 @@ class _Window:
     def status(self, result: TrainedModel, clock: _Clock) -> FitStatus:
         n_rays = max(self._n_rays, 1)
         n_hits, n_measured, loss, error = (0, 0, 0, 0) if self._measured is None else self._measured.tolist()
-        settings = result.settings()
+        schedule = result.schedule()
         return FitStatus(
             result.step,
             result.progress,
@@ -183,9 +183,9 @@ class _Window:
             losses.psnr_of(error / max(n_measured, 1)),
             result.psnr_held_out,
             n_hits / n_rays,
-            settings.interval.half_width,
+            schedule.interval.half_width,
             self._n_samples / n_rays,
             self._n_evaluations / n_rays,
             self._n_rays / max(self.seconds(), 1e-9),
-            settings.sharpness,
+            schedule.sharpness,
         )

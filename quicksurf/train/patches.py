@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras, distort, lenses_of, pixel_rays
-from quicksurf.kernels.async_scalar import LateValue
+from quicksurf.kernels.async_scalar import AsyncScalar
 
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, of sRGB values
 _LEAST_COSINE = 0.2  # between a plane's normal and a line of sight: beyond 78° a patch is a streak
@@ -30,7 +30,10 @@ _NEAREST_COSINE = 0.9994  # 2°: views closer together see no depth
 _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LOG.md)
 _VIEWS = 6
 _SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
-_TRUSTED = (0.25, 0.4)  # shares of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
+_CONFIDENT = (
+    0.25,
+    0.4,
+)  # fractions of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
 _PAUSE = 8  # steps between comparisons that are not believed
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
@@ -253,17 +256,17 @@ def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tens
     to agree, too, for reflections have contrast to correlate.
     """
     slopes = torch.where(matches.differences < _SAME, matches.slopes, 0.0)
-    return -trust(matches) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
+    return -confidence(matches) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
 
 
-def trust(matches: Matches) -> Float[Tensor, ""]:
-    """Weight in [0, 1] of a batch by the share of views that show the same.
+def confidence(matches: Matches) -> Float[Tensor, ""]:
+    """Compute the weight in [0, 1] of a batch, by the fraction of views that show the same.
 
     Where few do, the object shines or has no texture, and those few agree by chance or by what they reflect.
     """
-    share = (matches.differences < _SAME).sum() / matches.differences.isfinite().sum().clamp_min(1)
-    least, enough = _TRUSTED
-    return ((share - least) / (enough - least)).clamp(0, 1)
+    fraction = (matches.differences < _SAME).sum() / matches.differences.isfinite().sum().clamp_min(1)
+    least, enough = _CONFIDENT
+    return ((fraction - least) / (enough - least)).clamp(0, 1)
 
 
 def implicit_depths(
@@ -286,7 +289,7 @@ class ViewConsistency:
         self._images = GreyImages.of(images, device)
         self._views = torch.tensor(views, device=device)
         self._offsets = offsets_of(_PATCH, 1.0).to(device)
-        self._trust = LateValue()
+        self._confidence = AsyncScalar()
 
     def look_at(self, views: Sequence[int]) -> None:
         """Compare with these views from now on."""
@@ -294,12 +297,12 @@ class ViewConsistency:
 
     def due(self, step: int) -> bool:
         """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
-        return self._trust.get() != 0 or step % _PAUSE == 0
+        return self._confidence.get() != 0 or step % _PAUSE == 0
 
     @property
-    def doubt(self) -> float:
-        """1 − `trust` of the last comparison: 1 where the object shines or has no texture; 0 before the first."""
-        last = self._trust.get()
+    def unconfirmed(self) -> float:
+        """1 − `confidence` of the last comparison: 1 where the object shines or has no texture; 0 before the first."""
+        last = self._confidence.get()
         return 0.0 if last is None else 1 - last
 
     @torch.no_grad()
@@ -307,5 +310,5 @@ class ViewConsistency:
         """Each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
         matches = match_patches(self._images, cameras, patches, views, self._offsets)
-        self._trust.put(trust(matches))
+        self._confidence.put(confidence(matches))
         return matches

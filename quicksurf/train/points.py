@@ -115,7 +115,7 @@ class PointGuide:
     def loss(self, field: SurfaceField, n_rays: int, generator: torch.Generator) -> Float[Tensor, ""]:
         """The loss on `n_rays` random observations, and on as many places of triangles."""
         place = {"generator": generator, "device": generator.device}
-        loss = field.geometry.params.sum() * 0
+        loss = field.geometry.network.params.sum() * 0
         if len(self._rays.depths):
             at = torch.randint(len(self._rays.depths), (n_rays,), **place)
             loss = _depth_loss(field, self._rays.select(at), generator)

@@ -17,7 +17,6 @@ from quicksurf.geometry.cameras import Cameras
 from quicksurf.geometry.poses import Poses, moved
 from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import cameras_in_world, roi_rays
-from quicksurf.kernels.async_scalar import LateValue
 from quicksurf.model import TrainedModel
 from quicksurf.train.pixels import PixelBank, PixelBatch
 
@@ -57,7 +56,6 @@ class CameraAlignment:
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
         self._next_update = 0.0
-        self._share_telling = LateValue()
 
     def note(
         self,
@@ -74,7 +72,7 @@ class CameraAlignment:
         """
         if not self.refined or not self._tests:
             return
-        index = self._telling(batch, surface, self._share_telling)
+        index = self._on_object(batch, surface, "refined poses")
         points = rays.at(index, surface.ts[index])
         slopes = self._bank.slopes(batch.select(index), _reach(progress))
         residuals = residuals[index].nan_to_num(0, 0, 0)  # of a step that the optimiser leaves out, too
@@ -136,13 +134,13 @@ class CameraAlignment:
         generator = torch.Generator(self._result.device).manual_seed(1)
         batch = bank.draw_each(max(_TEST_PIXELS // len(bank.sizes), 64), generator)
         colors, surface = self._render(roi_rays(self._given, batch.image_indices, batch.pixels))
-        telling = self._telling(batch, surface)
-        batch, as_given = batch.select(telling), colors[telling]
+        hits = self._on_object(batch, surface)
+        batch, as_given = batch.select(hits), colors[hits]
         rows = batch.image_indices + len(self._given) * ~bank.in_left_half(batch)
         for reach in _TEST_REACHES:
             rays = roi_rays(self._halves.cameras(), rows, batch.pixels)
             colors, surface = self._render(rays)
-            index = self._telling(batch, surface)
+            index = self._on_object(batch, surface)
             points, slopes = rays.at(index, surface.ts[index]), bank.slopes(batch.select(index), reach)
             self._halves.note(rows[index], points, slopes, (colors - batch.colors)[index])
             self._halves.update()
@@ -150,12 +148,10 @@ class CameraAlignment:
         of_refined, of_given = ((shown - batch.colors).abs().mean(1) for shown in (refined, as_given))
         return compare_views(of_refined, of_given, batch.image_indices)
 
-    def _telling(
-        self, batch: PixelBatch, surface: Surface, share: LateValue | None = None
-    ) -> Int[Tensor, "k"]:
-        """Rays that meet the surface where the masks, if any, see the object; all of them without `share`."""
+    def _on_object(self, batch: PixelBatch, surface: Surface, place: str | None = None) -> Int[Tensor, "k"]:
+        """Select rays that hit the surface where the masks, if any, see the object; all of them without `place`."""
         hits = surface.hits if batch.masks is None else surface.hits & (batch.masks > 0)
-        return self._result.renderer.backend.rows.most_where(hits, share or LateValue())
+        return self._result.renderer.backend.selection.most_where(hits, place)
 
     def _crossed_rays(self, batch: PixelBatch) -> Rays:
         """Rays of held-out pixels by the poses of the other halves."""

@@ -11,17 +11,15 @@ from quicksurf.capture.scene import Scene
 from quicksurf.config import Config
 from quicksurf.errors import SurfaceError
 from quicksurf.fields.appearance import Appearance
-from quicksurf.fields.background import BackgroundField, Border
-from quicksurf.fields.surface import N_TAPS, gradients_from_taps, taps_around
+from quicksurf.fields.background import Border
+from quicksurf.fields.surface import N_TAPS, gradients_from_taps
 from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import roi_rays
 from quicksurf.kernels import Backend
-from quicksurf.kernels.async_scalar import LateValue
-from quicksurf.kernels.modules import MAX_SLOPE
-from quicksurf.methods import schedules
-from quicksurf.model import TrainedModel, build_renderer, settings_at
-from quicksurf.render.renderer import LateShares, Rendering, RenderSettings
-from quicksurf.train import losses
+from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.model import TrainedModel, build_renderer
+from quicksurf.render.renderer import Rendering
+from quicksurf.train import losses, schedules
 from quicksurf.train.guide import guide_of
 from quicksurf.train.held_out import HeldOutScore, HeldOutViews
 from quicksurf.train.hull import room_for_object
@@ -37,7 +35,6 @@ _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit
 _MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
-_PRESSURE_WITHIN_MASKS = 2.0  # times the outward pressure: silhouettes withstand it
 _CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
 
 
@@ -63,28 +60,28 @@ class Trainer:
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:
             self._optimizer.load(self.result.optimizer_state)
-        self._fill = backend.fill
-        self._n_rays = config.train.n_samples * self._fill // 32
+        self._multiplier = backend.batch_multiplier
+        self._n_rays = config.train.n_samples * self._multiplier // 32
         self._consistency = ViewConsistency(scene.images, self._train, self._device)
-        self._rows = backend.rows
-        self._share_useful, self._shares = LateValue(), LateShares(LateValue(), LateValue())
+        self._method, self._selection = self.result.renderer.method, backend.selection
         self._lost_running = torch.zeros((), dtype=torch.long, device=self._device)
-        self._n_lost_steps = LateValue()
+        self._n_lost_steps = AsyncScalar()
 
     def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
         """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
         self._check_losses()
-        result, settings = self.result, self._settings(progress)
+        result, schedule = self.result, self._method.schedule(progress)
         result.advance(progress)
-        seed = self._config.train.seed
-        with torch.no_grad():
-            result.renderer.grid.update(result.step, result.field.logits, settings.sharpness, seed)
+        self._update_grid(result.step, self._config.train.seed)
         batch, rays = self._draw()
         outline, outline_rays = self._draw_outline()
         all_rays, n = rays.followed_by(outline_rays), len(batch.colors)
         behind = None if batch.masks is None else self._behind(batch, len(all_rays.origins))
         probe = partial(self._probe, n)
-        rendering = result.renderer.render(all_rays, settings, self._generator, behind, probe, self._shares)
+        background_noise = schedules.background_noise(progress, self._config.train.background_noise)
+        rendering = result.renderer.render(
+            all_rays, schedule, self._generator, behind, probe, background_noise
+        )
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         if behind is not None:  # the photo's map is of its light, not of what is put behind the object
             mapped = result.appearance(behind[:n], batch.image_indices)
@@ -92,7 +89,7 @@ class Trainer:
             colors = colors + clear[:, None] * (batch.colors - mapped)
             behind = mapped.detach()
         targets = batch.over(behind)
-        loss = losses.color_loss(colors, targets) + self._regularise(rendering.probed)
+        loss = losses.color_loss(colors, targets) + self._geometry_loss(rendering.probed)
         if self._guide is not None:
             loss = loss + self._guide_loss(self._guide)
         weight = self._config.train.silhouette_weight
@@ -101,14 +98,15 @@ class Trainer:
         if weight > 0 and self._consistency.due(result.step):
             loss = loss + weight * self._compare(batch, rays, rendering)
         loss.backward()
-        surface_rate = schedules.surface_rate_factor(progress, settings.sharpness)
-        self._optimizer.step(
-            schedules.learning_rate_factor(progress), {"geometry": surface_rate}, self._is_number(loss)
-        )
+        rates = {"geometry": schedule.geometry_rate}
+        self._optimizer.step(schedules.learning_rate_factor(progress), rates, self._is_number(loss))
         self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
         self._n_rays = _balance(
-            self._n_rays, rendering.n_samples, self._config.train.n_samples * self._fill, self._fill
+            self._n_rays,
+            rendering.n_samples,
+            self._config.train.n_samples * self._multiplier,
+            self._multiplier,
         )
         return rendering, loss.detach(), (colors - targets).detach().square().mean()
 
@@ -143,8 +141,7 @@ class Trainer:
     @torch.no_grad()
     def finish(self, n_pixels: int) -> None:
         """Probe every cell of the grid once more, for the mesh, and measure `n_pixels` of the held-out views."""
-        result = self.result
-        result.renderer.grid.update(0, result.field.logits, result.settings().sharpness)
+        self._update_grid(0)
         self.measure_held_out(n_pixels)
 
     def measure_held_out(self, n_pixels: int) -> HeldOutScore | None:
@@ -179,12 +176,12 @@ class Trainer:
                 "set --roi cx,cy,cz,r around the object, or lower train.learning_rate_tables in a preset"
             )
 
-    def _settings(self, progress: float) -> RenderSettings:
-        settings = settings_at(progress, self._config, self.result.renderer.grid.cell)
-        train = self._config.train
-        return settings._replace(
-            noise=schedules.query_noise(progress, train.query_noise),
-            background_noise=schedules.background_noise(progress, train.background_noise),
+    @torch.no_grad()
+    def _update_grid(self, step: int, seed: int = 0) -> None:
+        """Probe the occupancy of the field, if it is time to; every cell at step 0."""
+        method, schedule = self._method, self.result.schedule()
+        self.result.renderer.grid.update(
+            step, self.result.field.logits, lambda logits: method.occupancy(logits, schedule), seed
         )
 
     def _restrict_to_hull(self, scene: Scene) -> None:
@@ -194,7 +191,7 @@ class Trainer:
 
     def _guide_loss(self, guide: PointGuide) -> Float[Tensor, ""]:
         train = self._config.train
-        n_rays = train.n_point_rays * self._fill
+        n_rays = train.n_point_rays * self._multiplier
         return train.points_weight * guide.loss(self.result.field, n_rays, self._generator)
 
     def _behind(self, batch: PixelBatch, n_rays: int) -> Float[Tensor, "r 3"]:
@@ -218,48 +215,39 @@ class Trainer:
         rays = roi_rays(self.alignment.cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
         lenient = self._random(meets.shape) < _MISS_SHARE
-        useful = isinstance(self.result.renderer.background, BackgroundField) and batch.masks is None
+        useful = bool(self.result.renderer.background.networks) and batch.masks is None
         kept = meets | lenient if useful else meets
         if batch.masks is not None:  # a pixel on an outline has the colour of both sides
             kept &= (batch.masks - 0.5).abs() >= 0.5 - CERTAIN
-        index = self._rows.most_where(kept, self._share_useful)
+        index = self._selection.most_where(kept, "pixels")
         return batch.select(index), Rays(*(part[index] for part in rays))
 
     def _probe(self, n_rays: int, rays: Rays, surface: Surface) -> Float[Tensor, "p 3"]:
-        """Taps for the gradient of the logit at surface points, beside them, and at random places; as many of each.
+        """Choose the points that the method's losses look at.
 
         Args:
             n_rays: that are of pixels, and may be probed: the first ones.
         """
         index = self._probed_rays(surface.first(n_rays))
-        points = rays.at(index, surface.ts[index])
-        reach = max(0.01, self.result.field.finest_cell())
-        beside = points + reach * (2 * self._random(points.shape) - 1)
-        anywhere = 2 * self._random(points.shape) - 1
-        return taps_around(torch.cat([points, beside, anywhere]), self._tap_step())
+        return self._method.probe(self.result.field.geometry, rays.at(index, surface.ts[index]), self._random)
 
     def _probed_rays(self, surface: Surface) -> Int[Tensor, "k"]:
-        return self._rows.first_where(surface.hits, self._config.train.n_surface_points * self._fill)
+        return self._selection.first_where(
+            surface.hits, self._config.train.n_surface_points * self._multiplier
+        )
 
-    def _regularise(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
-        """UNISURF's normal pairs, what keeps |∇l| below the slope that the search allows, and outward pressure."""
-        train = self._config.train
-        gradients = gradients_from_taps(probed, self._tap_step())
-        at_surface, neighbours, _ = gradients.chunk(3)
-        smoothness = losses.normal_smoothness(at_surface, neighbours)
-        steepness = losses.steepness(gradients, MAX_SLOPE)
-        logits = probed.view(-1, N_TAPS).mean(1)[: len(at_surface)]
-        pressure = losses.outward_pressure(logits, at_surface)
-        loss = train.smoothness_weight * smoothness + train.steepness_weight * steepness
-        weight = train.pressure_weight * (_PRESSURE_WITHIN_MASKS if self.result.masked else 1.0)
-        return loss + self._consistency.doubt * weight * pressure
+    def _geometry_loss(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
+        """Sum the method's losses on the geometry."""
+        geometry, masked = self.result.field.geometry, self.result.masked
+        parts = self._method.losses(geometry, probed, self._consistency.unconfirmed, masked)
+        return torch.stack(list(parts.values())).sum()
 
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""
         surface = rendering.surface.first(len(batch.colors))  # rays through outlines are of no pixel
         index = self._probed_rays(surface)
         probed = rendering.probed[: N_TAPS * len(index)]
-        gradients = gradients_from_taps(probed.detach(), self._tap_step())
+        gradients = gradients_from_taps(probed.detach(), self.result.field.geometry.tap_step())
         normals = -torch.nn.functional.normalize(gradients, dim=-1, eps=1e-6)
         points = rays.at(index, surface.ts[index])
         patches = Patches(batch.image_indices[index], batch.pixels[index], points, normals)
@@ -270,9 +258,6 @@ class Trainer:
     def _random(self, shape: torch.Size) -> Tensor:
         """Uniform in [0, 1)."""
         return torch.rand(shape, generator=self._generator, device=self._device)
-
-    def _tap_step(self) -> float:
-        return max(0.5 * self.result.field.finest_cell(), 0.002)
 
 
 def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> TrainedModel:
@@ -291,15 +276,17 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Trai
 
 def _groups(result: TrainedModel, config: Config) -> list[Group]:
     rates = config.train.learning_rate_networks, config.train.learning_rate_tables
-    groups = network_groups("geometry", result.field.geometry, config.train.learning_rate_geometry, rates[1])
-    groups += network_groups("color", result.field.color, *rates)
-    if isinstance(result.renderer.background, BackgroundField):
-        groups += network_groups("background", result.renderer.background.network, *rates)
+    groups = network_groups(
+        "geometry", result.field.geometry.network, config.train.learning_rate_geometry, rates[1]
+    )
+    groups += network_groups("color", result.field.color.network, *rates)
+    for network in result.renderer.background.networks:
+        groups += network_groups("background", network, *rates)
     offsets = result.appearance.offsets
     return [*groups, Group("appearance", offsets, slice(None), config.train.learning_rate_appearance, True)]
 
 
-def _balance(n_rays: int, n_samples: int, wanted: int, fill: int) -> int:
+def _balance(n_rays: int, n_samples: int, wanted: int, multiplier: int) -> int:
     """Number of rays for the next step: towards `wanted` samples, by at most a tenth a step."""
     ratio = min(max(wanted / max(n_samples, 1), 0.9), 1.1)
-    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1] * fill))
+    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1] * multiplier))

@@ -1,63 +1,64 @@
-"""Rows that a step goes on with: what exact and steady choices promise alike, and that steady ones do not wait."""
+"""Selections of rows: what both kinds promise, and that the one for GPUs does not wait."""
 
 import pytest
 import torch
 from back_ends import CPU
 
-from quicksurf.kernels import exact_rows, steady_rows
-from quicksurf.kernels.async_scalar import LateValue
+from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.kernels.gpu.selection import AsyncSelection
+from quicksurf.kernels.selection import Selection
 
-CHOICES = pytest.mark.parametrize("rows", [exact_rows, steady_rows])
+CHOICES = pytest.mark.parametrize("make", [Selection, AsyncSelection])
 
 
-def random_mask(n, share, seed=0):
-    return torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
+def random_mask(n, fraction, seed=0):
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed)) < fraction
 
 
 @CHOICES
-def test_the_first_rows_of_a_mask(rows):
+def test_the_first_rows_of_a_mask(make):
     mask = random_mask(200, 0.4)
     expected = [i for i in range(200) if mask[i]]
-    assert rows.first_where(mask, 30).tolist() == expected[:30]
-    assert rows.first_where(mask, len(expected)).tolist() == expected
-    assert len(rows.first_where(mask[:0], 5)) == 0
+    assert make().first_where(mask, 30).tolist() == expected[:30]
+    assert make().first_where(mask, len(expected)).tolist() == expected
+    assert len(make().first_where(mask[:0], 5)) == 0
 
 
 def test_too_few_rows_are_repeated_in_turn_so_that_a_mean_stays_one():
     mask = torch.tensor([False, True, False, True, True, False, False])
-    assert steady_rows.first_where(mask, 7).tolist() == [1, 3, 4, 1, 3, 4, 1]
-    assert steady_rows.first_where(mask, 100).tolist() == [1, 3, 4, 1, 3, 4, 1]
-    assert steady_rows.first_where(torch.zeros(3, dtype=torch.bool), 2).tolist() == [2, 2]
+    assert AsyncSelection().first_where(mask, 7).tolist() == [1, 3, 4, 1, 3, 4, 1]
+    assert AsyncSelection().first_where(mask, 100).tolist() == [1, 3, 4, 1, 3, 4, 1]
+    assert AsyncSelection().first_where(torch.zeros(3, dtype=torch.bool), 2).tolist() == [2, 2]
 
 
 @CHOICES
-def test_most_rows_of_a_mask(rows):
-    share = LateValue()
+def test_most_rows_of_a_mask(make):
+    selection = make()
     for seed in range(5):
         mask = random_mask(40_000, 0.3, seed)
-        chosen = rows.most_where(mask, share)
+        chosen = selection.most_where(mask, "here")
         assert bool(mask[chosen].all()) and len(chosen.unique()) == len(chosen)
         assert 0.9 * int(mask.sum()) < len(chosen) <= int(mask.sum())
 
 
 @CHOICES
-def test_all_values_below_a_limit_and_the_smallest_where_there_are_more_than_last_time(rows):
-    share, values = LateValue(), torch.rand(3000, generator=torch.Generator().manual_seed(0))
+def test_all_values_below_a_limit_and_the_smallest_where_there_are_more_than_last_time(make):
+    selection, values = make(), torch.rand(3000, generator=torch.Generator().manual_seed(0))
     below = set(torch.nonzero(values < 0.5)[:, 0].tolist())
     for _ in range(3):
-        chosen = rows.all_below(values, 0.5, share).tolist()
+        chosen = selection.all_below(values, 0.5, "here").tolist()
         assert below <= set(chosen) and len(set(chosen)) == len(chosen) < 1.2 * len(below) + 100
-    chosen = set(rows.all_below(values, 0.9, share).tolist())
+    chosen = set(selection.all_below(values, 0.9, "here").tolist())
     left_out = torch.tensor([i for i in range(3000) if i not in chosen])
     assert float(values[left_out].min()) >= float(values[torch.tensor(sorted(chosen))].max())
-    assert set(rows.all_below(values, 0.5).tolist()) == below  # without a memory: exact
+    assert set(selection.all_below(values, 0.5).tolist()) == below  # without a memory: exact
 
 
 @CHOICES
-def test_packed_samples_are_those_of_the_mask_or_all(rows):
+def test_packed_samples_are_those_of_the_mask_or_all(make):
     packed = torch.tensor([[0, 3], [3, 0], [3, 5]])
     mask = torch.tensor([True, False, True, False, False, True, False, True])
-    index, kept = rows.packed_where(mask, packed)
+    index, kept = make().packed_where(mask, packed)
     if index is None:
         assert torch.equal(kept, packed)
     else:
@@ -77,7 +78,7 @@ class Event:
         self.waited += 1
 
 
-def test_a_late_value_is_copied_behind_the_work_and_waited_for_when_read(monkeypatch):
+def test_an_async_scalar_is_copied_behind_the_work_and_waited_for_when_read(monkeypatch):
     class OnDevice(torch.Tensor):
         is_cuda, device = True, "cuda:0"
 
@@ -90,7 +91,7 @@ def test_a_late_value_is_copied_behind_the_work_and_waited_for_when_read(monkeyp
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    value = LateValue()
+    value = AsyncScalar()
     assert value.get() is None
     value.put(torch.tensor(0.25).as_subclass(OnDevice))
     assert value._copied.recorded == ["stream of cuda:0"] and value._copied.waited == 0

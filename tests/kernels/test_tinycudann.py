@@ -12,8 +12,9 @@ from test_networks import GRID, NESTED, run
 from tolerances import HALF, HALF_GRADIENT, HALF_IMAGE, relative
 
 from quicksurf import kernels
-from quicksurf.config import ModelConfig
+from quicksurf.config import ModelConfig, UnisurfConfig
 from quicksurf.errors import BackendError
+from quicksurf.fields.background import SolidBackground
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import SurfaceField
 from quicksurf.geometry.rays import Interval, Rays, unit_ball_span
@@ -21,7 +22,8 @@ from quicksurf.kernels.gpu import choose as gpu
 from quicksurf.kernels.layout import encoding_layout, network_layout
 from quicksurf.kernels.modules import initial_params
 from quicksurf.kernels.reference import networks as torch_networks
-from quicksurf.render.renderer import Renderer, RenderSettings
+from quicksurf.methods.unisurf import Unisurf, UnisurfSchedule
+from quicksurf.render.renderer import Renderer
 
 CUDA = back_ends.adapter()
 SIGMOID = {"output_activation": "Sigmoid", "n_hidden_layers": 2}
@@ -137,9 +139,13 @@ def rendered(backend, state, occupied):
     )
     origins = 0.2 * directions.roll(1, 0) - 3 * directions
     rays = Rays(origins, directions, *unit_ball_span(origins, directions))
-    settings = RenderSettings(Interval(0.05, 0.01, 8, 4), 200.0, 0.05, "transmittance", 4)
+    schedule, method = (
+        UnisurfSchedule(Interval(0.05, 0.01, 8, 4), 200.0, 0.05, 0.0, 1.0),
+        Unisurf(UnisurfConfig(), 0.1),
+    )
     with torch.no_grad():
-        colors = Renderer(backend, field, grid, torch.ones(3)).render(rays, settings).colors
+        renderer = Renderer(backend, method, field, grid, SolidBackground(torch.ones(3)), 4)
+        colors = renderer.render(rays, schedule).colors
     return colors, field.state_dict()
 
 

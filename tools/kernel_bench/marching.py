@@ -90,8 +90,8 @@ def _search(march: March) -> Kernel:
 
 def _sample(name: str, fields: dict[str, SurfaceField], march: March) -> tuple[Surface, Samples]:
     """One back end's search and samples, with the default numbers and a jitter that depends on nothing."""
-    render = Config().render
-    interval = Interval(_HALF_WIDTH, 0.01, render.n_interval_samples, render.n_front_samples)
+    unisurf = Config().unisurf
+    interval = Interval(_HALF_WIDTH, 0.01, unisurf.n_interval_samples, unisurf.n_front_samples)
     n_samples = interval.n_interval + interval.n_front
     jitter = torch.linspace(0.1, 0.9, len(march.rays.near))[:, None].expand(-1, n_samples).contiguous()
     grid = march.binaries, march.aabbs, _STEP

@@ -126,7 +126,7 @@ def _time(
 
 
 def _limits(trainer: Trainer) -> dict[str, Limit]:
-    layout = trainer.result.field.geometry.layout
+    layout = trainer.result.field.geometry.network.layout
     n_values = layout.n_params - layout.n_network_params
     return {
         "flops": limits.sgemm(),
@@ -181,10 +181,10 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
         Mismatch: if the networks are not called through their modules, so that points are missed here.
     """
     field = trainer.result.field
-    before = field.geometry.params.detach().clone()
+    before = field.geometry.network.params.detach().clone()
     trainer.step(PROGRESS)
-    n_moved = int((field.geometry.params.detach() != before).sum())
-    geometry, color = _Points(field.geometry), _Points(field.color)
+    n_moved = int((field.geometry.network.params.detach() != before).sum())
+    geometry, color = _Points(field.geometry.network), _Points(field.color.network)
     block = run_block(trainer)
     for points in (geometry, color):
         points.remove()

@@ -66,8 +66,6 @@ def save_checkpoint(model: TrainedModel, folder: Path) -> None:
     tensors |= {"grid.occs": grid.occs, "grid.binaries": grid.binaries}
     tensors |= {f"optimizer.{name}": value for name, value in model.optimizer_state.items()}
     tensors |= {f"cameras.{name}": value for name, value in vars(model.cameras).items()}
-    if isinstance(model.renderer.background, Tensor):
-        tensors["background.color"] = model.renderer.background
     blob = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
     write_atomic(folder / STATE, lambda file: file.write(blob))
     write_json(
@@ -106,7 +104,7 @@ def load_checkpoint(folder: Path, backend: Backend) -> TrainedModel:
 
 
 def _restore(state: State, backend: Backend) -> TrainedModel:
-    solid = state.tensors.get("background.color")
+    solid = state.tensors.get("model.background.color")
     border = Border(torch.zeros(3), False) if solid is None else Border(solid.reshape(3).float(), True)
     model = TrainedModel(
         state.config,
@@ -130,9 +128,7 @@ def _restore(state: State, backend: Backend) -> TrainedModel:
     estimator = model.renderer.grid.estimator
     estimator.get_buffer("occs").copy_(state.tensors["grid.occs"])
     estimator.get_buffer("binaries").copy_(state.tensors["grid.binaries"])
-    check_finite(
-        {**model.modules().state_dict(), "background": border.color, "grid": state.tensors["grid.occs"]}
-    )
+    check_finite({**model.modules().state_dict(), "grid": state.tensors["grid.occs"]})
     return model
 
 
@@ -234,7 +230,7 @@ def _check_sizes(config: Config, tensors: Mapping[str, Tensor], n_views: int) ->
     tables = encoding_layout(6, geometry_encoding(config.model)).n_params
     cells = config.render.grid_resolution**3
     for name, least in (
-        ("model.field.geometry.params", tables),
+        ("model.geometry.network.params", tables),
         ("grid.occs", cells),
         ("grid.binaries", cells),
     ):
