@@ -225,7 +225,7 @@ def test_more_minutes_on_a_full_disk_can_go_on_from_the_old_checkpoint(
     def full(*anything: Any) -> None:
         raise OutputError("disk full while writing state.safetensors")
 
-    monkeypatch.setattr("quicksurf.model.Reconstruction.save", full)
+    monkeypatch.setattr("quicksurf.app.run.checkpoint.save_checkpoint", full)
     with pytest.raises(OutputError, match="can go on from its last checkpoint"):
         run_fit(FitRequest(run, 20.0), fit=cut_to(0.5))
 

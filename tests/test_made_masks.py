@@ -11,6 +11,7 @@ from cut_fit import cut_to
 from PIL import Image
 from tiny_capture import write_capture
 
+from quicksurf.app import masks as masks_command
 from quicksurf.app import requests
 from quicksurf.app.cli import main
 from quicksurf.app.fit import run_fit
@@ -40,7 +41,7 @@ def network(monkeypatch: pytest.MonkeyPatch, capture: Path) -> None:
     def look(photo: np.ndarray) -> np.ndarray:
         return maps[min(range(len(photos)), key=lambda i: int(np.abs(photos[i].astype(int) - photo).sum()))]
 
-    for module in (requests, masks):
+    for module in (requests, masks_command):
         monkeypatch.setattr(module, "find_model", lambda: Path("model.onnx"))
         monkeypatch.setattr(module, "load_saliency", lambda: look)
 

@@ -39,5 +39,5 @@ def test_a_restricted_grid_stays_empty_outside_through_updates():
     grid.restrict(room)
     assert torch.equal(grid.occupied, room)
     for step in (0, 32, 128):
-        grid.update(step, lambda points: torch.ones(len(points)), 20.0)
+        grid.update(step, lambda points: torch.ones(len(points)), torch.sigmoid)
         assert torch.equal(grid.occupied, room)

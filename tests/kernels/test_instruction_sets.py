@@ -34,7 +34,7 @@ def instruction_set(request):
 
 def choose(name: str) -> subprocess.CompletedProcess:
     """A fresh interpreter that says which set it took."""
-    code = "from quicksurf import _native; print(_native.instruction_set())"
+    code = "from quicksurf.kernels import _native; print(_native.instruction_set())"
     return subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"QUICKSURF_ISA": name},

@@ -153,7 +153,7 @@ def test_an_extension_that_is_loaded_is_left_alone():
         "import sys, types, nerfacc\n"
         "other = types.ModuleType('nerfacc.cuda._backend'); other._C = object()\n"
         "sys.modules['nerfacc.cuda._backend'], before = other, (other._C, nerfacc.pack_info)\n"
-        "from quicksurf.kernels import nerfacc_cpu\n"
+        "from quicksurf.kernels import nerfacc as nerfacc_cpu\n"
         "print(nerfacc_cpu.serve_nerfacc(), (other._C, nerfacc.pack_info) == before)\n"
         "other._C = None; print(nerfacc_cpu.serve_nerfacc(), other._C is nerfacc_cpu, nerfacc_cpu.serve_nerfacc())"
     )

@@ -50,7 +50,9 @@ def grid_of(surface, resolution=32):
     grid = OccupancyGrid(resolution, 0.01, torch.device("cpu"))
     with torch.no_grad():
         for step in range(0, 96, 16):
-            grid.update(step, lambda points: surface.query(points)[0], sharpness=60.0)
+            grid.update(
+                step, lambda points: surface.query(points)[0], lambda logits: torch.sigmoid(60.0 * logits)
+            )
     return grid
 
 
