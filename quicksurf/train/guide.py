@@ -15,6 +15,9 @@ from quicksurf.reconstruction import Reconstruction
 from quicksurf.train.points import PointGuide, on_object
 
 
+DENSE = None
+
+
 def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> PointGuide | None:
     """Prepare the loss on verified points; in facades and inside captures empty cells of the grid, too.
 
@@ -38,7 +41,7 @@ def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> Poin
         ground = find_ground(positions, cameras.centers(), up)
     usable = on_object(points, scene.cameras, scene.masks)
     positions, cameras = positions.to(result.device), cameras.on(result.device)
-    return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground)
+    return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground, None if DENSE is None else DENSE(scene, result))
 
 
 def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction) -> None:
