@@ -17,6 +17,7 @@ import numpy as np
 from quicksurf import backends
 from quicksurf.backends import Backend
 from quicksurf.config import Config, to_toml
+from quicksurf.data.dense_points import find_dense_points
 from quicksurf.data.load import ReadOptions
 from quicksurf.data.scene import Scene
 from quicksurf.data.transforms import write_cameras
@@ -51,6 +52,7 @@ _KINDS = {
     "inside": "photos from inside what they show (--capture inside)",
 }
 MASKS_SHARE = 0.2  # of what is left when the photos are read: making masks may take no more
+DENSE_SHARE = 0.12  # of what is left: stereo may take no more
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., Reconstruction]
@@ -292,7 +294,16 @@ def _read(session: _Session) -> Scene:
     run.keep_scene(scene, used, session.budget.seconds / 60)
     if masks is not None:
         run.update(**masks.record, made_masks=scene.report.made_masks.record())
-    return scene
+    return _with_dense_points(session, scene)
+
+
+def _with_dense_points(session: _Session, scene: Scene) -> Scene:
+    """The capture with what stereo finds in its share of the time."""
+    train = session.config.train
+    if not train.dense_weight or not train.points_weight:
+        return scene
+    seconds = DENSE_SHARE * session.budget.left()
+    return replace(scene, dense=find_dense_points(scene, seconds, train.seed, session.reporter.note))
 
 
 def _fit(session: _Session, scene: Scene, fit: Fit) -> Reconstruction:

@@ -42,6 +42,19 @@ inline To gather(const T* from, Ints index) {
 #endif
 }
 
+// Two neighbours of 16 bits, the first at `index`.
+inline Words gather_pairs(const uint16_t* from, Ints index) {
+#if defined(__AVX512F__)
+    return Words(_mm512_i32gather_epi32(__m512i(index), from, 2));
+#elif defined(__AVX2__)
+    return Words(_mm256_i32gather_epi32(reinterpret_cast<const int*>(from), __m256i(index), 2));
+#else
+    Words result;
+    for (int i = 0; i < L; ++i) result[i] = from[index[i]] | uint32_t(from[index[i] + 1]) << 16;
+    return result;
+#endif
+}
+
 // Chris Wellons' lowbias32.
 inline Words hash(Words x) {
     x ^= x >> 16;
@@ -64,17 +77,18 @@ struct Plane {
     Floats w, a, b;
 };
 
-// Each word holds the four pixels that a bilinear sample mixes.
-struct Quads {
-    std::vector<uint32_t> words;
-    int height, width;
+// Each pixel beside the one below it: the word at a pixel holds the four that a bilinear sample mixes, at two bytes a pixel.
+struct Pairs {
+    std::vector<uint16_t> values;
+    int height, width, stride;
 
-    explicit Quads(const StereoSource& source) : words(size_t(source.height) * source.width), height(source.height), width(source.width) {
+    explicit Pairs(const StereoSource& source)
+        : values(size_t(source.height) * (source.width + 1) + 1), height(source.height), width(source.width), stride(width + 1) {
         for (int y = 0; y < height; ++y) {
             const uint8_t *row = source.grey + size_t(y) * width, *below = y + 1 < height ? row + width : row;
-            for (int x = 0; x < width; ++x) {
-                const int next = x + 1 < width ? x + 1 : x;
-                words[size_t(y) * width + x] = row[x] | uint32_t(row[next]) << 8 | uint32_t(below[x]) << 16 | uint32_t(below[next]) << 24;
+            for (int x = 0; x <= width; ++x) {
+                const int column = std::min(x, width - 1);
+                values[size_t(y) * stride + x] = uint16_t(row[column] | below[column] << 8);
             }
         }
     }
@@ -85,9 +99,9 @@ struct Quads {
         v = vmin<float>(vmax<float>(v, Floats{}), splat(float(height - 1)));
         const Ints column = to_ints(u), row = to_ints(v);
         const Floats across = u - to_floats(column), along = v - to_floats(row);
-        const Words four = gather<Words>(words.data(), row * width + column);
-        const Floats p00 = to_floats(Ints(four & 255u)), p10 = to_floats(Ints(four >> 8 & 255u));
-        const Floats p01 = to_floats(Ints(four >> 16 & 255u)), p11 = to_floats(Ints(four >> 24));
+        const Words four = gather_pairs(values.data(), row * stride + column);
+        const Floats p00 = to_floats(Ints(four & 255u)), p01 = to_floats(Ints(four >> 8 & 255u));
+        const Floats p10 = to_floats(Ints(four >> 16 & 255u)), p11 = to_floats(Ints(four >> 24));
         const Floats top = p00 + across * (p10 - p00), bottom = p01 + across * (p11 - p01);
         return top + along * (bottom - top);
     }
@@ -143,16 +157,16 @@ struct Matcher {
     const StereoMap& map;
     const StereoSpec& spec;
     const std::vector<StereoSource>& sources;
-    std::vector<Quads> quads;
+    std::vector<Pairs> images;
 
     Matcher(const StereoMap& map, const StereoSpec& spec, const std::vector<StereoSource>& sources)
         : map(map), spec(spec), sources(sources) {
-        for (const StereoSource& source : sources) quads.emplace_back(source);
+        for (const StereoSource& source : sources) images.emplace_back(source);
     }
 
     Floats cost_of_source(size_t k, const Window& window, Floats u, Floats v, const Plane& plane) const {
         const auto& m = sources[k].transform;
-        const Quads& image = quads[k];
+        const Pairs& image = images[k];
         Floats h[3], across[3], along[3];
         for (int r = 0; r < 3; ++r) {
             h[r] = m[r][0] * u + (m[r][1] * v + (m[r][2] + m[r][3] * plane.w));

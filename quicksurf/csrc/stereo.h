@@ -48,4 +48,32 @@ struct StereoMap {
     float* costs;         // [height][width], overwritten
 };
 
+// Planes and costs of one photo, as above.
+struct DepthMap {
+    int height, width;
+    const float *planes, *costs;
+};
+
+// How the map of one photo is checked against that of another.
+struct DepthCheck {
+    DepthMap map;
+    float there[3][4], back[3][4];  // [A | b] from the photo to the other, and from the other to the photo
+};
+
+struct AgreementSpec {
+    float intrinsics[4];  // fx, fy, cx, cy of the photo
+    float most_cost, most_other_cost;
+    float most_pixels, most_relative;  // between a pixel and where the other's depth leads back to; between depths
+    float least_cosine;                // of the angle between the ray and the plane's normal
+    int n_agreeing;
+};
+
+// Inverse depths that at least n_agreeing other photos confirm: the mean of all that agree; 0 elsewhere.
+//
+// A pixel (u, v, w) lands on the other photo at h = A (u, v, 1) + b w, at the inverse depth w / h_z; the other's plane
+// there leads back the same way. spreads: the relative change of depth that moves a confirming photo's pixel by one, the
+// least of all. Both outputs are [height][width] and overwritten; one task a row.
+void verify_depths(const DepthMap& map, const std::vector<DepthCheck>& checks, const AgreementSpec& spec, float* inverse_depths,
+                   float* spreads);
+
 }  // namespace quicksurf

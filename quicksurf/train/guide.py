@@ -12,10 +12,8 @@ from quicksurf.data.ground import find_ground
 from quicksurf.data.scene import Scene, SparsePoints
 from quicksurf.data.sky import find_sky, room_below_sky, sky_rays
 from quicksurf.reconstruction import Reconstruction
+from quicksurf.train.dense import dense_rays
 from quicksurf.train.points import PointGuide, on_object
-
-
-DENSE = None
 
 
 def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> PointGuide | None:
@@ -41,7 +39,9 @@ def guide_of(scene: Scene, result: Reconstruction, views: Sequence[int]) -> Poin
         ground = find_ground(positions, cameras.centers(), up)
     usable = on_object(points, scene.cameras, scene.masks)
     positions, cameras = positions.to(result.device), cameras.on(result.device)
-    return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground, None if DENSE is None else DENSE(scene, result))
+    dense = None if scene.dense is None else dense_rays(scene.dense, result, views)
+    between, weight = not result.masked and dense is None, result.config.train.dense_weight
+    return PointGuide(points, positions, cameras, list(views), usable, between, sky, ground, dense, weight)
 
 
 def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: Reconstruction) -> None:

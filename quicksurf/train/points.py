@@ -10,7 +10,8 @@ observation i of a point at depth T, and l the logit (inside > 0, at least 1/2 o
 A direct pull on the logit reaches places that no sample comes to, so a background cannot take over what is near, and
 empty space is known to be empty from the first step (Deng et al. 2022 supervise depths with such points, Fu et al. 2022
 distances). Between points the surface is near the triangle of three that a photo sees beside one another (Delaunay),
-unless their depths differ: a coarser guide, with τ by the triangle's size. What is below the ground is solid.
+unless their depths differ: a coarser guide, with τ by the triangle's size; where stereo has found depths of most pixels
+(`dense.py`) they take its place. What is below the ground is solid.
 """
 
 from collections.abc import Sequence
@@ -39,11 +40,6 @@ _DEPTH_RATIO = 1.15  # between the corners of a triangle: beyond, an outline may
 _TRIANGLE_TOLERANCE = 0.1  # of its longest side
 _TRIANGLE_WEIGHT = 0.5  # of a point's
 _GROUND_WEIGHT = 0.5
-_DENSE_WEIGHT = 1.0
-_DENSE_RAYS = 1.0
-_NORMAL_WEIGHT = 0.0
-_TAP = 0.004
-DENSE_NORMALS = None
 _GROUND_REACH = 0.2  # radii: so far around each of its points the ground goes on
 _GROUND_DEPTH = 0.01, 0.06  # radii below the plane that are held solid: pavement is not flat
 _NEAR_THE_END = (
@@ -91,7 +87,8 @@ class PointGuide:
         between: bool = True,
         clear: tuple[Float[Tensor, "k 3"], Float[Tensor, "k 3"]] | None = None,
         ground: Ground | None = None,
-        dense: "SeenDepths | None" = None,
+        dense: SeenDepths | None = None,
+        dense_weight: float = 1.0,
     ) -> None:
         """Prepare the observations of `views`.
 
@@ -102,6 +99,8 @@ class PointGuide:
             between: use what lies between points, too.
             clear: origins and directions of rays that meet nothing.
             ground: what is below it is solid.
+            dense: rays with depths by stereo.
+            dense_weight: of each of these, times a point's.
         """
         device = to_roi.device
         observers = points.observations[:, 1].to(device)
@@ -111,7 +110,7 @@ class PointGuide:
         self._ground = None if ground is None else (ground.normal.to(device), ground.points.to(device))
         self._clear = None if clear is None else _endless(*(part.to(device) for part in clear))
         self._cameras = cameras
-        self._dense = dense
+        self._dense, self._dense_weight = dense, dense_weight
         parts = [_triangles(cameras, view, to_roi[index[observers == view]]) for view in views if between]
         parts = parts or [_triangles(cameras, 0, to_roi[:0])]
         self._triangles = Triangles(*(torch.cat(part).to(device) for part in zip(*parts, strict=True)))
@@ -127,10 +126,8 @@ class PointGuide:
             at = torch.randint(len(self._rays.depths), (n_rays,), **place)
             loss = _depth_loss(field, self._rays.select(at), generator)
         if self._dense is not None:
-            at = torch.randint(len(self._dense.depths), (int(_DENSE_RAYS * n_rays),), **place)
-            loss = loss + _DENSE_WEIGHT * _depth_loss(field, self._dense.select(at), generator)
-            if _NORMAL_WEIGHT:
-                loss = loss + _NORMAL_WEIGHT * _normal_loss(field, self._dense.select(at), DENSE_NORMALS[at])
+            at = torch.randint(len(self._dense.depths), (n_rays,), **place)
+            loss = loss + self._dense_weight * _depth_loss(field, self._dense.select(at), generator)
         if self._clear is not None:
             at = torch.randint(len(self._clear.depths), (n_rays,), **place)
             loss = loss + _depth_loss(field, self._clear.select(at), generator)
@@ -231,16 +228,6 @@ def _depth_loss(field: SurfaceField, rays: SeenDepths, generator: torch.Generato
     at = torch.relu(logits[2].abs() - 0.5 * rays.pixels)
     behind = torch.relu(0.5 * deeper - logits[3])
     return _mean(before, (end > near).expand(2, n)) + _mean(at + behind, within)
-
-
-def _normal_loss(field, rays, normals):
-    points = rays.origins + rays.depths[:, None] * rays.directions
-    helper = torch.nn.functional.normalize(torch.linalg.cross(normals, normals.roll(1, 1) + 0.1), dim=1)
-    other = torch.linalg.cross(normals, helper)
-    taps = torch.stack([points + _TAP * helper, points - _TAP * helper, points + _TAP * other, points - _TAP * other])
-    l = field.logits(taps.reshape(-1, 3)).view(4, -1)
-    slopes = torch.stack([l[0] - l[1], l[2] - l[3]]) / (2 * _TAP)
-    return _mean(slopes.abs(), (points.norm(dim=1) < 0.99).expand(2, -1))
 
 
 def _ground_loss(
