@@ -127,7 +127,7 @@ def _verified(
 ) -> DensePoints:
     """The points of one photo that its partners confirm."""
     photo, own = photos[view], maps[view]
-    inverse, spreads = np.zeros((2, *photo.grey.shape), np.float32)
+    inverse, spreads = (np.zeros(photo.grey.shape, np.float32) for _ in range(2))
     others = [photos[other] for other in partners]
     _native.verify_depths(
         own.planes,

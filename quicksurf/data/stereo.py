@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
-from scipy.spatial import Delaunay, QhullError, cKDTree
+from scipy.spatial import Delaunay, KDTree, QhullError
 
 from quicksurf.cameras import Cameras, distort, resize
 from quicksurf.data.scene import Scene, SparsePoints
 
 _ANGLE = (
-    8.0  # degrees between rays that fit best: less says little of depth, more changes what patches look like
+    8.0  # degrees between rays that fit best: less says little of depth, more makes patches look different
 )
 _NARROWER, _WIDER = 4.0, 16.0  # standard deviations on either side of it
 _LEAST_SHARED = 3.0  # points of that angle that two photos share
@@ -135,7 +135,7 @@ def first_planes(photo: StereoPhoto) -> Float32[np.ndarray, "3 h w"]:
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     at = np.stack([u, v], -1).reshape(-1, 2)
     planes = np.zeros((3, height * width), np.float32)
-    planes[0] = photo.inverse_depths[cKDTree(photo.pixels).query(at)[1]]
+    planes[0] = photo.inverse_depths[KDTree(photo.pixels).query(at)[1]]
     triangle, coefficients = _triangles(photo.pixels, photo.inverse_depths, at)
     chosen = coefficients[triangle[triangle >= 0]]
     planes[:, triangle >= 0] = ((chosen[:, :2] * at[triangle >= 0]).sum(1) + chosen[:, 2], *chosen[:, :2].T)
