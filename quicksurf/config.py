@@ -126,6 +126,8 @@ class TrainConfig:
     """Of masks, where there are any: opacity against which side of the outline a ray is on."""
     points_weight: Annotated[float, Between(0.0, 100.0)] = 3.0
     """Of the verified points of structure from motion: free space before them, the surface at them."""
+    dense_weight: Annotated[float, Between(0.0, 100.0)] = 2.0
+    """Of depths that stereo finds between such points, times theirs; 0 leaves stereo out."""
     n_point_rays: Annotated[int, Between(1, 1 << 16)] = 384
     """Observations of such points that a step looks at."""
     consistency_weight: Annotated[float, Between(0.0, 100.0)] = 0.2

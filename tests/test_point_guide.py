@@ -9,7 +9,7 @@ from quicksurf import kernels
 from quicksurf.capture.scene import SparsePoints
 from quicksurf.config import ModelConfig
 from quicksurf.fields.surface import SurfaceField
-from quicksurf.train.points import PointGuide, on_object
+from quicksurf.train.points import PointGuide, SeenDepths, on_object
 
 MODEL = ModelConfig(n_levels=6, log2_hashmap_size=12, finest_resolution=128)
 HEIGHT = 0.3
@@ -50,6 +50,25 @@ def test_the_surface_comes_to_the_points(cameras):
         assert (field.logits(above) < 0).float().mean() > 0.95
         assert (field.logits(below) > 0).float().mean() > 0.9
         assert field.logits(inner).abs().median() < 0.02
+
+
+def test_the_surface_comes_to_dense_points(cameras):
+    points, positions = floor(cameras)
+    none = torch.zeros(len(points.observations), dtype=torch.bool)
+    origins = torch.tensor([0.0, 0.0, 3.0]).expand_as(positions)
+    depths = (positions - origins).norm(dim=1)
+    directions = (positions - origins) / depths[:, None]
+    small = torch.full_like(depths, 0.001)
+    dense = SeenDepths(origins, directions, depths, small, small)
+    views = list(range(len(cameras)))
+    field = trained(PointGuide(points, positions, cameras, views, none, False, dense=dense))
+    inner = positions[positions[:, :2].abs().amax(1) < 0.4]
+    with torch.no_grad():
+        assert field.logits(inner).abs().median() < 0.01
+        assert (field.logits(inner + torch.tensor([0, 0, 0.05])) < 0).float().mean() > 0.95
+        assert (field.logits(inner - torch.tensor([0, 0, 0.02])) > 0).float().mean() > 0.9
+    silent = PointGuide(points, positions, cameras, views, none, False, dense=dense, dense_weight=0.0)
+    assert silent.loss(field, 64, torch.Generator().manual_seed(0)) == 0
 
 
 def test_rays_through_the_sky_are_emptied(cameras):

@@ -35,6 +35,7 @@ from quicksurf.app.run.folder import Run
 from quicksurf.app.run.resources import peak_memory_mb, stage_seconds
 from quicksurf.app.run.resume import keep_masks, keep_points, read_capture
 from quicksurf.app.run.space import check_space
+from quicksurf.capture.dense_points import find_dense_points
 from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import write_cameras
@@ -59,6 +60,7 @@ _KINDS = {
     "inside": "photos from inside what they show (--capture inside)",
 }
 MASKS_SHARE = 0.2  # of what is left when the photos are read: making masks may take no more
+DENSE_SHARE = 0.12  # of what is left: stereo may take no more
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., TrainedModel]
@@ -300,7 +302,16 @@ def _read(session: _Session) -> Scene:
     run.keep_scene(scene, used, session.budget.seconds / 60)
     if masks is not None:
         run.update(**masks.record, made_masks=scene.report.made_masks.record())
-    return scene
+    return _with_dense_points(session, scene)
+
+
+def _with_dense_points(session: _Session, scene: Scene) -> Scene:
+    """The capture with what stereo finds in its share of the time."""
+    train = session.config.train
+    if not train.dense_weight or not train.points_weight:
+        return scene
+    seconds = DENSE_SHARE * session.budget.left()
+    return replace(scene, dense=find_dense_points(scene, seconds, train.seed, session.reporter.note))
 
 
 def _fit(session: _Session, scene: Scene, fit: Fit) -> TrainedModel:

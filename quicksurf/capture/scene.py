@@ -25,6 +25,17 @@ class SparsePoints(NamedTuple):
     """Pairs (point index, image index): image indices are those of `Scene.images`."""
 
 
+class DensePoints(NamedTuple):
+    """Points that stereo found and other photos confirm, each as one photo sees it, in the frame of the cameras."""
+
+    positions: Float[Tensor, "n 3"]
+    views: Int[Tensor, "n"]
+    pixels: Float[Tensor, "n"]
+    """Size of a pixel of the stereo at the point."""
+    spreads: Float[Tensor, "n"]
+    """Change of its depth that moves it by a pixel in the photo that confirms it best."""
+
+
 class PhotoFile(NamedTuple):
     """Where a photo lies, to be read again at another size."""
 
@@ -113,3 +124,4 @@ class Scene:
     files: list[PhotoFile] = field(default_factory=list)
     """The file of each image."""
     kind: Kind = "around"
+    dense: DensePoints | None = None

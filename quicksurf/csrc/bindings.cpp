@@ -23,5 +23,6 @@ NB_MODULE(_native, m) {
     bind_unisurf(m);
     bind_rasterize(m);
     bind_match(m);
+    bind_stereo(m);
     bind_nerfacc(m);
 }

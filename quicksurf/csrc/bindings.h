@@ -70,6 +70,7 @@ void bind_rays(nb::module_&);       // accumulate
 void bind_unisurf(nb::module_&);    // sample_surface, logit_weights
 void bind_rasterize(nb::module_&);
 void bind_match(nb::module_&);      // match_descriptors
+void bind_stereo(nb::module_&);     // match_patches, verify_depths
 void bind_nerfacc(nb::module_&);    // scans of packed arrays, importance sampling, boxes, walks
 
 }  // namespace quicksurf

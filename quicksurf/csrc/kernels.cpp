@@ -4,6 +4,7 @@
 #include "backward.h"
 #include "network.h"
 #include "opacity.h"
+#include "patch_match.h"
 #include "search.h"
 
 namespace quicksurf {
@@ -54,7 +55,8 @@ const Kernels table = {{forward<float>, backward<float>},
                        {logit_weights_forward<float>, logit_weights_backward<float>},
                        {logit_weights_forward<double>, logit_weights_backward<double>},
                        sample_surface,
-                       adam};
+                       adam,
+                       stereo::patch_match};
 
 }  // namespace QS_ISA
 }  // namespace quicksurf

@@ -6,6 +6,7 @@
 
 #include "network_spec.h"
 #include "rays.h"
+#include "stereo.h"
 
 namespace quicksurf {
 
@@ -77,6 +78,7 @@ struct Kernels {
                               const SampleSlots&);
     // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.
     void (*adam)(const AdamStep&, size_t n, float* param, const float* grad, float* first, float* second);
+    void (*patch_match)(const StereoMap&, const StereoSpec&, const std::vector<StereoSource>&);  // see stereo.h
 };
 
 // The best set this processor runs, or the one QUICKSURF_ISA names: "generic", or on x86-64 the levels "v2", "v3", "v4" and,

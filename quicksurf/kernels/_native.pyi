@@ -217,6 +217,50 @@ def match_descriptors(
     Matches (i, j) of each pair of arrays of descriptors, as int32 arrays [k, 2].
     """
 
+def match_patches(
+    reference: NDArray[numpy.uint8] | Tensor,
+    sources: Sequence[NDArray[numpy.uint8] | Tensor],
+    transforms: NDArray[numpy.float32] | Tensor,
+    planes: NDArray[numpy.float32] | Tensor,
+    costs: NDArray[numpy.float32] | Tensor,
+    *,
+    range: tuple[float, float],
+    reach: float,
+    tilt: float,
+    shrink: float,
+    focal: float,
+    similarity: float,
+    least_contrast: float,
+    n_best: int,
+    n_sweeps: int,
+    seed: int,
+) -> None:
+    """
+    Improve planes (inverse depth, its derivatives by pixel) of a photo in place; write the costs of each.
+    """
+
+def verify_depths(
+    planes: NDArray[numpy.float32] | Tensor,
+    costs: NDArray[numpy.float32] | Tensor,
+    other_planes: Sequence[NDArray[numpy.float32] | Tensor],
+    other_costs: Sequence[NDArray[numpy.float32] | Tensor],
+    there: NDArray[numpy.float32] | Tensor,
+    back: NDArray[numpy.float32] | Tensor,
+    intrinsics: NDArray[numpy.float32] | Tensor,
+    inverse_depths: NDArray[numpy.float32] | Tensor,
+    spreads: NDArray[numpy.float32] | Tensor,
+    *,
+    most_cost: float,
+    most_other_cost: float,
+    most_pixels: float,
+    most_relative: float,
+    least_cosine: float,
+    n_agreeing: int,
+) -> None:
+    """
+    Inverse depths that other photos confirm, 0 elsewhere; how far each may be off, as a part of it, for a pixel.
+    """
+
 @overload
 def sum_scan(
     chunk_starts: NDArray[numpy.int64] | Tensor,

@@ -1,6 +1,7 @@
-"""Native functions on arrays of the host: drawing a mesh, matching descriptors, and what the processor offers."""
+"""Native functions on arrays of the host: drawing a mesh, matching photos, and what the processor offers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -11,6 +12,11 @@ from quicksurf.kernels import _native
 def usable_cpus() -> int:
     """Count the processors that this process may use: affinity and control groups are obeyed."""
     return _native.usable_cpus()
+
+
+def num_threads() -> int:
+    """Count the threads of the native kernels."""
+    return _native.num_threads()
 
 
 def instruction_set() -> str:
@@ -51,3 +57,33 @@ def match_descriptors(
         max_angle: between matched descriptors, radians.
     """
     return _native.match_descriptors(descriptors, pairs, max_ratio, max_angle)
+
+
+def match_patches(
+    reference: UInt8[np.ndarray, "h w"],
+    sources: Sequence[UInt8[np.ndarray, "_ _"]],
+    transforms: Float32[np.ndarray, "s 3 4"],
+    planes: Float32[np.ndarray, "3 h w"],
+    costs: Float32[np.ndarray, "h w"],
+    **search: Any,
+) -> None:
+    """Improve the plane of each pixel of a photo in place by PatchMatch (Bleyer et al. 2011); see csrc/stereo.h.
+
+    Args:
+        transforms: [A | b] of each source, which sees pixel (u, v) of inverse depth w at A (u, v, 1) + b w.
+        planes: inverse depth, and its derivatives by column and row.
+        costs: written: 1 − NCC of each pixel's window, the mean over the best sources; 2 where nothing compares.
+        search: the fields of `StereoSpec`.
+    """
+    _native.match_patches(reference, list(sources), transforms, planes, costs, **search)
+
+
+def verify_depths(*arrays: Any, **limits: Any) -> None:
+    """Keep the depths of one photo that the maps of other photos confirm, as their mean; see csrc/stereo.h.
+
+    Args:
+        arrays: planes and costs of the photo, planes and costs of each other, transforms to the others and back,
+            intrinsics; written: inverse depths (0 where they are not confirmed) and spreads, both [h, w].
+        limits: the fields of `AgreementSpec`.
+    """
+    _native.verify_depths(*arrays, **limits)

@@ -9,6 +9,7 @@ from torch import Tensor
 from quicksurf.capture.scene import Scene, SparsePoints
 from quicksurf.geometry.cameras import project
 from quicksurf.model import TrainedModel
+from quicksurf.train.dense import dense_rays
 from quicksurf.train.free_space import room_before_points
 from quicksurf.train.ground import find_ground
 from quicksurf.train.points import PointGuide, on_object
@@ -38,7 +39,9 @@ def guide_of(scene: Scene, result: TrainedModel, views: Sequence[int]) -> PointG
         ground = find_ground(positions, cameras.centers(), up)
     usable = on_object(points, scene.cameras, scene.masks)
     positions, cameras = positions.to(result.device), cameras.on(result.device)
-    return PointGuide(points, positions, cameras, list(views), usable, not result.masked, sky, ground)
+    dense = None if scene.dense is None else dense_rays(scene.dense, result, views)
+    between, weight = not result.masked and dense is None, result.config.train.dense_weight
+    return PointGuide(points, positions, cameras, list(views), usable, between, sky, ground, dense, weight)
 
 
 def _clear_before(points: SparsePoints, positions: Float[Tensor, "n 3"], result: TrainedModel) -> None:

@@ -10,7 +10,8 @@ observation i of a point at depth T, and l the logit (inside > 0, at least 1/2 o
 A direct pull on the logit reaches places that no sample comes to, so a background cannot take over what is near, and
 empty space is known to be empty from the first step (Deng et al. 2022 supervise depths with such points, Fu et al. 2022
 distances). Between points the surface is near the triangle of three that a photo sees beside one another (Delaunay),
-unless their depths differ: a coarser guide, with τ by the triangle's size. What is below the ground is solid.
+unless their depths differ: a coarser guide, with τ by the triangle's size; where stereo has found depths of most pixels
+(`dense.py`) they take its place. What is below the ground is solid.
 """
 
 from collections.abc import Sequence
@@ -86,6 +87,8 @@ class PointGuide:
         between: bool = True,
         clear: tuple[Float[Tensor, "k 3"], Float[Tensor, "k 3"]] | None = None,
         ground: Ground | None = None,
+        dense: SeenDepths | None = None,
+        dense_weight: float = 1.0,
     ) -> None:
         """Prepare the observations of `views`.
 
@@ -96,6 +99,8 @@ class PointGuide:
             between: use what lies between points, too.
             clear: origins and directions of rays that meet nothing.
             ground: what is below it is solid.
+            dense: rays with depths by stereo.
+            dense_weight: of each of these, times a point's.
         """
         device = to_roi.device
         observers = points.observations[:, 1].to(device)
@@ -105,6 +110,7 @@ class PointGuide:
         self._ground = None if ground is None else (ground.normal.to(device), ground.points.to(device))
         self._clear = None if clear is None else _endless(*(part.to(device) for part in clear))
         self._cameras = cameras
+        self._dense, self._dense_weight = dense, dense_weight
         parts = [_triangles(cameras, view, to_roi[index[observers == view]]) for view in views if between]
         parts = parts or [_triangles(cameras, 0, to_roi[:0])]
         self._triangles = Triangles(*(torch.cat(part).to(device) for part in zip(*parts, strict=True)))
@@ -119,6 +125,9 @@ class PointGuide:
         if len(self._rays.depths):
             at = torch.randint(len(self._rays.depths), (n_rays,), **place)
             loss = _depth_loss(field, self._rays.select(at), generator)
+        if self._dense is not None:
+            at = torch.randint(len(self._dense.depths), (n_rays,), **place)
+            loss = loss + self._dense_weight * _depth_loss(field, self._dense.select(at), generator)
         if self._clear is not None:
             at = torch.randint(len(self._clear.depths), (n_rays,), **place)
             loss = loss + _depth_loss(field, self._clear.select(at), generator)

@@ -231,6 +231,62 @@ def match_images(make: Maker) -> dict:
     return {"descriptors": [args.pop("first"), args.pop("second")]} | args
 
 
+def stereo_transforms() -> np.ndarray:
+    return np.tile(np.array([[1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0]], np.float32), (2, 1, 1))
+
+
+def patches(make: Maker) -> dict:
+    shape = make.n + 1, 9
+    grey = make.rng.integers(0, 256, (3, *shape), np.uint8)
+    return {
+        "reference": grey[0],
+        "first": grey[1],
+        "second": grey[2],
+        "transforms": stereo_transforms(),
+        "planes": make.values(3, *shape, dtype="f4"),
+        "costs": np.zeros(shape, np.float32),
+        "range": (0.1, 1.0),
+        "reach": 0.5,
+        "tilt": 0.5,
+        "shrink": 0.5,
+        "focal": 10.0,
+        "similarity": 20.0,
+        "least_contrast": 2.0,
+        "n_best": 2,
+        "n_sweeps": 1,
+        "seed": 0,
+    }
+
+
+def match_two_patches(reference, first, second, **args):
+    return _native.match_patches(reference, [first, second], **args)
+
+
+def depths(make: Maker) -> dict:
+    shape = make.n + 1, 9
+    return {
+        "planes": make.values(3, *shape, dtype="f4"),
+        "costs": make.values(*shape, dtype="f4"),
+        "other_planes": make.values(3, *shape, dtype="f4"),
+        "other_costs": make.values(*shape, dtype="f4"),
+        "there": stereo_transforms(),
+        "back": stereo_transforms(),
+        "intrinsics": np.array([9, 9, 4, 4], np.float32),
+        "inverse_depths": np.zeros(shape, np.float32),
+        "spreads": np.zeros(shape, np.float32),
+        "most_cost": 0.4,
+        "most_other_cost": 0.8,
+        "most_pixels": 1.0,
+        "most_relative": 0.1,
+        "least_cosine": 0.1,
+        "n_agreeing": 1,
+    }
+
+
+def verify_by_two(other_planes, other_costs, **args):
+    return _native.verify_depths(other_planes=[other_planes] * 2, other_costs=[other_costs] * 2, **args)
+
+
 def match_two(first, second, **args):
     return _native.match_descriptors([first, second], **args)
 
@@ -292,5 +348,7 @@ BINDINGS = {
     "accumulate_backward": (_native.accumulate_backward, lambda make: accumulate(make, True)),
     "match_descriptors": (match_two, match_descriptors),
     "match_descriptors, images": (_native.match_descriptors, match_images),
+    "match_patches": (match_two_patches, patches),
+    "verify_depths": (verify_by_two, depths),
     "rasterize": (_native.rasterize, rasterize),
 }
