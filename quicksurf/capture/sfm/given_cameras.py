@@ -243,7 +243,8 @@ def _on_object(item: Features, mask: UInt8[np.ndarray, "h w"] | None) -> Feature
     scale = np.array(mask.shape[::-1]) / item.size
     columns, rows = (item.points * scale).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
     keep = mask[rows, columns] > 0
-    return Features(*(part[keep] for part in item[:4]), item.size)
+    kept = {key: getattr(item, key)[keep] for key in ("points", "scales", "descriptors", "colors")}
+    return item._replace(**kept)
 
 
 def _points(

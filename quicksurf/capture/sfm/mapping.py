@@ -1,4 +1,4 @@
-"""COLMAP's incremental mapping on the matches that matter, and a last bundle adjustment of all of them.
+"""COLMAP's incremental mapping on the best connected features, and a last bundle adjustment of all of them.
 
 A photo of 8192 features has ten times the tracks that its pose needs. Mapping takes those that connect the most photos,
 spread over the image: 4 s instead of 17 for 25 photos, the same poses to 0.1 % of their extent. The last bundle
