@@ -9,9 +9,8 @@ import torch
 import trimesh
 
 from quicksurf.app.demo import write_demo_capture
-from quicksurf.app.demo.light import irradiance, make_lights
 from quicksurf.app.demo.paint import Noise
-from quicksurf.app.demo.render import _pinhole_rays
+from quicksurf.app.demo.render import _pinhole_rays, irradiance, make_lights
 from quicksurf.app.demo.solid import distance
 from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 from quicksurf.kernels import _native

@@ -75,10 +75,10 @@ def in_unit_ball(capture: Capture) -> Cameras:
 
 def test_the_volume_is_the_object_and_a_bad_photo_does_not_look_like_it(capture):
     found = vote(in_unit_ball(capture), [saliency_of(mask) for mask in spoilt(capture)])
-    solid = found.volume.centers[found.volume.shares >= SOLID]
+    solid = found.volume.centers[found.volume.scores >= SOLID]
     assert solid.norm(dim=1).max() < 1.6 * capture.radius  # a ring of ten bounds a ball badly above and below
     inner = found.volume.centers.norm(dim=1) < 0.8 * capture.radius
-    assert (found.volume.shares[inner] >= SOLID).all()
+    assert (found.volume.scores[inner] >= SOLID).all()
     assert found.agreement[BAD] < 0.7 < min(np.delete(found.agreement, BAD))
     assert iou(found.silhouettes[BAD] >= SOLID, saliency_of(capture.masks[BAD]) > 0.5) > ALIKE
 
@@ -206,7 +206,7 @@ def test_given_coverage_never_says_that_nobody_knows():
 
 
 def half_known() -> np.ndarray:
-    """Beside the object, a band of which nobody knows, the object."""
+    """Background, a band of unknown pixels, the object."""
     mask = np.zeros((12, 30), np.uint8)
     mask[:, 12:15], mask[:, 15:18], mask[:, 18:] = PERHAPS_OUTSIDE, PERHAPS_INSIDE, 255
     return mask

@@ -1,11 +1,11 @@
-"""A capture of its own making, with exact ground truth: a painted teapot on a table in a room.
+"""A rendered capture with exact ground truth: a painted teapot on a table in a room.
 
     images/0000.jpg …    photos on the upper hemisphere, every eighth held out
     transforms.json      their cameras, nerfstudio form (OpenGL axes, train and test names)
     truth.ply            the object alone, exactly the triangles that were rendered
-    demo_truth.json      its bounding ball, the table's height: for scoring only, a user would not have them
+    demo_truth.json      its bounding ball and the table's height, for evaluation only
 
-Everything is deterministic in the seed. No masks: the surroundings are there to be dealt with.
+Everything is deterministic in the seed. There are no masks: the background is part of the test.
 """
 
 import math
@@ -16,8 +16,6 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from quicksurf.app.demo.render import light_scene, photograph
 from quicksurf.app.demo.room import paint_room
@@ -36,8 +34,8 @@ _JPEG_QUALITY = 95
 def write_demo_capture(folder: Path, n_views: int = 40, size: int = 400, seed: int = 0) -> None:
     """Render the demo scene from `n_views` cameras as `size` × `size` photos, with truth, into `folder`.
 
-    Every task runs on one thread: torch's own threads wait for each other in a loop after every operation, and
-    on a machine that is busy otherwise that made the whole five times slower.
+    Every task runs on one thread: torch's own threads spin after every operation, which is five times slower on a busy
+    machine.
 
     Raises:
         OutputError: if the folder cannot be written or the disk is full.
@@ -52,27 +50,27 @@ def write_demo_capture(folder: Path, n_views: int = 40, size: int = 400, seed: i
         cameras = _cameras(solid, n_views, size)
         photos = pool.map(lambda index: photograph(scene, cameras, index), range(n_views))
         for name, photo in zip(names, photos, strict=True):
-            _write_photo(folder / name, photo)
-    rotation, shift = _to_metres()
+            encoded = imageio.imwrite("<bytes>", photo, extension=".jpg", quality=_JPEG_QUALITY)
+            write_atomic(folder / name, lambda file, encoded=encoded: file.write(encoded))
+    cosine, sine = math.cos(_TURN), math.sin(_TURN)
+    rotation = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    shift = torch.tensor(_SHIFT, dtype=torch.float64)
     in_room = similarity(cameras, _SCALE, rotation, shift)
     write_json(folder / "transforms.json", _transforms(in_room, names))
     truth = solid._replace(vertices=_SCALE * solid.vertices @ rotation.float().T + shift.float())
     truth = truth._replace(normals=solid.normals @ rotation.float().T)
-    write_mesh(_as_mesh(truth), folder, "truth", ["ply"])
+    colors = (truth.albedo.clamp(0, 1) ** (1 / 2.2) * 255).round().to(torch.uint8).numpy()
+    mesh = Mesh(truth.vertices.double().numpy(), truth.faces, colors, truth.normals.double().numpy())
+    write_mesh(mesh, folder, "truth", ["ply"])
     write_json(folder / "demo_truth.json", _scoring(truth))
-
-
-def _write_photo(path: Path, photo: UInt8[np.ndarray, "h w 3"]) -> None:
-    encoded = imageio.imwrite("<bytes>", photo, extension=".jpg", quality=_JPEG_QUALITY)
-    write_atomic(path, lambda file: file.write(encoded))
 
 
 def _cameras(solid: Solid, n_views: int, size: int) -> Cameras:
     """A spiral from 12° to 62° above the table, at varying distance, aimed about the object's middle."""
     random = torch.Generator().manual_seed(7)
     middle = (solid.vertices.min(0).values + solid.vertices.max(0).values).double() / 2
-    share = (torch.arange(n_views) + 0.5) / n_views
-    sine = math.sin(math.radians(12)) + share * (math.sin(math.radians(62)) - math.sin(math.radians(12)))
+    fraction = (torch.arange(n_views) + 0.5) / n_views
+    sine = math.sin(math.radians(12)) + fraction * (math.sin(math.radians(62)) - math.sin(math.radians(12)))
     azimuth, flat = torch.arange(n_views) * math.pi * (3 - math.sqrt(5)), (1 - sine**2).sqrt()
     outward = torch.stack([flat * azimuth.cos(), flat * azimuth.sin(), sine], 1).double()
     distance = 3.9 + 0.7 * torch.rand(n_views, 1, generator=random, dtype=torch.float64)
@@ -92,12 +90,6 @@ def _cameras(solid: Solid, n_views: int, size: int) -> Cameras:
     )
 
 
-def _to_metres() -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    cosine, sine = math.cos(_TURN), math.sin(_TURN)
-    rotation = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    return rotation, torch.tensor(_SHIFT, dtype=torch.float64)
-
-
 def _transforms(cameras: Cameras, names: list[str]) -> dict[str, Any]:
     fx, fy, cx, cy = cameras.intrinsics[0].tolist()
     width, height = cameras.sizes[0].tolist()
@@ -111,11 +103,6 @@ def _transforms(cameras: Cameras, names: list[str]) -> dict[str, Any]:
     held_out = names[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
     train = [name for name in names if name not in held_out]
     return {**lens, "train_filenames": train, "test_filenames": held_out, "frames": frames}
-
-
-def _as_mesh(solid: Solid) -> Mesh:
-    colors = (solid.albedo.clamp(0, 1) ** (1 / 2.2) * 255).round().to(torch.uint8).numpy()
-    return Mesh(solid.vertices.double().numpy(), solid.faces, colors, solid.normals.double().numpy())
 
 
 def _scoring(solid: Solid) -> dict[str, Any]:

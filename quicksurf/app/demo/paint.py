@@ -1,4 +1,4 @@
-"""What the demo's surfaces are painted with: noise at many scales, so that every patch can be matched between views."""
+"""Procedural paint of the demo's surfaces: noise at many scales, so that every patch can be matched between views."""
 
 import math
 
@@ -19,7 +19,7 @@ class Noise:
         self._volume = pad(lattice[None, None], (0, 1) * 3, mode="circular")
 
     def fbm(self, points: Float[Tensor, "n 3"], frequency: float, n_octaves: int) -> Float[Tensor, "n"]:
-        """Sum of octaves, each of twice the frequency and half the amplitude; about -1 to 1."""
+        """Sum octaves, each of twice the frequency and half the amplitude; the result is about -1 to 1."""
         total, amplitude = torch.zeros(len(points)), 1.0
         for octave in range(n_octaves):
             shift = 17.3 * (octave + 1)  # octaves of one lattice must not line up at the origin
@@ -30,7 +30,7 @@ class Noise:
 
 
 def look_up(texture: Float[Tensor, "1 c *size"], at: Float[Tensor, "n k"]) -> Float[Tensor, "n c"]:
-    """Linear interpolation in an image or a volume; `at` is (x, y) or (x, y, z) in [-1, 1] over its outer edges."""
+    """Interpolate an image or a volume linearly; `at` is (x, y) or (x, y, z) in [-1, 1] over its outer edges."""
     n, n_axes = at.shape
     grid = at.reshape(1, *[1] * (n_axes - 1), n, n_axes)
     found = grid_sample(texture, grid, padding_mode="border", align_corners=False)
@@ -38,7 +38,7 @@ def look_up(texture: Float[Tensor, "1 c *size"], at: Float[Tensor, "n k"]) -> Fl
 
 
 def rgb(red: float, green: float, blue: float) -> Float[Tensor, "3"]:
-    """A colour, linear."""
+    """Make a linear colour."""
     return torch.tensor([red, green, blue])
 
 
@@ -48,6 +48,6 @@ def mix(a: Tensor, b: Tensor, weight: Float[Tensor, "n"]) -> Float[Tensor, "n 3"
 
 
 def step(value: Tensor, low: float, high: float) -> Tensor:
-    """Smooth step from 0 at `low` to 1 at `high`."""
+    """Step smoothly from 0 at `low` to 1 at `high`."""
     t = ((value - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

@@ -1,7 +1,7 @@
-"""Around the demo's object: a wooden table with a printed mat, a floor with a rug, a wall with shelves of books.
+"""The room around the demo's object: a table with a printed mat, a floor with a rug, a wall with bookshelves.
 
-Three analytic surfaces, met by rays exactly: a round table top (z = 0), a floor far below, a cylinder-like
-dome around both. Each carries a texture that is computed once, light included.
+Three analytic surfaces, which rays intersect exactly: a round table top (z = 0), a floor far below, a dome around both.
+Each has a texture that is computed once.
 """
 
 import math
@@ -10,16 +10,13 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from quicksurf.app.demo.light import Lights, irradiance
 from quicksurf.app.demo.paint import Noise, look_up, mix, rgb, step
 
 TABLE_RADIUS = 2.7
 _FLOOR_Z, _DOME_RADIUS = -5.0, 11.0  # of a table 70 cm high, the pot being 22 cm
 _FLOOR_RADIUS = math.sqrt(_DOME_RADIUS**2 - _FLOOR_Z**2)  # where the dome meets it
 _TABLE_SIDE, _FLOOR_SIDE, _WALL_SIZE = 1024, 768, (448, 1792)
-_LIGHT_SIDE = 256  # shadows are soft: their texture may be coarser
 
 
 class Room(NamedTuple):
@@ -31,28 +28,19 @@ class Room(NamedTuple):
 
 
 def paint_room(seed: int) -> Room:
-    """The albedo of the table, the floor and the wall."""
+    """Paint the albedo of the table, the floor and the wall."""
     noise = Noise(seed + 1)
     return Room(
-        _image(_table_albedo(_grid(_TABLE_SIDE, TABLE_RADIUS), noise), (_TABLE_SIDE, _TABLE_SIDE)),
-        _image(_floor_albedo(_grid(_FLOOR_SIDE, _FLOOR_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE)),
-        _image(_wall_albedo(noise), _WALL_SIZE),
+        as_texture(_table_albedo(texel_grid(_TABLE_SIDE, TABLE_RADIUS), noise), (_TABLE_SIDE, _TABLE_SIDE)),
+        as_texture(_floor_albedo(texel_grid(_FLOOR_SIDE, _FLOOR_RADIUS), noise), (_FLOOR_SIDE, _FLOOR_SIDE)),
+        as_texture(_wall_albedo(noise), _WALL_SIZE),
     )
-
-
-def light_room(lights: Lights, paint: Room) -> Room:
-    """The radiance of a painted room: the object's shadows fall on the table, the rest is lit evenly."""
-    place = _grid(_LIGHT_SIDE, TABLE_RADIUS)
-    sun, sky = irradiance(lights, place, torch.tensor([0.0, 0.0, 1.0]).expand_as(place))
-    light = _image(sun + sky, (_LIGHT_SIDE, _LIGHT_SIDE))
-    light = interpolate(light, size=paint.table.shape[2:], mode="bilinear", align_corners=False)
-    return Room(paint.table * light, 0.55 * paint.floor, 0.75 * paint.wall)
 
 
 def room_radiance(
     room: Room, origin: Float[Tensor, "3"], directions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3"]:
-    """What rays from inside the dome, above the table, see of the room."""
+    """Trace rays from inside the dome, above the table, to the room's surfaces."""
     radiance = torch.empty_like(directions)
     left = torch.arange(len(directions))
     for texture, z, radius in ((room.table, 0.0, TABLE_RADIUS), (room.floor, _FLOOR_Z, _FLOOR_RADIUS)):
@@ -63,16 +51,13 @@ def room_radiance(
         found = torch.nonzero(hit)[:, 0]
         radiance[left[found]] = look_up(texture, at[found])
         left = left[~hit]
-    on_dome = _on_dome(origin, directions[left])
+    ahead = directions[left]
+    toward = ahead @ origin
+    reach = -toward + (toward**2 + _DOME_RADIUS**2 - origin.square().sum()).clamp_min(0).sqrt()
+    on_dome = origin + reach[:, None] * ahead
     azimuth, height = torch.atan2(on_dome[:, 1], on_dome[:, 0]) / math.pi, on_dome[:, 2] / _DOME_RADIUS
     radiance[left] = look_up(room.wall, torch.stack([azimuth, height], 1))
     return radiance
-
-
-def _on_dome(origin: Float[Tensor, "3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    toward = directions @ origin
-    reach = -toward + (toward**2 + _DOME_RADIUS**2 - origin.square().sum()).clamp_min(0).sqrt()
-    return origin + reach[:, None] * directions
 
 
 def _table_albedo(points: Float[Tensor, "n 3"], noise: Noise) -> Float[Tensor, "n 3"]:
@@ -127,12 +112,13 @@ def _wall_albedo(noise: Noise) -> Float[Tensor, "n 3"]:
     return mix(plaster, color, cabinet * (height < 0.48) * (height > -0.48))
 
 
-def _grid(side: int, radius: float) -> Float[Tensor, "n 3"]:
-    """Texel centres of a square of half-width `radius` on z = 0, rows along y."""
+def texel_grid(side: int, radius: float) -> Float[Tensor, "n 3"]:
+    """Return the texel centres of a square of half-width `radius` on z = 0, rows along y."""
     line = ((torch.arange(side) + 0.5) / side * 2 - 1) * radius
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)], -1).reshape(-1, 3)
 
 
-def _image(colors: Float[Tensor, "n 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+def as_texture(colors: Float[Tensor, "n 3"], size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+    """Convert texels, row by row, to the layout of grid_sample."""
     return colors.T.reshape(1, 3, *size).contiguous()

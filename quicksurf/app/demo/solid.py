@@ -1,9 +1,8 @@
 """The demo's solid and its paint: a fluted teapot with a bail handle, from smooth signed distances.
 
-It is chosen to be what photogrammetry finds hard, in small: a hole as wide as the object (under the handle),
-two small ones (the lugs), thin parts (handle 2.5 % of the height), relief (the flutes), a concave tip,
-contact with a table. Coordinates: z up, the table at z = 0, the pot about 1.7 long and 1.6 high. Colours are
-linear albedo.
+It has what photogrammetry finds hard: a hole as wide as the object (under the handle), two small ones (the lugs), thin
+parts (handle 2.5 % of the height), relief (the flutes), a concave tip, contact with a table. Coordinates: z up, the
+table at z = 0, the pot about 1.7 long and 1.6 high. Colours are linear albedo.
 """
 
 import math
@@ -24,7 +23,7 @@ _N_FLUTES = 14
 
 
 class Solid(NamedTuple):
-    """The triangulated object: what is rendered is exactly what is scored against."""
+    """The triangulated object: the photos and the ground truth show the same triangles."""
 
     vertices: Float[Tensor, "v 3"]
     faces: Int64[np.ndarray, "f 3"]
@@ -50,7 +49,7 @@ def make_solid(seed: int) -> Solid:
 
 
 def distance(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-    """Signed distance (a bound: ellipsoids are not exact), negative inside."""
+    """Compute the signed distance, negative inside; a bound only, as ellipsoids are not exact."""
     parts = _parts(points)
     body = _smooth_min(_smooth_min(parts["body"], parts["foot"], 0.05), parts["lid"], 0.02)
     body = _smooth_min(_smooth_min(body, parts["spout"], 0.07), parts["lugs"], 0.03)

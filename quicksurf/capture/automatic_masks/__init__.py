@@ -1,1 +1,1 @@
-"""Masks without a person drawing them: a saliency network's view of each photo, put to the vote in 3-D."""
+"""Automatic masks: the votes of all photos, seen by a saliency network, carve the object in 3-D."""

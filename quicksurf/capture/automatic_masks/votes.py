@@ -1,10 +1,10 @@
-"""What the photos agree on: a volume carved by votes, and how it looks from each camera.
+"""Carve the volume that the photos agree on by votes, and draw it from each camera.
 
 The network sees one photo at a time and is wrong in one of ten: it misses a part, or takes the table for the object.
-A cell's share is the weighted mean, over the photos that have it in frame, of how salient they show it. Cells of the
-object have a share near 1 whatever a few photos say, and what only a few photos show has none. The volume is carved
-twice: coarsely in the whole region, every photo with the same weight; then finely around what is left, photos that
-disagree with the first volume weighing less.
+A cell's score is the weighted mean of its saliency over the photos that have it in frame. Cells of the object score
+near 1 despite a few wrong photos, and a region that only a few photos show scores near 0. The volume is carved twice:
+coarsely in the whole region, every photo with the same weight; then finely around the result, with less weight for
+photos that disagree with the first volume.
 
 Cameras are in the frame where the region of interest is the unit ball. Saliencies are square maps in [0, 1], stretched
 over the whole photo.
@@ -22,29 +22,29 @@ from torch import Tensor
 from quicksurf.capture.roi import enclosing_ball
 from quicksurf.geometry.cameras import Cameras, project
 
-SOLID = 0.85  # share from which a cell counts as the object: one photo in seven may be wrong
-_LEAST = 0.5  # share below which a cell is not looked at again
+SOLID = 0.85  # score from which a cell counts as the object: one photo in seven may be wrong
+_LEAST = 0.5  # score below which a cell is dropped
 _COARSE, _FINE = 48, 96  # cells across the region, and across what is left of it
 _SEEN = 1 / 3  # of the photos must see a cell: objects may be cut by the frame
 _CELLS_A_PIXEL = 1.3  # when a volume is drawn: fewer leave gaps between cells
-_UNLIKE, _ALIKE = 0.5, 0.8  # IoU of a photo with the volume from which it has a voice, and a full one
+_UNLIKE, _ALIKE = 0.5, 0.8  # IoU of a photo with the volume from which its vote counts, and fully
 
 
 class Volume(NamedTuple):
     """Cells that more than half of the photos show as salient."""
 
     centers: Float[Tensor, "n 3"]
-    shares: Float[Tensor, "n"]
+    scores: Float[Tensor, "n"]
     cell: float
     """Length of a cell's side."""
 
 
 class Votes(NamedTuple):
-    """What the photos agree on, seen from each of them."""
+    """The volume that the photos agree on, and its views."""
 
     volume: Volume
     silhouettes: list[Float[np.ndarray, "s s"]]
-    """The largest share that a ray through each pixel of a saliency map meets."""
+    """The largest score that a ray through each pixel of a saliency map meets."""
     agreement: Float[np.ndarray, "n"]
     """IoU of each photo's saliency with the silhouette of the volume."""
 
@@ -55,7 +55,7 @@ def vote(cameras: Cameras, saliencies: Sequence[Float[np.ndarray, "s s"]]) -> Vo
     everyone = torch.ones(len(maps))
     coarse = carve(cameras, maps, everyone, _ball(torch.zeros(3), 1.0, _COARSE))
     agreement = _agreement(saliencies, [draw(cameras, i, coarse, maps.shape[-1]) for i in range(len(maps))])
-    solid = coarse.centers[coarse.shares >= SOLID]
+    solid = coarse.centers[coarse.scores >= SOLID]
     if len(solid):
         weights = torch.from_numpy(((agreement - _UNLIKE) / (_ALIKE - _UNLIKE)).clip(0.05, 1)).float()
         center, radius = enclosing_ball(solid)
@@ -67,22 +67,21 @@ def vote(cameras: Cameras, saliencies: Sequence[Float[np.ndarray, "s s"]]) -> Vo
 def carve(
     cameras: Cameras, maps: Float[Tensor, "n s s"], weights: Float[Tensor, "n"], cells: Volume
 ) -> Volume:
-    """Those of the cells that have a share of at least a half, with their shares; `weights` are the photos'."""
+    """Keep the cells with a score of at least a half, and set their scores; `weights` are the photos'."""
     for_it, seen = torch.zeros(len(cells.centers)), torch.zeros(len(cells.centers))
     alive, left = torch.arange(len(cells.centers)), float(weights.sum())
     for view in range(len(maps)):
-        salient, in_frame = _look(cameras, view, maps[view], cells.centers[alive])
+        salient, in_frame = _sample(cameras, view, maps[view], cells.centers[alive])
         for_it[alive] += weights[view] * salient
         seen[alive] += weights[view] * in_frame
         left -= float(weights[view])
         alive = alive[for_it[alive] + left >= _LEAST * (seen[alive] + left)]
     alive = alive[seen[alive] >= _SEEN * float(weights.sum())]
-    shares = for_it[alive] / seen[alive]
-    return Volume(cells.centers[alive], shares, cells.cell)
+    return Volume(cells.centers[alive], for_it[alive] / seen[alive], cells.cell)
 
 
 def draw(cameras: Cameras, view: int, volume: Volume, size: int) -> Float[np.ndarray, "s s"]:
-    """The largest share on the ray through each pixel of a map of `size`² pixels over the photo."""
+    """Draw the largest score on the ray through each pixel of a map of `size`² pixels over the photo."""
     pixels, depths = project(cameras, view, volume.centers)
     front = depths > volume.cell
     if not bool(front.any()):
@@ -95,28 +94,25 @@ def draw(cameras: Cameras, view: int, volume: Volume, size: int) -> Float[np.nda
     rows = (pixels[:, 1] * (n_rows / height)).long()
     kept = front & (columns >= 0) & (columns < n_columns) & (rows >= 0) & (rows < n_rows)
     drawn = torch.zeros(n_rows * n_columns)
-    drawn.scatter_reduce_(0, (rows * n_columns + columns)[kept], volume.shares[kept], "amax")
-    return _enlarged(drawn.view(n_rows, n_columns), size)
-
-
-def _enlarged(drawn: Float[Tensor, "r c"], size: int) -> Float[np.ndarray, "s s"]:
-    closed = ndimage.grey_closing(np.pad(drawn.numpy(), 2), (3, 3))[2:-2, 2:-2]
+    drawn.scatter_reduce_(0, (rows * n_columns + columns)[kept], volume.scores[kept], "amax")
+    padded = np.pad(drawn.view(n_rows, n_columns).numpy(), 2)
+    closed = ndimage.grey_closing(padded, (3, 3))[2:-2, 2:-2]
     image = torch.from_numpy(closed)[None, None]
     return torch.nn.functional.interpolate(image, (size, size), mode="bilinear")[0, 0].numpy()
 
 
 def _ball(center: Float[Tensor, "3"], radius: float, resolution: int) -> Volume:
-    """The cells of a ball, their shares unknown."""
+    """The cells of a ball, with scores of 0."""
     ticks = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
     cells = torch.cartesian_prod(ticks, ticks, ticks)
     centers = center + radius * cells[cells.norm(dim=1) <= 1]
     return Volume(centers, torch.zeros(len(centers)), 2 * radius / resolution)
 
 
-def _look(
+def _sample(
     cameras: Cameras, view: int, saliency: Float[Tensor, "s s"], centers: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """How salient a photo shows each centre, and 1 where that is in frame, 0 elsewhere."""
+    """The saliency at each centre's projection, and 1 where that is in frame, 0 elsewhere."""
     pixels, depths = project(cameras, view, centers)
     place = 2 * pixels / cameras.sizes[view] - 1
     in_frame = ((depths > 0) & (place.abs() <= 1).all(1)).float()
@@ -134,5 +130,5 @@ def _agreement(
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union; 0 where both are empty."""
+    """Compute the intersection over union; 0 where both are empty."""
     return float((a & b).sum() / max(int((a | b).sum()), 1))

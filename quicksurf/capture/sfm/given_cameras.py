@@ -1,11 +1,11 @@
 """Points for given cameras: match photos whose cameras are known, and triangulate what agrees with them.
 
-A capture that brings cameras and no points gets those that structure from motion would have found: pairs by where the
-cameras stand and look, matches within `chance.MAX_ERROR` of their epipolar planes, tracks, points. In this process
-and without COLMAP: any lens of ours will do, and nothing but features takes time.
+A capture with cameras and without points gets those that structure from motion would have found: pairs by camera
+positions and viewing directions, matches within `MAX_ERROR` of their epipolar planes, tracks, points. This runs in this
+process and without COLMAP: it supports every lens model, and only the features take time.
 
-The photos are a witness against their cameras, too. A pair contradicts them where some other two-view geometry
-explains its matches and theirs does not.
+The photos also test their cameras. A pair contradicts them where another two-view geometry explains its matches and
+theirs does not.
 """
 
 import time
@@ -20,11 +20,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from quicksurf.capture.scene import PhotoFile, SparsePoints
-from quicksurf.capture.sfm import chance
-from quicksurf.capture.sfm import features as sift
-from quicksurf.capture.sfm.chance import MAX_ERROR, MIN_INLIERS
-from quicksurf.capture.sfm.features import Features
-from quicksurf.capture.sfm.matching import Matches, match_pairs
+from quicksurf.capture.sfm import matching
+from quicksurf.capture.sfm.matching import MAX_ERROR, MIN_INLIERS, Features, Matches
 from quicksurf.capture.sfm.plan import plan_points
 from quicksurf.capture.sfm.tracks import Triangulated, join_matches, rays_of, triangulate
 from quicksurf.errors import ImageError
@@ -32,29 +29,20 @@ from quicksurf.geometry import cameras as lens
 from quicksurf.geometry.cameras import Cameras, pixel_rays
 from quicksurf.kernels.host import instruction_set, usable_cpus
 
-_RANKS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    7,
-    9,
-    12,
-    16,
-)  # of its likeliest partners, those a photo is matched with: of frames
-# of a video the nearest alone have no parallax
+# Ranks of the likeliest partners that a photo is matched with: of frames of a video the nearest alone have no parallax.
+_RANKS = 0, 1, 2, 3, 4, 5, 7, 9, 12, 16
 _TURN, _WIDEST = 15.0, 60.0  # degrees between optical axes that count like one step aside, and the most
-_FEATURES_END, _MATCHES_END = 0.7, 0.9  # of the seconds, when these must give way
-_CLEARLY = 2.0  # times the matches that fit the cameras: a geometry that explains so many contradicts them
-_LINKED = 0.5  # of the matches of a pair fit, where its cameras are right beyond doubt
+_FEATURES_END, _MATCHES_END = 0.7, 0.9  # of the seconds, when these stages end
+_CLEARLY = (
+    2.0  # times the matches that fit the cameras: another geometry that explains so many contradicts them
+)
+_LINKED = 0.5  # of the matches of a pair fit, where its cameras are certainly right
 _ENOUGH = 1000  # points of three photos and more: those of two are right to 2 % of the object in 95 of 100 cases (99.6)
-_MOST = 0.05  # of the photos may be contradicted without a word
+_MOST = 0.05  # of the photos may be contradicted without a warning
 
 
 class Points(NamedTuple):
-    """What was found, and what speaks against the cameras."""
+    """Triangulated points, and the evidence against the cameras."""
 
     points: SparsePoints
     line: str
@@ -74,7 +62,7 @@ class View(NamedTuple):
 
     @classmethod
     def of(cls, cameras: Cameras, index: int, item: Features) -> "View":
-        """The features of photo `index`."""
+        """Attach the rays of a camera to the features of photo `index`."""
         _, directions = rays_of(cameras, np.full(len(item.points), index), item.points)
         center, focal = cameras.c2w[index, :, 3].numpy(), float(cameras.intrinsics[index, 0])
         return cls(item.points, directions, center, focal, item.size)
@@ -89,7 +77,7 @@ class Pair(NamedTuple):
 
     @property
     def links(self) -> bool:
-        """Whether the cameras belong together beyond doubt."""
+        """Whether the cameras certainly agree."""
         return len(self.fitting) >= max(MIN_INLIERS, _LINKED * self.n_matches)
 
 
@@ -117,13 +105,13 @@ def find_points(
         return started + end * seconds - time.monotonic()
 
     items = _features(files, masks, plan.max_pixels, plan.n_features, lambda: left(_FEATURES_END) < 0)
-    looked = np.array([item.size != (0, 0) for item in items])
+    searched = np.array([item.size != (0, 0) for item in items])
     sizes = torch.where(
-        torch.from_numpy(looked)[:, None], torch.tensor([item.size for item in items]), cameras.sizes
+        torch.from_numpy(searched)[:, None], torch.tensor([item.size for item in items]), cameras.sizes
     )
     cameras = lens.resize(cameras.to(torch.float64), sizes)
     pairs = [pair for pair in choose_pairs(cameras) if all(len(items[index].points) for index in pair)]
-    matches = match_pairs(items, pairs, lambda: left(_MATCHES_END) < 0)
+    matches = matching.match_pairs(items, pairs, lambda: left(_MATCHES_END) < 0)
     views = [View.of(cameras, index, item) for index, item in enumerate(items)]
     judged = {}
     for pair, found in matches.items():
@@ -161,21 +149,23 @@ def choose_pairs(cameras: Cameras) -> list[tuple[int, int]]:
 
 
 def judge(first: View, second: View, found: Matches) -> Pair:
-    """Keep the matches of a pair that fit its cameras, and say whether the pair contradicts these."""
+    """Keep the matches of a pair that fit its cameras, and decide whether the pair contradicts these."""
     fits = epipolar_errors(first, second, found) <= MAX_ERROR
     n_fitting, n_matches, size = int(fits.sum()), len(found), second.size
-    agrees = chance.agrees(n_fitting, n_matches, size)
+    agrees = matching.agrees(n_fitting, n_matches, size)
     n_other = 0
     if n_matches >= max(MIN_INLIERS, _CLEARLY * n_fitting):
-        n_other = _own_geometry(first.pixels[found[:, 0]], second.pixels[found[:, 1]])
-    contradicts = n_other >= max(MIN_INLIERS, _CLEARLY * n_fitting) and chance.is_significant(
+        points = first.pixels[found[:, 0]], second.pixels[found[:, 1]]
+        _, inside = cv2.findFundamentalMat(*points, cv2.USAC_DEFAULT, MAX_ERROR, 0.99, 1000)
+        n_other = 0 if inside is None else int(inside.sum())
+    contradicts = n_other >= max(MIN_INLIERS, _CLEARLY * n_fitting) and matching.is_significant(
         n_other, n_matches, size
     )
     return Pair(found[fits] if agrees and not contradicts else found[:0], n_matches, contradicts)
 
 
 def epipolar_errors(first: View, second: View, found: Matches) -> Float[np.ndarray, "k"]:
-    """Pixels between features and the epipolar planes of their partners, the larger of both."""
+    """Measure pixels between features and the epipolar planes of their partners, the larger of both."""
     baseline = second.center - first.center
     to_first, to_second = first.directions[found[:, 0]], second.directions[found[:, 1]]
     errors = []
@@ -215,13 +205,13 @@ def contradictions(
         return []
     between = [item for pair, item in judged.items() if (pair[0] in wrong) != (pair[1] in wrong)]
     among = [item for pair, item in judged.items() if pair[0] not in wrong and pair[1] not in wrong]
-    share, usual = (
+    percent, usual = (
         100 * sum(len(item.fitting) for item in items) / max(sum(item.n_matches for item in items), 1)
         for items in (between, among)
     )
     named = ", ".join(names[index] for index in wrong[:5]) + (", …" if len(wrong) > 5 else "")
     return [
-        f"{len(wrong)} of {len(names)} given cameras contradict the photos ({named}): {share:.0f} % of their matches "
+        f"{len(wrong)} of {len(names)} given cameras contradict the photos ({named}): {percent:.0f} % of their matches "
         f"with the other photos fit the cameras, of those among the others {usual:.0f} %; they may be turned, mirrored "
         "or of other photos: check the camera file, leave these photos out, or fit the folder of photos alone"
     ]
@@ -234,13 +224,12 @@ def _features(
     n_features: int,
     expired: Callable[[], bool],
 ) -> list[Features]:
-    """The features of each photo on its object; nothing where time ran out before it or it cannot be read."""
-    found = [sift.nothing() for _ in files]
-    order = sift.spread(len(files))
+    """Extract the features of each photo on its object; none where time ran out or it cannot be read."""
+    found = [matching.no_features() for _ in files]
+    order = matching.interleave(len(files))
     paths, turned = [files[index].path for index in order], [files[index].upright for index in order]
-    for index, item in zip(
-        order, sift.extract(paths, max_pixels, n_features, usable_cpus(), turned), strict=True
-    ):
+    extracted = matching.extract(paths, max_pixels, n_features, usable_cpus(), turned)
+    for index, item in zip(order, extracted, strict=True):
         if not isinstance(item, ImageError):
             found[index] = _on_object(item, masks[index])
         if expired():
@@ -254,9 +243,8 @@ def _on_object(item: Features, mask: UInt8[np.ndarray, "h w"] | None) -> Feature
     scale = np.array(mask.shape[::-1]) / item.size
     columns, rows = (item.points * scale).astype(int).clip(0, np.array(mask.shape[::-1]) - 1).T
     keep = mask[rows, columns] > 0
-    return Features(
-        item.points[keep], item.scales[keep], item.descriptors[keep], item.colors[keep], item.size
-    )
+    kept = {key: getattr(item, key)[keep] for key in ("points", "scales", "descriptors", "colors")}
+    return item._replace(**kept)
 
 
 def _points(
@@ -264,7 +252,12 @@ def _points(
 ) -> SparsePoints:
     fitting = {pair: item.fitting for pair, item in judged.items()}
     tracks = join_matches(fitting, [len(item.points) for item in items])
-    found = _confirmed(triangulate(tracks, [item.points for item in items], cameras))
+    found = triangulate(tracks, [item.points for item in items], cameras)
+    confirmed = np.bincount(found.tracks.points, minlength=len(found.positions)) >= 3
+    if confirmed.sum() >= _ENOUGH:  # leave out the points that only two photos observe
+        kept = found.tracks.select(confirmed[found.tracks.points])
+        kept = kept._replace(points=(np.cumsum(confirmed) - 1)[kept.points])
+        found = Triangulated(found.positions[confirmed], kept)
     colors = np.zeros((len(found.positions), 3), np.uint8)
     for index in np.unique(found.tracks.images):
         mine = found.tracks.images == index
@@ -273,19 +266,3 @@ def _points(
     return SparsePoints(
         *(torch.from_numpy(part) for part in (found.positions, colors, observations.astype(np.int64)))
     )
-
-
-def _confirmed(found: Triangulated) -> Triangulated:
-    """Leave out the points that two photos alone show, where there are enough others: a third confirms them."""
-    confirmed = np.bincount(found.tracks.points, minlength=len(found.positions)) >= 3
-    if confirmed.sum() < _ENOUGH:
-        return found
-    kept = found.tracks.select(confirmed[found.tracks.points])
-    kept = kept._replace(points=(np.cumsum(confirmed) - 1)[kept.points])
-    return Triangulated(found.positions[confirmed], kept)
-
-
-def _own_geometry(first: Float[np.ndarray, "k 2"], second: Float[np.ndarray, "k 2"]) -> int:
-    """Matches that fit the fundamental matrix that fits most."""
-    _, inside = cv2.findFundamentalMat(first, second, cv2.USAC_DEFAULT, MAX_ERROR, 0.99, 1000)
-    return 0 if inside is None else int(inside.sum())

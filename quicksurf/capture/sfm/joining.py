@@ -1,9 +1,10 @@
-"""Photos in groups whose links are weak are mapped apart, and joined by what the photos then bear out.
+"""Merge models of weakly linked groups of photos by the similarity that the photos support best.
 
 Between two positions of an object on a turntable, the scale bar beside it or the table below it may match better than
 the object does, and one two-view geometry of a pair is then the wrong one. Within a group object and background agree,
 so that each group's model is right by itself. Matches between points of two models may support several similarities:
-one for each thing that moved as a whole. The right one is that under which photos share what they should (`overlap`).
+one for each thing that moved as a whole. The right one is that under which photos have the points in common that they
+should (`overlap`).
 """
 
 from collections.abc import Mapping
@@ -11,19 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
 
 from quicksurf.capture.sfm import overlap
 from quicksurf.capture.sfm.matching import Matches
 from quicksurf.capture.sfm.overlap import Model
 
-_WEAK = 0.4  # of the weaker one's strongest link: below it a link alone joins no groups
+_WEAK = 0.4  # of the weaker one's strongest link: weaker links join no groups
 _MIN_GROUP = 3
-_TRIALS, _MAX_LOOKED = 4000, 2000  # similarities tried, and pairs of points that judge them: 200 MB
+_TRIALS, _MAX_TESTED = 4000, 2000  # similarities tried, and pairs of points that score them: 200 MB
 _TOLERANCE = 0.02  # of the median distance between cameras and points
 _MAX_SCALE = 20.0  # between two models
 _MIN_SUPPORT, _MANY = 12, 50  # pairs of points
 _MAX_HYPOTHESES = 4
-_MIN_WANTED = 300  # points that two groups should share before it means something that they do not
+_MIN_WANTED = 300  # points that two groups should have in common before their absence is evidence
 
 
 class Join(NamedTuple):
@@ -34,8 +36,8 @@ class Join(NamedTuple):
     translation: Float[np.ndarray, "3"]
     shared: Int[np.ndarray, "k 4"]
     """Points it brings together: (point of A, point of B, photo of A, photo of B)."""
-    borne_out: float
-    """Points that photos of one model share with those of the other, as a part of what they should."""
+    support: float
+    """Points that photos of one model have in common with those of the other, as a fraction of what they should."""
 
 
 def groups(strengths: Int[np.ndarray, "n n"]) -> list[list[int]]:
@@ -45,7 +47,7 @@ def groups(strengths: Int[np.ndarray, "n n"]) -> list[list[int]]:
     """
     best = strengths.max(1, initial=0)
     linked = (strengths > 0) & (strengths >= _WEAK * np.minimum(best[:, None], best[None]))
-    labels = _components(linked)
+    _, labels = connected_components(linked, directed=False)
     labels[best == 0] = -1
     while True:
         sizes = np.bincount(labels[labels >= 0], minlength=len(labels))
@@ -60,10 +62,10 @@ def groups(strengths: Int[np.ndarray, "n n"]) -> list[list[int]]:
 
 
 def joins(first: Model, second: Model, matches: Mapping[tuple[int, int], Matches]) -> list[Join]:
-    """Return the similarities that matches between two models support, the one that photos bear out best first.
+    """Return the similarities that matches between two models suggest, the one that photos support best first.
 
     Args:
-        matches: unverified matches of pairs of photos; those between the models are looked at.
+        matches: unverified matches of pairs of photos; those between the models are used.
     """
     table = _shared_points(first, second, matches)
     found = []
@@ -72,61 +74,48 @@ def joins(first: Model, second: Model, matches: Mapping[tuple[int, int], Matches
         if join is None or len(join.shared) < _MIN_SUPPORT:
             break
         merged = merge(first, second, join)
-        part, wanted = split(merged, np.isin(merged.photos, first.photos).astype(int))
-        if wanted or len(join.shared) >= _MANY:  # photos of other sides share little: then by support alone
-            found.append(join._replace(borne_out=part))
+        support, wanted = least_overlap(merged, np.isin(merged.photos, first.photos).astype(int))
+        if (
+            wanted or len(join.shared) >= _MANY
+        ):  # photos of other sides overlap little: then the number of points decides
+            found.append(join._replace(support=support))
         table = table[~inliers]
-    return sorted(found, key=lambda join: -join.borne_out)
+    return sorted(found, key=lambda join: -join.support)
 
 
 def merge(first: Model, second: Model, join: Join) -> Model:
     """Bring `second` into the frame of `first`, shared points as one; a photo of both keeps its place in `first`."""
-    second = _without(second, first.photos)
+    kept = np.flatnonzero(~np.isin(second.photos, first.photos))
+    place = np.full(len(second.photos), -1)
+    place[kept] = len(first.photos) + np.arange(len(kept))
+    places = place[second.observations[:, 1]]
+    new = places >= 0
     positions = join.scale * second.positions @ join.rotation.T + join.translation
-    rotations = second.cam_from_world[:, :, :3] @ join.rotation.T
-    translations = join.scale * second.cam_from_world[:, :, 3] - rotations @ join.translation
+    rotations = second.cam_from_world[kept, :, :3] @ join.rotation.T
+    translations = join.scale * second.cam_from_world[kept, :, 3] - rotations @ join.translation
     poses = np.concatenate([rotations, translations[:, :, None]], 2)
     index = len(first.positions) + np.arange(len(second.positions))
     index[join.shared[:, 1]] = join.shared[:, 0]
-    observations = np.stack(
-        [index[second.observations[:, 0]], second.observations[:, 1] + len(first.photos)], 1
-    )
+    observations = np.stack([index[second.observations[:, 0]], places], 1)[new]
     return Model(
-        np.concatenate([first.photos, second.photos]),
+        np.concatenate([first.photos, second.photos[kept]]),
         np.concatenate([first.cam_from_world, poses]),
-        np.concatenate([first.intrinsics, second.intrinsics]),
-        np.concatenate([first.sizes, second.sizes]),
+        np.concatenate([first.intrinsics, second.intrinsics[kept]]),
+        np.concatenate([first.sizes, second.sizes[kept]]),
         np.concatenate([first.positions, positions]),
         np.concatenate([first.observations, observations]),
-        np.concatenate([first.features, second.features]),
+        np.concatenate([first.features, second.features[new]]),
     )
 
 
-def _without(model: Model, photos: Int[np.ndarray, "k"]) -> Model:
-    kept = np.flatnonzero(~np.isin(model.photos, photos))
-    place = np.full(len(model.photos), -1)
-    place[kept] = np.arange(len(kept))
-    observed = place[model.observations[:, 1]]
-    observations = np.stack([model.observations[:, 0], observed], 1)[observed >= 0]
-    return Model(
-        model.photos[kept],
-        model.cam_from_world[kept],
-        model.intrinsics[kept],
-        model.sizes[kept],
-        model.positions,
-        observations,
-        model.features[observed >= 0],
-    )
-
-
-def split(model: Model, labels: Int[np.ndarray, "n"]) -> tuple[float, float]:
-    """Return the least part of what photos of two groups should share that they do, over pairs of groups.
+def least_overlap(model: Model, labels: Int[np.ndarray, "n"]) -> tuple[float, float]:
+    """Return the least fraction, over pairs of groups, of the points that photos of both should have in common and do.
 
     Args:
         labels: the group of each of the model's photos.
 
     Returns:
-        that part, 1 where no two groups should share anything, and the points that those two should share.
+        that fraction, 1 where no two groups should overlap, and the points that those two should have in common.
     """
     should, do = overlap.overlaps(model)
     wanted, found = overlap.expected(should, do, labels[:, None] == labels[None])
@@ -143,8 +132,15 @@ def split(model: Model, labels: Int[np.ndarray, "n"]) -> tuple[float, float]:
 def _shared_points(
     first: Model, second: Model, matches: Mapping[tuple[int, int], Matches]
 ) -> Int[np.ndarray, "k 4"]:
-    """Pairs of points that matches bring together: (point, point, photo, photo), each pair of points once."""
-    mine, theirs = _point_of_feature(first), _point_of_feature(second)
+    """Pairs of points that matches identify: (point, point, photo, photo), each pair of points once."""
+
+    def point_of_feature(model: Model) -> dict[int, dict[int, int]]:
+        table: dict[int, dict[int, int]] = {int(photo): {} for photo in model.photos}
+        for (point, place), feature in zip(model.observations.tolist(), model.features.tolist(), strict=True):
+            table[int(model.photos[place])][feature] = point
+        return table
+
+    mine, theirs = point_of_feature(first), point_of_feature(second)
     rows = [
         (point, theirs[photo][feature], photo, photo)
         for photo in mine.keys() & theirs.keys()
@@ -161,27 +157,20 @@ def _shared_points(
     return table[unique]
 
 
-def _point_of_feature(model: Model) -> dict[int, dict[int, int]]:
-    table: dict[int, dict[int, int]] = {int(photo): {} for photo in model.photos}
-    for (point, place), feature in zip(model.observations.tolist(), model.features.tolist(), strict=True):
-        table[int(model.photos[place])][feature] = point
-    return table
-
-
 def _similarity(
     first: Model, second: Model, table: Int[np.ndarray, "k 4"]
 ) -> tuple[Join | None, Bool[np.ndarray, "k"]]:
-    """The similarity that brings most pairs of points together (RANSAC on three of one pair of photos), and those."""
+    """The similarity with most inliers (RANSAC on three pairs of points of one pair of photos), and these."""
     target, source = first.positions[table[:, 0]], second.positions[table[:, 1]]
-    tolerance = _TOLERANCE * _depth(first)
+    tolerance = _TOLERANCE * _median_depth(first)
     nothing = np.zeros(len(table), bool)
     picks = _samples(table)
     if not len(picks):
         return None, nothing
     scales, rotations, translations = umeyama(source[picks], target[picks])
-    looked = np.random.default_rng(1).permutation(len(table))[:_MAX_LOOKED]
-    moved = np.einsum("tij,pj->tpi", scales[:, None, None] * rotations, source[looked])
-    near = np.linalg.norm(moved + translations[:, None] - target[looked], axis=2) < tolerance
+    tested = np.random.default_rng(1).permutation(len(table))[:_MAX_TESTED]
+    moved = np.einsum("tij,pj->tpi", scales[:, None, None] * rotations, source[tested])
+    near = np.linalg.norm(moved + translations[:, None] - target[tested], axis=2) < tolerance
     near[(scales < 1 / _MAX_SCALE) | (scales > _MAX_SCALE)] = False
     best = near.sum(1).argmax()
     moved = scales[best] * source @ rotations[best].T + translations[best]
@@ -193,7 +182,7 @@ def _similarity(
             item[0] for item in umeyama(source[None, inliers], target[None, inliers])
         )
         inliers = np.linalg.norm(scale * source @ rotation.T + translation - target, axis=1) < tolerance
-    if not 1 / _MAX_SCALE <= scale <= _MAX_SCALE:  # a model shrunk to a point lies near all that is there
+    if not 1 / _MAX_SCALE <= scale <= _MAX_SCALE:  # a model shrunk to a point lies near everything
         return None, nothing
     return Join(float(scale), rotation, translation, table[inliers], 0.0), inliers
 
@@ -227,19 +216,8 @@ def umeyama(
     return scales, rotations, translations
 
 
-def _depth(model: Model) -> float:
-    """The median distance between cameras and the points they see."""
+def _median_depth(model: Model) -> float:
     points, places = model.observations.T
     rotations, translations = model.cam_from_world[:, :, :3], model.cam_from_world[:, :, 3]
     local = np.einsum("mij,mj->mi", rotations[places], model.positions[points]) + translations[places]
     return float(np.median(np.linalg.norm(local, axis=1)))
-
-
-def _components(linked: np.ndarray) -> Int[np.ndarray, "n"]:
-    labels = np.arange(len(linked))
-    while True:
-        lowest = np.where(linked, labels[None], len(labels)).min(1, initial=len(labels))
-        smaller = np.minimum(labels, lowest)
-        if (smaller == labels).all():
-            return labels
-        labels = smaller

@@ -1,9 +1,9 @@
-"""How many points two photos should share by their poses, and how many they do: the judge of a model.
+"""How many points two photos should have in common by their poses, and how many they do: the test of a model.
 
 SIFT finds a point again with a probability f that falls with the angle between the two rays to it. f is learned from
 the model itself, over all pairs of its photos. Photo j should then see f(angle) of those points of photo i that lie
-before it and inside its frame. Two photos that a model puts beside each other and that share nothing contradict it,
-whatever the reprojection error: alike faces taken for one, a backdrop taken for the object.
+before it and inside its frame. Two photos that a model puts side by side and that have no point in common contradict
+it, whatever the reprojection error: two similar faces taken for one, a backdrop taken for the object.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,10 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 _BIN_DEGREES, _N_BINS = 5.0, 16
-_MAX_POINTS, _MAX_LOOKS = 400, 40_000_000  # of a photo that are looked at; and in all, by all other photos
+_MAX_POINTS, _MAX_PROJECTIONS = (
+    400,
+    40_000_000,
+)  # of a photo that are projected; and in all, into all other photos
 
 
 class Model(NamedTuple):
@@ -60,7 +63,7 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
     """Count the points of photo i that should be seen by photo j, and that are, by the angle between their rays.
 
     Returns:
-        should, do: [i, j, bin of 5 degrees], scaled up where a photo has more points than are looked at.
+        should, do: [i, j, bin of 5 degrees], scaled up where a photo has more points than are projected.
     """
     n_images, n_points = len(model.photos), len(model.positions)
     seen = np.zeros((n_images, n_points), bool)
@@ -68,13 +71,13 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
     rotations, translations = model.cam_from_world[:, :, :3], model.cam_from_world[:, :, 3]
     centers = -np.einsum("nji,nj->ni", rotations, translations)
     should, do = np.zeros((2, n_images, n_images, _N_BINS), np.float32)
-    n_looked = max(20, min(_MAX_POINTS, _MAX_LOOKS // n_images**2))
+    n_projected = max(20, min(_MAX_POINTS, _MAX_PROJECTIONS // n_images**2))
     generator = np.random.default_rng(0)
     for index in range(n_images):
         mine = np.flatnonzero(seen[index])
-        scale = max(1.0, len(mine) / n_looked)
+        scale = max(1.0, len(mine) / n_projected)
         if scale > 1:
-            mine = generator.choice(mine, n_looked, replace=False)
+            mine = generator.choice(mine, n_projected, replace=False)
         points = model.positions[mine]
         local = np.einsum("nij,pj->npi", rotations, points) + translations[:, None]
         depth = np.maximum(local[..., 2], 1e-9)
@@ -95,14 +98,14 @@ def overlaps(model: Model) -> tuple[Float[np.ndarray, "n n b"], Float[np.ndarray
 
 
 def expected(
-    should: Float[np.ndarray, "n n b"], do: Float[np.ndarray, "n n b"], trusted: Bool[np.ndarray, "n n"]
+    should: Float[np.ndarray, "n n b"], do: Float[np.ndarray, "n n b"], reference: Bool[np.ndarray, "n n"]
 ) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    """Return the points that each pair of photos is expected to share, and those it shares.
+    """Return the points that each pair of photos is expected to have in common, and those it has.
 
     Args:
-        trusted: pairs that f(angle) is learned from.
+        reference: pairs that f(angle) is learned from.
     """
-    pairs = trusted & ~np.eye(len(trusted), dtype=bool)
+    pairs = reference & ~np.eye(len(reference), dtype=bool)
     wanted = should @ falling_rate(should[pairs].sum(0), do[pairs].sum(0))
     return (wanted + wanted.T) / 2, (do.sum(2) + do.sum(2).T) / 2
 

@@ -1,9 +1,9 @@
-"""How hard to look for camera poses: a pure function of how many photos there are, how large, and of the time.
+"""Choose the effort of structure from motion: a pure function of the photos' number and size, and of the time.
 
 Estimates are wall-clock on two cores (2026-11-30): SIFT of the doubled image 0.37 s a photo of 1.4 megapixels, 12 ms to
 match a pair of 8192 features by tiles of AMX (twice that by VNNI, seven times without either), 8 ms to verify it;
-mapping and the last bundle adjustment 0.25 s a photo. They choose and refuse; what keeps the time is the clock of the
-worker.
+mapping and the last bundle adjustment 0.25 s a photo. They choose the effort or refuse; the worker's clock enforces the
+time.
 """
 
 from typing import NamedTuple
@@ -12,14 +12,12 @@ from quicksurf.errors import BudgetError
 
 _START_SECONDS = 2.5  # a Python process with numpy, OpenCV and pycolmap
 _DECODE_SECONDS = 0.01  # per megapixel of the file
-_FEATURE_SECONDS = 0.25  # per megapixel looked at
+_FEATURE_SECONDS = 0.25  # per megapixel of the shrunk photo
 # Per pair of 8192 features, by instruction set; grows with their square.
 _MATCH_SECONDS = {"amx": 0.012, "vnni": 0.022, "avxvnni": 0.035, "v4": 0.06, "v3": 0.085}
 _SLOW_MATCH_SECONDS = 0.17
-_COARSE_SHARE, _COARSE_SECONDS = (
-    0.009,
-    0.0003,
-)  # of a pair's time, and of everything else a pair takes in that pass
+# Per pair of the coarse pass: a fraction of a pair's matching time, and everything else.
+_COARSE_FRACTION, _COARSE_SECONDS = 0.009, 0.0003
 _VERIFY_SECONDS = 0.008  # per pair of 8192 features; about linear in them
 _MAP_SECONDS = 0.25  # per photo
 _JOIN_SECONDS = 0.02  # per photo, of joining matches to points with given cameras
@@ -28,7 +26,7 @@ _ALL_PAIRS = 40  # photos up to which matching all pairs costs no more than choo
 
 
 class Effort(NamedTuple):
-    """How hard to look: where time is short fewer features of large scale first, smaller photos last."""
+    """Size of the search: where time is short, first fewer features of large scale, last smaller photos."""
 
     megapixels: float
     n_features: int
@@ -39,17 +37,15 @@ FULL = Effort(1.7, 8192, 24)
 LESS = Effort(1.7, 4096, 20)
 QUICK = Effort(0.8, 2048, 14)
 LEAST = Effort(0.4, 1024, 10)
-GIVEN, LESS_GIVEN = (
-    Effort(1.0, 4096, 10),
-    Effort(0.6, 3072, 10),
-)  # for points of given cameras, between full and least
+# For points of given cameras, between full and least.
+GIVEN, LESS_GIVEN = Effort(1.0, 4096, 10), Effort(0.6, 3072, 10)
 
 
 class Plan(NamedTuple):
-    """What the worker is asked to do."""
+    """The worker's task."""
 
     max_pixels: int
-    """Photos are shrunk to this many pixels before features are sought."""
+    """Photos are shrunk to this many pixels before feature extraction."""
     n_features: int
     n_partners: int
     """Photos each one is matched with; n_images - 1 is all."""
@@ -59,7 +55,7 @@ class Plan(NamedTuple):
     """Estimate of the whole."""
 
     def describe(self, n_images: int) -> str:
-        """One line for the user."""
+        """Describe the plan in one line for the user."""
         pairs = (
             "all pairs" if self.n_partners >= n_images - 1 else f"the {self.n_partners} most alike of each"
         )
@@ -141,7 +137,7 @@ def _plan(
     n_pairs = n_all if exhaustive else min(n_all, int(0.65 * n_images * effort.n_partners))  # most are mutual
     parallel = (
         _features_seconds(effort, n_images, megapixels)
-        + (0 if exhaustive else n_all * (_COARSE_SHARE * match_seconds + _COARSE_SECONDS))
+        + (0 if exhaustive else n_all * (_COARSE_FRACTION * match_seconds + _COARSE_SECONDS))
         + n_pairs * _pair_seconds(effort, match_seconds)
     )
     return Plan(

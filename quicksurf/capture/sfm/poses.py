@@ -1,7 +1,7 @@
 """Camera poses from photos: runs `quicksurf.capture.sfm.worker` by a plan of `quicksurf.capture.sfm.plan`.
 
-The worker is killed at the deadline, and whenever anything interrupts us (Ctrl-C included). What it found
-comes back as `Poses`; what it did not find has a reason.
+The worker is killed at the deadline and on any interruption (Ctrl-C included). `Poses` holds what it found, and a
+reason for each photo that it did not place.
 """
 
 import json
@@ -17,14 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from quicksurf.capture.scene import SparsePoints
 from quicksurf.capture.sfm.plan import Plan
 from quicksurf.errors import BudgetError, PosesError
-from quicksurf.geometry import cameras as lens
-from quicksurf.geometry.cameras import N_DISTORTION, Cameras
+from quicksurf.geometry.cameras import N_DISTORTION, Cameras, similarity
 from quicksurf.kernels.host import usable_cpus
 
 _GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
@@ -36,8 +33,8 @@ class Photos(NamedTuple):
 
     paths: list[Path]
     groups: list[tuple[list[int], float | None, bool]]
-    """Photos taken with one camera, its focal length in parts of their width where EXIF has it, and whether that can be
-    trusted."""
+    """Photos taken with one camera, its focal length as a fraction of their width where EXIF has it, and whether that
+    is a reliable prior."""
 
 
 class Poses(NamedTuple):
@@ -49,15 +46,15 @@ class Poses(NamedTuple):
     points: SparsePoints
     """Image indices count registered photos."""
     reasons: dict[int, str]
-    """Why each of the other photos is lost."""
+    """Why each of the other photos was not placed."""
     unreadable: dict[int, str]
-    """Why photos could not be looked at."""
+    """Why photos could not be read."""
     groups: list[list[int]]
     """Photos of models that could not be joined to this one, largest first."""
     doubtful: list[int]
-    """Registered photos that share with the others hardly anything of what their poses say they should."""
+    """Registered photos that have with the others hardly any of the points in common that their poses imply."""
     error: float
-    """Mean reprojection error in pixels of the photos as they were looked at."""
+    """Mean reprojection error in pixels of the shrunk photos."""
 
 
 def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
@@ -68,26 +65,36 @@ def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Ca
         BudgetError: if time ran out before anything was found.
     """
     messages = _run_worker(photos, folder, plan, seconds, say)
-    counts = messages["features"]["counts"]
-    if not messages["mapping"]["found"]:
+    found = messages["mapping"]
+    if not found["found"]:
         raise _no_model(photos, messages)
     with np.load(folder / "poses.npz", allow_pickle=False) as arrays:
         registered = arrays["images"].tolist()
-        cameras, points, error = _cameras(arrays), _points(arrays), float(arrays["error"])
+        focal, cx, cy, k1 = torch.from_numpy(arrays["lenses"]).unbind(1)
+        distortion = torch.zeros(len(focal), N_DISTORTION, dtype=torch.float64)
+        distortion[:, 0] = k1  # SIMPLE_RADIAL: x' = f (1 + k r²) x + c
+        cameras = Cameras(
+            c2w=torch.from_numpy(arrays["c2w"]),
+            intrinsics=torch.stack([focal, focal, cx, cy], 1),
+            distortion=distortion,
+            fisheye=torch.zeros(len(focal), dtype=torch.bool),
+            sizes=torch.from_numpy(arrays["sizes"]),
+        )
+        parts = [torch.from_numpy(arrays[name]) for name in ("positions", "colors", "observations")]
+        error = float(arrays["error"])
     if len(registered) < 3:
         raise _no_model(photos, messages)
-    found = messages["mapping"]
-    reasons = lost_reasons(counts, messages["matches"]["inliers"], registered)
     unreadable = {int(index): why for index, why in messages["features"]["unreadable"].items()}
+    reasons = lost_reasons(messages["features"]["counts"], messages["matches"]["inliers"], registered)
     reasons = {index: why for index, why in reasons.items() if index not in unreadable}
-    cameras, points = stand_upright(cameras, points)
+    cameras, points = stand_upright(cameras, SparsePoints(*parts))
     return Poses(registered, cameras, points, reasons, unreadable, found["groups"], found["doubtful"], error)
 
 
 def lost_reasons(
     counts: Sequence[int], inliers: Sequence[Sequence[int]], registered: Sequence[int]
 ) -> dict[int, str]:
-    """Why each photo that is not registered is not.
+    """Explain why each photo that is not registered is not.
 
     Args:
         counts: features of each photo, -1 where time ran out before it.
@@ -110,51 +117,43 @@ def lost_reasons(
         elif max(matches.values()) < 2 * _MIN_INLIERS:
             reasons[index] = f"too few matches: {max(matches.values())} with its best partner"
         else:
-            reasons[index] = _not_placed(len(matches), len(placed & set(matches)))
+            n_placed, n_others = len(placed & set(matches)), len(matches)
+            if n_placed:
+                names = "one photo" if n_placed == 1 else f"{n_placed} photos"
+                reasons[index] = f"not placed: it has too few points in common with {names} of the model"
+            else:
+                names = "one other photo" if n_others == 1 else f"{n_others} other photos"
+                reasons[index] = f"not in the largest model: it matches {names}, but none of those in it"
     return reasons
-
-
-def _not_placed(n_partners: int, n_placed: int) -> str:
-    """What to say of a photo that matches others well."""
-    if n_placed:
-        photos = "one photo" if n_placed == 1 else f"{n_placed} photos"
-        return f"not placed: it shares points with {photos} of the model, too few to tell where it was taken"
-    photos = "one other photo" if n_partners == 1 else f"{n_partners} other photos"
-    return f"not in the largest model: it matches {photos}, but none of those in it"
 
 
 def stand_upright(cameras: Cameras, points: SparsePoints) -> tuple[Cameras, SparsePoints]:
     """Bring both into a frame with z up, the origin amid the points, and the cameras at unit median distance.
 
-    Up is the average of the cameras' own. The rest is a choice: photos fix neither scale nor compass.
+    Up is the average of the cameras' own. Photos determine neither scale nor heading: these are a convention.
     """
     up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
-    rotation = _rotation_to_z(up)
+    rotation = torch.eye(3, dtype=up.dtype)  # kept where the cameras have no common up
+    if bool(up.norm() > 0.5):
+        x_axis = torch.linalg.cross(rotation[int(up.abs().argmin())], up)
+        x_axis = torch.nn.functional.normalize(x_axis, dim=0)
+        rotation = torch.stack([x_axis, torch.linalg.cross(up, x_axis), up])
     positions = points.positions if len(points.positions) else cameras.centers()
     center = positions.median(0).values
     scale = 1.0 / float((cameras.centers() - center).norm(dim=1).median().clamp_min(1e-9))
-    moved = lens.similarity(cameras, scale, rotation, -scale * rotation @ center)
+    moved = similarity(cameras, scale, rotation, -scale * rotation @ center)
     return moved, points._replace(positions=scale * (points.positions - center) @ rotation.T)
-
-
-def _rotation_to_z(up: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
-    """The rotation that turns the unit vector `up` to (0, 0, 1); the identity if there is no up."""
-    if not bool(up.norm() > 0.5):
-        return torch.eye(3, dtype=up.dtype)
-    helper = torch.eye(3, dtype=up.dtype)[int(up.abs().argmin())]
-    x_axis = torch.nn.functional.normalize(torch.linalg.cross(helper, up), dim=0)
-    return torch.stack([x_axis, torch.linalg.cross(up, x_axis), up])
 
 
 def _run_worker(
     photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
-    """Start the worker, relay its stages, end it at the deadline or when anything interrupts us."""
+    """Start the worker, relay its stages, end it at the deadline or on any interruption."""
     job = {
         "folder": str(folder.resolve()),
         "paths": [str(path.resolve()) for path in photos.paths],
         "groups": photos.groups,
-        **{key: getattr(plan, key) for key in ("max_pixels", "n_features", "n_partners", "n_neighbors")},
+        **plan._asdict(),
         "seconds": seconds,
         "n_threads": usable_cpus(),
     }
@@ -171,9 +170,8 @@ def _run_worker(
 
 
 def _start(log: Any) -> subprocess.Popen:
-    """The worker, deaf to the terminal's Ctrl-C: who started it decides when it ends."""
-    package_root = str(Path(__file__).resolve().parents[3])
-    paths = [package_root, os.environ.get("PYTHONPATH", "")]
+    """Start the worker in its own session: the terminal's Ctrl-C reaches only this process, which then kills it."""
+    paths = [str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-m", "quicksurf.capture.sfm.worker"],
         stdin=subprocess.PIPE,
@@ -193,7 +191,13 @@ def _listen(
     process: subprocess.Popen, folder: Path, deadline: float, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
+
+    def pump() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=pump, daemon=True).start()
     messages: dict[str, dict[str, Any]] = {}
     while not messages.get("mapping", {}).get("final"):
         try:
@@ -207,9 +211,10 @@ def _listen(
                 f"time for poses ran out (finished: {done}): give more --minutes or fewer photos"
             ) from None
         if line is None:
-            raise PosesError(
-                f"structure from motion stopped unexpectedly (code {process.wait()}); {_log_tail(folder)}"
-            )
+            # The log is gone from disk when the user reads the message.
+            log = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
+            last = f"last log line: {log[-1][:200]}" if log else "no log output"
+            raise PosesError(f"structure from motion stopped unexpectedly (code {process.wait()}); {last}")
         message = json.loads(line)
         if "stage" in message:
             messages[message["stage"]] = message
@@ -218,16 +223,10 @@ def _listen(
     return messages
 
 
-def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
 def _progress(message: dict[str, Any]) -> str:
     if "line" in message:
         return f"  {message['seconds']:5.1f} s  {message['line']}"
-    late = "" if message.get("complete", True) else " (cut short: no more time)"
+    late = "" if message.get("complete", True) else " (incomplete: out of time)"
     detail = {
         "features": lambda: f"{int(np.median(np.maximum(message['counts'], 0)))} per photo",
         "pairs": lambda: f"{message['pairs']} to match",
@@ -237,19 +236,13 @@ def _progress(message: dict[str, Any]) -> str:
     return f"  {message['seconds']:5.1f} s  {message['stage']}: {detail}{late}"
 
 
-def _log_tail(folder: Path) -> str:
-    """The last line of the worker's log, which is gone from disk when the user reads the message."""
-    lines = (folder / "sfm.log").read_text(errors="replace").strip().splitlines()
-    return f"last log line: {lines[-1][:200]}" if lines else "no log output"
-
-
 def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError | BudgetError:
-    """What to tell: photos that nobody had the time to look at or to match are not blamed."""
+    """Choose the error: photos are not blamed where the time for features or matches ran out."""
     counts, inliers = messages["features"]["counts"], messages["matches"]["inliers"]
     late = [name for name in ("features", "matches") if not messages[name]["complete"]]
     if late:
         return BudgetError(
-            f"time for poses ran out ({' and '.join(late)} of {len(counts)} photos were cut short): give more "
+            f"time for poses ran out ({' and '.join(late)} of {len(counts)} photos are incomplete): give more "
             "--minutes or fewer photos"
         )
     n_bare = sum(0 <= count < _MIN_FEATURES for count in counts)
@@ -261,27 +254,9 @@ def _no_model(photos: Photos, messages: dict[str, dict[str, Any]]) -> PosesError
         )
     if n_good == 0:
         return PosesError(
-            f"{found}: no two overlap; neighbouring photos should share two thirds of what they show"
+            f"{found}: no two overlap; neighbouring photos should have two thirds of the view in common"
         )
     return PosesError(
         f"{found}: {n_good} pairs overlap but no three fit together; walk around the object (turning on the "
-        "spot shows no depth), 20 photos or more, neighbours sharing two thirds"
+        "spot shows no depth), take 20 photos or more, each with two thirds in common with its neighbours"
     )
-
-
-def _cameras(arrays: Any) -> Cameras:
-    """SIMPLE_RADIAL to our lens: x' = f (1 + k r²) x + c."""
-    focal, cx, cy, k1 = torch.from_numpy(arrays["lenses"]).unbind(1)
-    distortion = torch.zeros(len(focal), N_DISTORTION, dtype=torch.float64)
-    distortion[:, 0] = k1
-    return Cameras(
-        c2w=torch.from_numpy(arrays["c2w"]),
-        intrinsics=torch.stack([focal, focal, cx, cy], 1),
-        distortion=distortion,
-        fisheye=torch.zeros(len(focal), dtype=torch.bool),
-        sizes=torch.from_numpy(arrays["sizes"]),
-    )
-
-
-def _points(arrays: Any) -> SparsePoints:
-    return SparsePoints(*(torch.from_numpy(arrays[name]) for name in ("positions", "colors", "observations")))

@@ -1,8 +1,8 @@
-"""From the view graph to one model: map, judge, join what was split, refine.
+"""From the view graph to one model: map, check, split and join, refine.
 
-A count of placed photos proves nothing. A model is taken as it is only where the photos of its weakly linked groups
-share what their poses say they should (`overlap`); else the groups are mapped apart and joined by the similarity that
-the photos bear out best, or not at all.
+A count of placed photos proves nothing. A model is accepted only where the photos of its weakly linked groups have the
+points in common that their poses imply (`overlap`). Else the groups are mapped apart and joined by the similarity that
+the photos support best, or not at all.
 """
 
 import time
@@ -16,20 +16,21 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, Int
 
-from quicksurf.capture.sfm import joining, mapping, overlap, refinement, resection
-from quicksurf.capture.sfm.features import Features
-from quicksurf.capture.sfm.matching import Matches
+from quicksurf.capture.sfm import joining, mapping, overlap, resection
+from quicksurf.capture.sfm.matching import Features, Matches
 from quicksurf.capture.sfm.overlap import Model
 from quicksurf.capture.sfm.view_graph import Camera, ViewGraph
 
-_BORNE_OUT = (
-    0.33  # of what groups should share: above it poses are believed (right ones 0.5 and more, wrong 0.15)
-)
-_JOIN_BORNE_OUT = 0.15  # a join needs less, if the next best has clearly less still
+# Of the points that groups should have in common: right poses have 0.5 and more, wrong ones 0.15.
+_SUPPORTED = 0.33
+_JOIN_SUPPORTED = 0.15  # a join needs less, if the next best has clearly less still
 _CLEARLY = 1.5
-_LOST_SHARE = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
+_LOST_FRACTION = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
 _ENOUGH = 0.95  # of the photos placed: no need to look further
-_DOUBTFUL, _MIN_WANTED = 0.2, 200.0  # a photo that shares less of what it should (points in all) is doubted
+_DOUBTFUL, _MIN_WANTED = (
+    0.2,
+    200.0,
+)  # a photo with a smaller fraction of its expected points (in all) is doubtful
 
 
 class Posed(NamedTuple):
@@ -41,7 +42,7 @@ class Posed(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was found, and what speaks against it."""
+    """A model, and the evidence against it."""
 
     model: pycolmap.Reconstruction
     findings: dict[str, Any]
@@ -56,7 +57,7 @@ def reconstruct(
     n_threads: int,
     say: Callable[[str], None],
 ) -> Iterator[Result]:
-    """Place the photos of `graph` in one frame, as many as can be placed right.
+    """Place as many photos of `graph` as possible in one frame.
 
     Yields models, each better than the one before, so that a caller whose time runs out has the last.
 
@@ -89,19 +90,20 @@ def reconstruct(
     model = _refined(graph, joined, folder, n_threads)
     yield Result(model, _findings(rest, model))
     lost = set(range(len(graph.features))) - set(joined.poses)
-    while lost and left() > _LOST_SHARE * seconds:
-        graph, joined = _with_lost(graph, model, sorted(lost), lambda: left() < _LOST_SHARE * seconds, say)
+    while lost and left() > _LOST_FRACTION * seconds:
+        graph, joined = _with_lost(graph, model, sorted(lost), lambda: left() < _LOST_FRACTION * seconds, say)
         added = lost & set(joined.poses)
         if not added:
             break
         model = _refined(graph, joined, folder, n_threads)
-        _take_out(model, added & set(contradicting(overlap.arrays(model))))
+        for photo in added & set(contradicting(overlap.arrays(model))):
+            model.deregister_frame(model.image(photo + 1).frame_id)
         yield Result(model, _findings(rest, model))
         lost -= added
 
 
 def _findings(groups: list[list[int]], model: pycolmap.Reconstruction) -> dict[str, Any]:
-    """What speaks against a model: groups of photos that it leaves out, and photos that contradict it."""
+    """The evidence against a model: groups of photos that it leaves out, and photos that contradict it."""
     placed = set(posed(model).poses)
     left_out = [[photo for photo in group if photo not in placed] for group in groups]
     return {
@@ -113,9 +115,9 @@ def _findings(groups: list[list[int]], model: pycolmap.Reconstruction) -> dict[s
 def _map(
     graph: ViewGraph, folder: Path, left: Callable[[], float], n_threads: int, say: Callable[[str], None]
 ) -> tuple[ViewGraph, list[pycolmap.Reconstruction]]:
-    """Map all photos, with other lenses where one start leaves many out; the models of the start that places most.
+    """Map all photos from several initial lenses until one places nearly all; return the models of the best.
 
-    The graph comes back with the cameras of that start.
+    The returned graph has the cameras of that start.
     """
     everything = range(len(graph.features))
     n_linked = int((graph.strengths().max(1, initial=0) > 0).sum())
@@ -137,28 +139,24 @@ def _map(
     return best
 
 
-def _as_given(cameras: list[Camera]) -> list[Camera]:
-    return cameras
-
-
-def _wide(cameras: list[Camera]) -> list[Camera]:
-    return [camera if camera.trusted else replace(camera, focal=1.2 * max(camera.size)) for camera in cameras]
-
-
-def _long(cameras: list[Camera]) -> list[Camera]:
-    return [camera if camera.trusted else replace(camera, focal=3.0 * max(camera.size)) for camera in cameras]
+def _guessed(factor: float) -> Callable[[list[Camera]], list[Camera]]:
+    """Replace focal lengths that EXIF does not give by `factor` times the longer side."""
+    return lambda cameras: [
+        camera if camera.has_prior_focal else replace(camera, focal=factor * max(camera.size))
+        for camera in cameras
+    ]
 
 
 def _one_of_each_size(cameras: list[Camera]) -> list[Camera]:
-    """Let photos of one size share a lens, whatever EXIF says: crops keep tags that are no longer true."""
+    """One lens for all photos of a size, whatever EXIF says: crops keep tags that are no longer true."""
     members: dict[tuple[int, int], list[int]] = {}
     for camera in cameras:
         members.setdefault(camera.size, []).extend(camera.members)
     return [Camera(sorted(photos), size, 1.2 * max(size), False) for size, photos in members.items()]
 
 
-# What lenses are taken for at first, and whether distortion is adjusted from the first photos on.
-_STARTS = (_as_given, True), (_one_of_each_size, True), (_wide, False), (_long, False)
+# Initial lenses, and whether distortion is adjusted from the first photos on.
+_STARTS = (list, True), (_one_of_each_size, True), (_guessed(1.2), False), (_guessed(3.0), False)
 
 
 def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
@@ -169,8 +167,8 @@ def _refined(graph: ViewGraph, found: Posed, folder: Path, n_threads: int) -> py
     """The model of these poses with points of all matches, adjusted."""
     database = folder / "full.db"
     graph.write(database)
-    model = refinement.triangulate(refinement.build(database, found.poses, found.lenses), database, n_threads)
-    refinement.refine(model)
+    model = mapping.triangulate(mapping.build(database, found.poses, found.lenses), database, n_threads)
+    mapping.refine(model)
     return model
 
 
@@ -202,12 +200,6 @@ def _with_lost(
     return replace(graph, pairs=pairs), Posed(poses, lenses)
 
 
-def _take_out(model: pycolmap.Reconstruction, photos: set[int]) -> None:
-    """Take photos out of the model that points placed and the other photos deny."""
-    for photo in photos:
-        model.deregister_frame(model.image(photo + 1).frame_id)
-
-
 def _linked(
     links: Int[np.ndarray, "k 2"], known: pycolmap.TwoViewGeometry | None
 ) -> pycolmap.TwoViewGeometry:
@@ -222,7 +214,7 @@ def _linked(
 
 
 def posed(model: pycolmap.Reconstruction) -> Posed:
-    """The poses and lenses of a model's photos."""
+    """Read the poses and lenses of a model's photos."""
     ids = sorted(model.reg_image_ids())
     return Posed(
         {image_id - 1: model.image(image_id).cam_from_world().matrix() for image_id in ids},
@@ -231,7 +223,7 @@ def posed(model: pycolmap.Reconstruction) -> Posed:
 
 
 def contradicted(graph: ViewGraph, model: pycolmap.Reconstruction) -> list[list[int]]:
-    """The weakly linked groups of a model's photos, if its poses say they share what they do not; else none."""
+    """Return the weakly linked groups of a model's photos if these lack the common points that its poses imply."""
     found = overlap.arrays(model)
     strengths = graph.strengths()[np.ix_(found.photos, found.photos)]
     groups = joining.groups(strengths)
@@ -240,8 +232,8 @@ def contradicted(graph: ViewGraph, model: pycolmap.Reconstruction) -> list[list[
     labels = np.full(len(found.photos), -1)
     for label, group in enumerate(groups):
         labels[group] = label
-    part, _ = joining.split(found, labels)
-    return [] if part >= _BORNE_OUT else [found.photos[group].tolist() for group in groups]
+    support, _ = joining.least_overlap(found, labels)
+    return [] if support >= _SUPPORTED else [found.photos[group].tolist() for group in groups]
 
 
 def join_all(
@@ -250,7 +242,7 @@ def join_all(
     matches: Mapping[tuple[int, int], Matches],
     say: Callable[[str], None],
 ) -> tuple[Posed, list[list[int]]]:
-    """Join what can be joined to the first model; also the photos of each that could not."""
+    """Join what can be joined to the first model; return it, and the photos of each model that could not be."""
     whole, poses, lenses = models[0], dict(parts[0].poses), dict(parts[0].lenses)
     rest: list[list[int]] = []
     for model, part in zip(models[1:], parts[1:], strict=True):
@@ -259,9 +251,10 @@ def join_all(
             continue
         found = joining.joins(whole, model, matches)
         if found:
-            said = ", ".join(f"{100 * join.borne_out:.0f} % of {len(join.shared)}" for join in found)
-            say(f"joining {len(new)} photos to {len(poses)}: points borne out by the photos {said}")
-        if not _convincing(found):
+            listed = ", ".join(f"{100 * join.support:.0f} % of {len(join.shared)}" for join in found)
+            say(f"joining {len(new)} photos to {len(poses)}: points supported by the photos {listed}")
+        clear = len(found) == 1 or (found and found[0].support >= _CLEARLY * found[1].support)
+        if not clear or found[0].support < _JOIN_SUPPORTED:
             rest.append(new)
             continue
         whole = joining.merge(whole, model, found[0])
@@ -271,25 +264,18 @@ def join_all(
     return Posed(poses, lenses), rest
 
 
-def _convincing(found: list[joining.Join]) -> bool:
-    """The best join is borne out, and clearly better than the next."""
-    if not found or found[0].borne_out < _JOIN_BORNE_OUT:
-        return False
-    return len(found) == 1 or found[0].borne_out >= _CLEARLY * found[1].borne_out
-
-
 def contradicting(model: Model) -> list[int]:
-    """Photos that share with the others hardly anything of what their poses say."""
+    """Return the photos that have with the others hardly any of the points in common that their poses imply."""
     should, do = overlap.overlaps(model)
     wanted, found = overlap.expected(should, do, np.ones(should.shape[:2], bool))
     np.fill_diagonal(wanted, 0)
     np.fill_diagonal(found, 0)
-    doubted = (wanted.sum(1) > _MIN_WANTED) & (found.sum(1) < _DOUBTFUL * wanted.sum(1))
-    return model.photos[doubted].tolist()
+    doubtful = (wanted.sum(1) > _MIN_WANTED) & (found.sum(1) < _DOUBTFUL * wanted.sum(1))
+    return model.photos[doubtful].tolist()
 
 
 def model_arrays(model: pycolmap.Reconstruction, items: Sequence[Features]) -> dict[str, np.ndarray]:
-    """The model as `quicksurf.capture.sfm.poses` reads it back. Images are numbered by photo."""
+    """Return the model as arrays for `quicksurf.capture.sfm.poses`; images are numbered by photo."""
     found = overlap.arrays(model)
     ids = (found.photos + 1).tolist()
     lenses = [model.camera(model.image(image_id).camera_id) for image_id in ids]

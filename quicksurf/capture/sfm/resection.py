@@ -1,4 +1,4 @@
-"""Photos that no pair of photos places are placed by all photos of the model together.
+"""Place photos that no pair of photos could place, by all photos of the model together.
 
 Each of a lost photo's features is matched with the features that observe points, photo by photo and with a looser
 ratio test, and given the point most of them agree on. A pose is kept where so many of these pairs fit it as chance
@@ -7,22 +7,20 @@ that n (n choose k) (k choose 3) p^(k - 3) poses as good are expected among unre
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from math import lgamma, log, pi
+from math import log, pi
 from typing import NamedTuple
 
 import numpy as np
 import pycolmap
 from jaxtyping import Float, Int
 
-from quicksurf.capture.sfm.features import Features
+from quicksurf.capture.sfm.matching import Features, log_false_alarms
 from quicksurf.capture.sfm.overlap import Model
 from quicksurf.capture.sfm.view_graph import ViewGraph
 from quicksurf.kernels.host import match_descriptors
 
-_RATIO, _MAX_ANGLE = (
-    0.9,
-    0.8,
-)  # looser than for pairs: a point is wrong by chance in a hundredth of the picture's area
+# Looser than for pairs: a wrong point fits by chance in a hundredth of the image's area.
+_RATIO, _MAX_ANGLE = 0.9, 0.8
 _MAX_ERROR = 6.0  # pixels
 _MIN_INLIERS = 10
 _LOG_CHANCE = log(1e-8)
@@ -48,7 +46,12 @@ def place(
     Args:
         lens_of: a photo's lens where another photo of its camera is in the model.
     """
-    observers = _observers(model)
+    # Of each photo the features that observe points, and those points.
+    observers = {
+        int(photo): (model.features[mine], model.observations[mine, 0])
+        for place, photo in enumerate(model.photos)
+        for mine in (model.observations[:, 1] == place,)
+    }
     placed = {}
     for photo in lost:
         lens = lens_of(photo)
@@ -59,15 +62,6 @@ def place(
             if found is not None:
                 placed[photo] = found
     return placed
-
-
-def _observers(model: Model) -> dict[int, tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"]]]:
-    """Features that observe points, and those points, of each photo."""
-    return {
-        int(photo): (model.features[mine], model.observations[mine, 0])
-        for place, photo in enumerate(model.photos)
-        for mine in (model.observations[:, 1] == place,)
-    }
 
 
 def _place_one(
@@ -88,7 +82,10 @@ def _place_one(
     answer = pycolmap.estimate_and_refine_absolute_pose(
         item.points[pairs[:, 0]], model.positions[pairs[:, 1]], lens, options
     )
-    if answer is None or not _significant(int(answer["num_inliers"]), len(pairs), item.size):
+    if answer is None or answer["num_inliers"] < _MIN_INLIERS:
+        return None
+    log_p = log(pi * _MAX_ERROR**2 / (item.size[0] * item.size[1]))
+    if log_false_alarms(int(answer["num_inliers"]), len(pairs), 3, log_p) >= _LOG_CHANCE:
         return None
     inliers = {tuple(pair) for pair in pairs[answer["inlier_mask"]].tolist()}
     kept = np.array([(feature, point) in inliers for feature, point in votes[:, :2].tolist()])
@@ -110,12 +107,3 @@ def _votes(features: Sequence[Features], photo: int, observers: dict) -> Int[np.
         theirs = found[:, 1]
         rows.append(np.stack([found[:, 0], points[theirs], np.full(len(found), other), mine[theirs]], 1))
     return np.concatenate(rows).astype(np.int64)
-
-
-def _significant(n_inliers: int, n_pairs: int, size: tuple[int, int]) -> bool:
-    if n_inliers < _MIN_INLIERS:
-        return False
-    log_p = log(pi * _MAX_ERROR**2 / (size[0] * size[1]))
-    choose = lambda n, k: lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)  # noqa: E731
-    chance = log(n_pairs) + choose(n_pairs, n_inliers) + choose(n_inliers, 3) + (n_inliers - 3) * log_p
-    return chance < _LOG_CHANCE

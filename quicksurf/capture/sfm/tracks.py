@@ -1,8 +1,8 @@
-"""From matches of posed photos to points: tracks of features, each triangulated from the rays of its photos.
+"""Triangulate points from matches of posed photos: tracks of features, each with the rays of its photos.
 
 A point x minimises Σ w |(I − d dᵀ)(x − o)|² over the rays (o, d) that observe it. With w = 1/t², t the depth along the
-ray, that is the squared angle between d and x − o, and a Cauchy weight on it in pixels leaves wrong matches behind.
-No camera is moved here.
+ray, that is the squared angle between d and x − o; a Cauchy weight in pixels suppresses wrong matches. Cameras stay
+fixed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,11 @@ from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 
 MAX_ERROR = 2.0  # pixels between an observation and its point, as for points of structure from motion
 MIN_DEGREES = 1.5  # between two of its rays
-_TRIALS = 8  # pairs of rays that a point is begun from: of tracks that wrong matches joined, half is of another point
+_TRIALS = 8  # pairs of rays to initialise a point from: wrong matches join tracks of two points
 _ROUNDS = 3  # of reweighting
-_PASSES = 2  # what does not belong to a track's point may be of another one that wrong matches joined to it
+_PASSES = (
+    2  # observations that do not fit a track's point may be of another one, joined to it by wrong matches
+)
 
 
 class Tracks(NamedTuple):
@@ -31,7 +33,7 @@ class Tracks(NamedTuple):
     features: Int[np.ndarray, "m"]
 
     def select(self, index: np.ndarray) -> "Tracks":
-        """The observations at `index`."""
+        """Return the observations at `index`."""
         return Tracks(*(part[index] for part in self))
 
 
@@ -59,11 +61,11 @@ def join_matches(matches: Mapping[tuple[int, int], np.ndarray], counts: Sequence
 
 
 def triangulate(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]], cameras: Cameras) -> Triangulated:
-    """Triangulate tracks; observations that do not fit are left out, and points that fewer than two see.
+    """Triangulate tracks, without observations that do not fit and points with fewer than two.
 
     Args:
         pixels: of each photo's features.
-        cameras: of the photos, float64, sized as the photos were looked at.
+        cameras: of the photos, float64, at the size at which features were extracted.
     """
     positions, kept = [], []
     left, n_points = tracks, 0
@@ -72,16 +74,12 @@ def triangulate(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]], came
         positions.append(found.positions)
         kept.append(found.tracks._replace(points=found.tracks.points + n_points))
         n_points += len(found.positions)
-        left = _of_two(left.select(~fits))
+        left = left.select(~fits)
+        _, points, counts = np.unique(left.points, return_inverse=True, return_counts=True)
+        left = left._replace(points=points).select(counts[points] >= 2)
+        left = left._replace(points=np.unique(left.points, return_inverse=True)[1])
     joined = Tracks(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
     return Triangulated(np.concatenate(positions), joined)
-
-
-def _of_two(tracks: Tracks) -> Tracks:
-    """The tracks that have two observations at least, renumbered."""
-    _, points, counts = np.unique(tracks.points, return_inverse=True, return_counts=True)
-    kept = tracks._replace(points=points).select(counts[points] >= 2)
-    return kept._replace(points=np.unique(kept.points, return_inverse=True)[1])
 
 
 def _triangulate(
@@ -89,7 +87,8 @@ def _triangulate(
 ) -> tuple[Triangulated, Bool[np.ndarray, "m"]]:
     """One point for each track, and which observations fit it."""
     n_points = int(tracks.points.max(initial=-1)) + 1
-    seen = _pixels_of(tracks, pixels)
+    starts = np.cumsum([0, *(len(item) for item in pixels)])
+    seen = np.concatenate([*pixels, np.zeros((0, 2))])[starts[tracks.images] + tracks.features]
     rays = rays_of(cameras, tracks.images, seen)
     focal = cameras.intrinsics[:, 0].numpy()[tracks.images]
     positions = _from_pairs(tracks.points, rays, focal, n_points)
@@ -114,7 +113,7 @@ def _triangulate(
 def _from_pairs(
     points: Int[np.ndarray, "m"], rays: Sequence[Float[np.ndarray, "m 3"]], focal: np.ndarray, n_points: int
 ) -> Float[np.ndarray, "p 3"]:
-    """Where two of its rays meet, for each point: those two of _TRIALS that most of its rays pass nearby."""
+    """Initialise each point where two of its rays meet: of _TRIALS random pairs the one with most rays nearby."""
     generator = np.random.default_rng(0)
     starts = np.searchsorted(np.sort(points), np.arange(n_points))
     best, most = np.zeros((n_points, 3)), np.full(n_points, -1)
@@ -131,14 +130,9 @@ def _from_pairs(
 def rays_of(
     cameras: Cameras, images: Int[np.ndarray, "m"], pixels: Float[np.ndarray, "m 2"]
 ) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
-    """Origins and unit directions of the rays through pixels, float64."""
+    """Return origins and unit directions of the rays through pixels, float64."""
     origins, directions = pixel_rays(cameras, torch.from_numpy(images), torch.from_numpy(pixels))
     return origins.numpy(), directions.numpy()
-
-
-def _pixels_of(tracks: Tracks, pixels: Sequence[Float[np.ndarray, "_ 2"]]) -> Float[np.ndarray, "m 2"]:
-    starts = np.cumsum([0, *(len(item) for item in pixels)])
-    return np.concatenate([*pixels, np.zeros((0, 2))])[starts[tracks.images] + tracks.features]
 
 
 def _nearest_to_rays(

@@ -1,6 +1,6 @@
 """Verified pairs of photos, and COLMAP's database of them.
 
-A pair is kept where one two-view geometry explains more of its matches than chance would (`chance`).
+A pair is kept where one two-view geometry explains more of its matches than chance would (`matching`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,25 +13,26 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, Int
 
-from quicksurf.capture.sfm.chance import MAX_ERROR, MIN_INLIERS, is_significant
-from quicksurf.capture.sfm.features import Features
-from quicksurf.capture.sfm.matching import Matches
+from quicksurf.capture.sfm.matching import MAX_ERROR, MIN_INLIERS, Features, Matches, is_significant
 
 _ENOUGH_MATCHES = 150  # of a pair: a photo whose links are weak is placed by all of them
-_STILL_SHARE, _STILL_PHOTOS = 0.1, 4  # of the photos (and at least so many) in which a feature stands still
+_STILL_FRACTION, _STILL_PHOTOS = (
+    0.1,
+    4,
+)  # of the photos (and at least so many) in which a feature stands still
 _STILL_PIXELS = 2.0
-_MOVING_SHARE = 0.5  # of the matches: where most stand still nothing moves against them
+_MOVING_FRACTION = 0.5  # of the matches: where most stand still nothing moves against them
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Intrinsics that the photos of one group share."""
+    """Intrinsics of a group of photos."""
 
     members: list[int]
     size: tuple[int, int]
     focal: float
     """Pixels."""
-    trusted: bool
+    has_prior_focal: bool
     """The focal length is from EXIF, not a guess."""
 
 
@@ -45,7 +46,7 @@ class ViewGraph:
     """Verified matches of each pair (i, j), i < j."""
 
     def strengths(self) -> Int[np.ndarray, "n n"]:
-        """Verified matches between any two photos (symmetric)."""
+        """Count the verified matches between any two photos (symmetric)."""
         matrix = np.zeros((len(self.features), len(self.features)), np.int64)
         for (first, second), geometry in self.pairs.items():
             matrix[first, second] = matrix[second, first] = len(geometry.inlier_matches)
@@ -73,7 +74,7 @@ def verify(
 
     Args:
         path: of the database, which is written anew.
-        stop_at: runs a call that can be cancelled; False where it was.
+        stop_at: runs a call that can be cancelled; returns False if it was.
 
     Returns:
         the graph, and whether all pairs were verified in time.
@@ -86,8 +87,15 @@ def verify(
             database.write_matches(first + 1, second + 1, found.astype(np.uint32))
     listed = path.with_suffix(".txt")
     listed.write_text("".join(f"{name(first)} {name(second)}\n" for first, second in tried))
+    options = pycolmap.TwoViewGeometryOptions()
+    # Pairs that do not overlap use up the default 10,000 trials: 1,000 keep 99.8 % of the inliers in a third of the
+    # time.
+    options.ransac.max_num_trials, options.ransac.min_num_trials = 1000, 30
+    options.ransac.confidence = 0.99
+    options.ransac.random_seed = 0
+    options.ransac.max_error = MAX_ERROR
     complete = not tried or stop_at(
-        lambda token: pycolmap.verify_matches(path, listed, _options(), cancellation_token=token)
+        lambda token: pycolmap.verify_matches(path, listed, options, cancellation_token=token)
     )
     pairs = {}
     with _opened(path) as database:
@@ -104,19 +112,19 @@ def verify(
 def drop_still(
     features: Sequence[Features], matches: Mapping[tuple[int, int], Matches]
 ) -> dict[tuple[int, int], Matches]:
-    """Drop features that stand still in the picture while others move: the backdrop behind a turntable, dust, a stamp.
+    """Drop features that stand still in the image while others move: the backdrop behind a turntable, dust, a stamp.
 
     A camera that moves sees no point at one place in a tenth of its photos.
     """
     still = {pair: _stands_still(features, pair, found) for pair, found in matches.items()}
     n_matches = sum(len(found) for found in matches.values())
-    if sum(map(np.sum, still.values())) > (1 - _MOVING_SHARE) * n_matches:
+    if sum(map(np.sum, still.values())) > (1 - _MOVING_FRACTION) * n_matches:
         return dict(matches)
     counts = [np.zeros(len(item.points), np.int64) for item in features]
     for (first, second), found in matches.items():
         counts[first][found[still[first, second], 0]] += 1
         counts[second][found[still[first, second], 1]] += 1
-    least = max(_STILL_PHOTOS, _STILL_SHARE * len(features))
+    least = max(_STILL_PHOTOS, _STILL_FRACTION * len(features))
     fixed = [count >= least for count in counts]
     return {
         (first, second): found[~(fixed[first][found[:, 0]] | fixed[second][found[:, 1]])]
@@ -134,7 +142,7 @@ def _stands_still(
 
 
 def name(index: int) -> str:
-    """The name of photo `index` in COLMAP's files."""
+    """Return the name of photo `index` in COLMAP's files."""
     return f"{index:06d}"
 
 
@@ -144,7 +152,12 @@ def _write_photos(path: Path, features: Sequence[Features], cameras: Iterable[Ca
     owners = {}
     with _opened(path) as database:
         for camera in cameras:
-            owners.update(dict.fromkeys(camera.members, _write_camera(database, camera)))
+            lens = pycolmap.Camera.create_from_model_name(0, "SIMPLE_RADIAL", camera.focal, *camera.size)
+            lens.has_prior_focal_length = camera.has_prior_focal
+            camera_id = database.write_camera(lens)
+            rig = pycolmap.Rig()
+            rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
+            owners.update(dict.fromkeys(camera.members, (camera_id, database.write_rig(rig))))
         for index, item in enumerate(features):
             camera_id, rig_id = owners[index]
             image = pycolmap.Image(name=name(index), camera_id=camera_id)
@@ -154,15 +167,6 @@ def _write_photos(path: Path, features: Sequence[Features], cameras: Iterable[Ca
             frame.add_data_id(image.data_id)
             database.write_frame(frame)
             database.write_keypoints(image.image_id, item.points.astype(np.float32))
-
-
-def _write_camera(database: pycolmap.Database, camera: Camera) -> tuple[int, int]:
-    lens = pycolmap.Camera.create_from_model_name(0, "SIMPLE_RADIAL", camera.focal, *camera.size)
-    lens.has_prior_focal_length = camera.trusted
-    camera_id = database.write_camera(lens)
-    rig = pycolmap.Rig()
-    rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
-    return camera_id, database.write_rig(rig)
 
 
 def _thinned(
@@ -175,18 +179,6 @@ def _thinned(
     thinned = copy(geometry)
     thinned.inlier_matches = found[kept]
     return thinned
-
-
-def _options() -> pycolmap.TwoViewGeometryOptions:
-    options = pycolmap.TwoViewGeometryOptions()
-    # The default 10,000 trials go to pairs that share nothing: 1,000 keep 99.8 % of the inliers in a third of
-    # the time.
-    options.ransac.max_num_trials = 1000
-    options.ransac.min_num_trials = 30
-    options.ransac.confidence = 0.99
-    options.ransac.random_seed = 0
-    options.ransac.max_error = MAX_ERROR
-    return options
 
 
 def _opened(path: Path) -> closing[pycolmap.Database]:

@@ -12,8 +12,7 @@ import pycolmap
 from jaxtyping import Float, Int
 from synthetic_capture import look_at
 
-from quicksurf.capture.sfm.features import Features, root_sift
-from quicksurf.capture.sfm.matching import Matches
+from quicksurf.capture.sfm.matching import Features, Matches, root_sift
 from quicksurf.capture.sfm.overlap import Model
 from quicksurf.capture.sfm.view_graph import Camera, ViewGraph
 

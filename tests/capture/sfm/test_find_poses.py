@@ -32,7 +32,7 @@ def test_reasons_say_why_each_photo_is_lost() -> None:
     assert sorted(reasons) == [3, 4, 5, 6, 7, 8]
     assert reasons[3].startswith("no features: 5 found")
     assert reasons[4].startswith("not in the largest model: it matches 2 other photos")
-    assert reasons[8].startswith("not placed: it shares points with one photo of the model")
+    assert reasons[8].startswith("not placed: it has too few points in common with one photo of the model")
     assert reasons[5] == "too few matches: 20 with its best partner"
     assert reasons[7] == "no time was left to look at it"
     assert poses.lost_reasons(counts, inliers[:2], [0, 1, 2])[4].startswith("too few matches: it overlaps")
@@ -99,7 +99,7 @@ def test_what_the_worker_finds_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.cameras.distortion[:, 0].tolist() == [0.1] * 3
     assert found.points.observations.tolist() == [[0, 0], [0, 2], [3, 1]]
     assert len(said) == 5 and "joining 1 photo" in said[3]
-    assert "cut short" in said[0] and "cut short" not in said[2]
+    assert "out of time" in said[0] and "out of time" not in said[2]
 
 
 def test_worker_past_its_time_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

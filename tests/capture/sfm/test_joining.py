@@ -1,4 +1,4 @@
-"""Two models of one object: the join that the object bears out comes before the one that has more matches."""
+"""Two models of one object: the join that the object supports comes before the one that has more matches."""
 
 import numpy as np
 import pytest
@@ -48,13 +48,13 @@ def captured() -> tuple[Model, Model, dict[tuple[int, int], Matches]]:
     return model_of(before, noise=NOISE), _in_other_frame(model_of(after, noise=NOISE)), matches
 
 
-def test_join_that_the_object_bears_out_comes_before_that_of_more_matches(captured) -> None:
+def test_join_that_the_object_supports_comes_before_that_of_more_matches(captured) -> None:
     right, wrong = joining.joins(*captured)
     assert degrees_between(right.rotation, TURN.T) < JOIN_DEGREES
     assert degrees_between(wrong.rotation, np.eye(3)) < JOIN_DEGREES
     assert right.scale * OTHER_FRAME[0] == pytest.approx(1, rel=JOIN_SCALE)
     assert len(wrong.shared) > 1.2 * len(right.shared)
-    assert right.borne_out > 1.5 * wrong.borne_out > 0
+    assert right.support > 1.5 * wrong.support > 0
 
 
 def test_models_without_common_matches_have_no_join(captured) -> None:
@@ -105,18 +105,18 @@ def test_part_shared_is_that_of_the_worst_two_groups() -> None:
     photos = photograph(points, points, ring(9, degrees=80))
     model = model_of(photos)
     labels = np.arange(9) // 3
-    assert joining.split(model, labels)[0] > 0.6
+    assert joining.least_overlap(model, labels)[0] > 0.6
     last = model.observations[:, 1] >= 6
     observations = model.observations.copy()
     observations[last, 0] += len(model.positions)
     torn = model._replace(observations=observations, positions=np.tile(model.positions, (2, 1)))
-    part, wanted = joining.split(torn, labels)
-    assert part == 0.0 and wanted > 300
+    support, wanted = joining.least_overlap(torn, labels)
+    assert support == 0.0 and wanted > 300
 
 
-def test_groups_that_should_share_nothing_say_nothing() -> None:
+def test_groups_that_should_not_overlap_prove_nothing() -> None:
     photos = photograph(ball(300), ball(300), ring(6))
-    assert joining.split(model_of(photos), np.zeros(6, int)) == (1.0, 0.0)
+    assert joining.least_overlap(model_of(photos), np.zeros(6, int)) == (1.0, 0.0)
 
 
 def test_two_cliques_with_weak_links_are_two_groups() -> None:

@@ -1,4 +1,4 @@
-"""Points that photos should share by their poses, and do: counted as written out, and a judge of wrong places."""
+"""Points that photos should have in common by their poses, and have: counted as written out; wrong places show."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from synthetic_photos import HEIGHT, WIDTH, ball, inverse, model_of, photograph,
 
 from quicksurf.capture.sfm.overlap import Model, expected, falling_rate, overlaps
 
-BORNE_OUT = (
-    0.2  # of what they should share: half of it and more is the rule, none of it what a wrong place has
-)
+# Of the points that they should have in common: half and more is the rule, a wrong place has none.
+SUPPORTED = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +16,7 @@ def model() -> Model:
     return model_of(photograph(points, points, ring(8, degrees=160)))
 
 
-def _everything_trusted(model: Model) -> tuple[np.ndarray, np.ndarray]:
+def _from_all_pairs(model: Model) -> tuple[np.ndarray, np.ndarray]:
     should, do = overlaps(model)
     return expected(should, do, np.ones(should.shape[:2], bool))
 
@@ -49,14 +48,14 @@ def test_points_are_counted_as_written_out(model: Model) -> None:
     assert 0 < should[4, 5].sum() < should[4, 4].sum() and should[:, 3].sum() == 0
 
 
-def test_photos_in_their_places_share_what_they_should(model: Model) -> None:
-    wanted, found = _everything_trusted(model)
+def test_photos_in_their_places_have_the_common_points_they_should(model: Model) -> None:
+    wanted, found = _from_all_pairs(model)
     beside = np.arange(7), np.arange(1, 8)
     assert (wanted[beside] > 50).all()
     assert (found[beside] > 0.5 * wanted[beside]).all()
 
 
-def test_two_photos_at_one_place_that_share_nothing_contradict_each_other(model: Model) -> None:
+def test_two_photos_at_one_place_that_have_no_common_point_contradict_each_other(model: Model) -> None:
     """Photo 0 once more, of points of its own that lie where the others' do: an alike face taken for this one."""
     mine = model.observations[:, 1] == 0
     points = model.observations[mine, 0]
@@ -70,19 +69,19 @@ def test_two_photos_at_one_place_that_share_nothing_contradict_each_other(model:
         np.concatenate([model.observations, own]),
         np.concatenate([model.features, model.features[mine]]),
     )
-    wanted, found = _everything_trusted(doubled)
+    wanted, found = _from_all_pairs(doubled)
     assert wanted[0, 8] > 50 and found[0, 8] == 0
-    assert wanted[0, 1] > 50 and found[0, 1] > BORNE_OUT * wanted[0, 1]
+    assert wanted[0, 1] > 50 and found[0, 1] > SUPPORTED * wanted[0, 1]
 
 
-def test_rate_of_points_found_again_is_learned_from_trusted_pairs_alone() -> None:
+def test_rate_of_points_found_again_is_learned_from_reference_pairs_alone() -> None:
     should = np.full((3, 3, 2), 100.0)
     do = np.zeros((3, 3, 2))
     do[0, 1] = do[1, 0] = 60.0, 20.0
     do[0, 2] = do[2, 0] = 90.0, 90.0
-    trusted = np.zeros((3, 3), bool)
-    trusted[0, 1] = trusted[1, 0] = True
-    wanted, found = expected(should, do, trusted)
+    reference = np.zeros((3, 3), bool)
+    reference[0, 1] = reference[1, 0] = True
+    wanted, found = expected(should, do, reference)
     np.testing.assert_allclose(wanted, 80.0)
     np.testing.assert_allclose(found, [[0, 80, 180], [80, 0, 0], [180, 0, 0]])
 
@@ -93,16 +92,16 @@ def test_rate_falls_with_the_angle_and_fits_best() -> None:
     np.testing.assert_allclose(rate, [80 / 104, 80 / 104, 50 / 110, 50 / 110, 50 / 110, 0.1, 0.0])
 
 
-def test_angles_between_no_trusted_photos_take_the_rate_of_the_next_larger_ones() -> None:
+def test_angles_between_no_reference_photos_take_the_rate_of_the_next_larger_ones() -> None:
     """Photos at even steps have no small angles between them; two that a model puts at one place do."""
     should, do = np.zeros((2, 3, 3, 5))
     should[0, 1, 2] = should[1, 0, 2] = 100.0
     do[0, 1, 2] = do[1, 0, 2] = 60.0
     should[0, 2, 0] = should[2, 0, 0] = 50.0
     should[1, 2, 4] = should[2, 1, 4] = 50.0
-    trusted = np.zeros((3, 3), bool)
-    trusted[0, 1] = trusted[1, 0] = True
-    wanted, _ = expected(should, do, trusted)
+    reference = np.zeros((3, 3), bool)
+    reference[0, 1] = reference[1, 0] = True
+    wanted, _ = expected(should, do, reference)
     assert wanted[0, 2] == 30.0
     assert wanted[1, 2] == 0.0  # nothing says that points are found again at so large an angle
 

@@ -20,7 +20,7 @@ from synthetic_photos import (
     true_matches,
 )
 
-from quicksurf.capture.sfm import joining, mapping, overlap, reconstruct, refinement
+from quicksurf.capture.sfm import joining, mapping, overlap, reconstruct
 from quicksurf.capture.sfm.overlap import Model
 from quicksurf.capture.sfm.reconstruct import Posed
 
@@ -84,7 +84,7 @@ def test_other_lenses_are_tried_where_photos_are_left_out(
     def place_some(graph, photos, folder, seconds, n_threads, adjust_distortion) -> list:
         asked.append((graph.cameras, adjust_distortion))
         chosen = {photo: poses[photo] for photo in range(n_placed[len(asked) - 1])}
-        return [refinement.build(tmp_path / "graph.db", chosen, lenses)] if chosen else []
+        return [mapping.build(tmp_path / "graph.db", chosen, lenses)] if chosen else []
 
     monkeypatch.setattr(mapping, "map_photos", place_some)
     begun, found = reconstruct._map(graph, tmp_path, lambda: 9.0, 2, lambda line: None)
@@ -107,7 +107,7 @@ def _twice_in_one_place(photos: Photos) -> Model:
     )
 
 
-def test_groups_that_share_nothing_at_one_place_contradict_each_other(
+def test_groups_that_have_no_common_point_at_one_place_contradict_each_other(
     photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twenty matches join them, a tenth of what neighbours in either have in common."""
@@ -122,7 +122,7 @@ def test_groups_that_share_nothing_at_one_place_contradict_each_other(
     ]
 
 
-def test_photo_in_a_wrong_place_is_doubted(photos: Photos) -> None:
+def test_photo_in_a_wrong_place_is_doubtful(photos: Photos) -> None:
     model = model_of(photos)
     assert reconstruct.contradicting(model) == []
     wrong = model.observations[:, 1] == 4
@@ -157,14 +157,14 @@ def test_models_without_a_match_stay_apart(photos: Photos) -> None:
 
 
 @pytest.mark.parametrize(
-    ("borne_out", "joined"),
+    ("support", "joined"),
     [([0.6], True), ([0.6, 0.2], True), ([0.05], False), ([0.6, 0.55], False), ([0.2, 0.1], True)],
 )
-def test_only_what_is_borne_out_and_clear_is_joined(
-    photos: Photos, monkeypatch: pytest.MonkeyPatch, borne_out: list[float], joined: bool
+def test_only_what_is_supported_and_clear_is_joined(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, support: list[float], joined: bool
 ) -> None:
     same = joining.Join(0.5, np.eye(3), np.zeros(3), np.zeros((0, 4), np.int64), 0.0)
-    monkeypatch.setattr(joining, "joins", lambda *_: [same._replace(borne_out=part) for part in borne_out])
+    monkeypatch.setattr(joining, "joins", lambda *_: [same._replace(support=part) for part in support])
     whole, rest = reconstruct.join_all(*_parts(photos), {}, lambda line: None)
     assert (len(whole.poses), rest) == ((9, []) if joined else (5, [[5, 6, 7, 8]]))
 

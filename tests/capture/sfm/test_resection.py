@@ -16,7 +16,7 @@ from synthetic_photos import (
     simple_radial,
 )
 
-from quicksurf.capture.sfm.features import Features
+from quicksurf.capture.sfm.matching import Features
 from quicksurf.capture.sfm.resection import Placed, place
 
 POSE_DEGREES = 0.1  # half a pixel of noise is 0.015 degrees, averaged over some fifty points
