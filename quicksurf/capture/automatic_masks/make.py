@@ -3,7 +3,7 @@
 A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds the network's saliency, as
 coverage between the two: colours there do not count, and the outline lies where the network sees it. In a photo that
 differs from the volume, regions that it alone shows or lacks have one of the two values for unknown pixels
-(quicksurf.capture.mask_values): colours do not count there, no outline is drawn, the object may reach into them.
+(quicksurf.capture.masks): colours do not count there, no outline is drawn, the object may reach into them.
 """
 
 import time
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from quicksurf.capture.automatic_masks.network import SIZE, Saliency
 from quicksurf.capture.automatic_masks.votes import SOLID, Votes, iou, vote
-from quicksurf.capture.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
+from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
 from quicksurf.geometry.cameras import Cameras, similarity
 from quicksurf.geometry.region import Roi
 
