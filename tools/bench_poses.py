@@ -1,4 +1,4 @@
-"""How many photos are placed and how many of them right, how exactly and how fast, beside plain COLMAP.
+"""Measure how many photos are placed and how many of them right, how exactly and how fast, beside plain COLMAP.
 
     python tools/bench_poses.py ../shared/data/herzjesu/images --truth ../shared/data/herzjesu/transforms_gt.json
     python tools/bench_poses.py --all ../shared/data --peer --cache runs/colmap     # every capture, COLMAP's poses kept
@@ -6,10 +6,10 @@
     python tools/bench_poses.py --all ../shared/data --fill-cache                   # COLMAP alone, on a busy machine
 
 Photos are given alone, without masks and cameras; every run is a process of its own. --all writes poses.md and
-poses.json into --output after each row and goes on from them when it is called again: a row is measured anew if it
+poses.json into --output after each row and resumes from them when it is called again: a row is measured anew if it
 failed, was given other --seconds, or lacks what is asked of COLMAP. Name another folder to measure anew.
 
-Leaves with 0 if no row has a verdict against it, 1 if one has, another code if it could not run.
+Exits with 0 if no row has a verdict against it, 1 if one has, another code if it could not run.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench_poses: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on from what is in {options.output}", file=sys.stderr)
+        print(f"interrupted: run the same command again to resume from {options.output}", file=sys.stderr)
         return 130
 
 
@@ -74,7 +74,7 @@ def fill(cases: Sequence[Case], cache: Path) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

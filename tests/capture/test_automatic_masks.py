@@ -129,7 +129,7 @@ def test_photos_from_one_side_get_no_masks():
     assert result.agreement == 1 and "cameras stand within" in result.verdict
 
 
-def test_too_few_photos_and_too_little_time_are_said(capture):
+def test_too_few_photos_and_too_little_time_are_reported(capture):
     few = slice(LEAST_PHOTOS - 1)
     look, given = looking(capture.masks), [None] * (LEAST_PHOTOS - 1)
     cameras = capture.cameras.select(few)
@@ -224,7 +224,7 @@ def test_the_object_may_reach_where_nobody_knows(capture):
     assert torch.equal(room_for_object(cameras, masks, 16), room_for_object(cameras, capture.masks, 16))
 
 
-def test_what_is_missing_is_said_with_the_line_that_installs_it(monkeypatch, tmp_path):
+def test_missing_parts_are_named_with_the_command_that_installs_them(monkeypatch, tmp_path):
     monkeypatch.setattr(network.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"onnxruntime is not installed; pip install 'quicksurf\[masks\]'"):
         find_model()

@@ -61,7 +61,7 @@ NAMES = tuple(_KNOWN)
 
 
 def select(folder: Path, pattern: str) -> list[Case]:
-    """The captures in `folder` whose name matches `pattern`."""
+    """List the captures in `folder` whose name matches `pattern`."""
     cases = [
         Case(
             name,
@@ -78,7 +78,7 @@ def select(folder: Path, pattern: str) -> list[Case]:
 
 
 def read_truth(case: Case) -> Poses:
-    """The true poses of a case, whose photos need not be there; none where it has no truth.
+    """Read the true poses of a case, whose photos need not be there; none where it has no truth.
 
     Raises:
         CaptureError: if the file is broken.

@@ -13,7 +13,7 @@ from quicksurf.capture.listing import list_images
 
 
 class Plan(NamedTuple):
-    """What is to be measured, and where things lie."""
+    """The measurements to make, and their folders."""
 
     cases: Sequence[Case]
     seconds: float
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
 
 
 def rows_of(plan: Plan, ledger: Ledger) -> Iterator[Row]:
-    """Measure what `ledger` lacks of `plan`, row by row; what fails becomes a row that says so.
+    """Measure what `ledger` lacks of `plan`, row by row; a failure becomes a row with its reason.
 
     Raises:
         CaptureError: if the file of the true cameras is broken.
@@ -42,7 +42,7 @@ def rows_of(plan: Plan, ledger: Ledger) -> Iterator[Row]:
 
 
 def measure(case: Case, plan: Plan) -> Row:
-    """Our run, then COLMAP's or what is kept of it."""
+    """Run our method, then COLMAP unless its poses are cached."""
     names = {path.stem for path in list_images(case.photos)}
     truth = {name: pose for name, pose in read_truth(case).items() if name in names}
     ours = run(OURS, case, plan.runs, plan.seconds)
@@ -55,7 +55,7 @@ def measure(case: Case, plan: Plan) -> Row:
 
 
 def peer_poses(case: Case, cache: Path, timed: bool) -> Found:
-    """What COLMAP finds: from the cache if it is there and need not be timed."""
+    """Return COLMAP's poses: from the cache if they are there and need not be timed."""
     found = None if timed else kept(case, cache)
     return found or run(PEER, case, cache, 0.0, timed)
 

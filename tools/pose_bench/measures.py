@@ -1,4 +1,4 @@
-"""How far poses are from true ones: neither frame nor scale matters.
+"""Errors of poses against true ones, independent of frame and scale.
 
 Errors of a pair are the angle of R_ij R_ij*ᵀ and the angle between the directions of t_ij and t_ij*, both in the
 frame of camera i. A photo is placed right if the medians of its errors over the other photos are below 5°: wrong
@@ -20,7 +20,7 @@ Poses = Mapping[str, Float[np.ndarray, "3 4"]]
 
 
 def compare(found: Poses, true: Poses) -> dict[str, float]:
-    """Figures of the photos that are in both; only `compared` and `right` where they are too few for the others."""
+    """Compute figures of the photos in both; only `compared` and `right` where these are too few."""
     names = sorted(found.keys() & true.keys())
     if len(names) < 3:
         return {"compared": len(names), "right": 0}
@@ -42,7 +42,7 @@ def compare(found: Poses, true: Poses) -> dict[str, float]:
 def placed_right(
     c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"], limit: float = LIMIT_DEGREES
 ) -> Bool[np.ndarray, "n"]:
-    """Which cameras stand right relative to most of the others; a single camera does not."""
+    """Mark the cameras that are right relative to most of the others; a single camera is not."""
     if len(c2w) < 2:
         return np.zeros(len(c2w), bool)
     rotations, directions = pair_errors(c2w, true_c2w)
@@ -56,7 +56,7 @@ def placed_right(
 def pair_errors(
     c2w: Float[np.ndarray, "n 3 4"], true_c2w: Float[np.ndarray, "n 3 4"]
 ) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n n"]]:
-    """Degrees for every ordered pair: of relative rotations, and of directions (90 where ours has none)."""
+    """Measure degrees for every ordered pair: of relative rotations, and of directions (90 where ours has none)."""
     (turn, way), (true_turn, true_way) = _relative(c2w), _relative(true_c2w)
     cosines = (np.einsum("abij,abij->ab", turn, true_turn) - 1) / 2
     lengths = np.linalg.norm(way, axis=2) * np.linalg.norm(true_way, axis=2)
@@ -65,14 +65,14 @@ def pair_errors(
 
 
 def area_under_recall(errors: Float[np.ndarray, "p"], limit: float) -> float:
-    """∫₀^limit (share of errors ≤ x) dx / limit."""
+    """Compute ∫₀^limit (fraction of errors ≤ x) dx / limit."""
     return float(np.clip(limit - errors, 0, None).mean() / limit)
 
 
 def aligned_residuals(
     points: Float[np.ndarray, "n 3"], targets: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n"]:
-    """Distances left after the best similarity from `points` to `targets` (Umeyama 1991, eq. 40 to 43)."""
+    """Measure the distances after the best similarity from `points` to `targets` (Umeyama 1991, eq. 40 to 43)."""
     source, target = points - points.mean(0), targets - targets.mean(0)
     u, singular, vt = np.linalg.svd(target.T @ source)
     signs = np.array([1, 1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
@@ -82,7 +82,7 @@ def aligned_residuals(
 
 
 def extent(centers: Float[np.ndarray, "n 3"]) -> float:
-    """The largest distance of a centre from their mean."""
+    """Return the largest distance of a centre from their mean."""
     return float(np.linalg.norm(centers - centers.mean(0), axis=1).max())
 
 

@@ -21,7 +21,7 @@ _PEER_SECONDS = 7200.0  # the longest capture takes ten minutes on two cores
 
 @dataclass(frozen=True)
 class Found:
-    """What one run found."""
+    """The result of one run."""
 
     seconds: float
     poses: dict[str, list]
@@ -34,12 +34,12 @@ class Found:
     failure: str | None = None
 
     def arrays(self) -> Poses:
-        """The poses to compute with."""
+        """Convert the poses to arrays."""
         return {name: np.array(pose) for name, pose in self.poses.items()}
 
 
 def run(method: str, case: Case, folder: Path, seconds: float, timed: bool = True) -> Found:
-    """Pose the photos of `case` by `method`, and keep poses and log as `folder`/NAME.json and NAME.log."""
+    """Estimate the poses of `case` by `method`, and keep poses and log as `folder`/NAME.json and NAME.log."""
     output, log = folder / f"{case.name}.json", folder / f"{case.name}.log"
     folder.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def run(method: str, case: Case, folder: Path, seconds: float, timed: bool = Tru
 
 
 def kept(case: Case, folder: Path) -> Found | None:
-    """What an earlier run left in `folder`."""
+    """Read the result of an earlier run in `folder`."""
     try:
         return Found(**json.loads((folder / f"{case.name}.json").read_text()))
     except (OSError, ValueError, TypeError):

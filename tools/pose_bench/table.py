@@ -1,4 +1,4 @@
-"""Rows of the bench, what they fail at, and the table: Markdown for people, JSON to go on from."""
+"""Rows of the benchmark, their verdicts, and the table: Markdown for people, JSON to resume from."""
 
 import json
 import re
@@ -50,14 +50,14 @@ class Row:
 
 
 def verdicts(row: Row) -> list[str]:
-    """What a row fails at; none if it is good."""
+    """List what a row fails at; nothing if it is good."""
     if row.failure is not None:
         return [f"failed: {row.failure}"]
     return [*_honesty(row), *_against_peer(row)]
 
 
 def describe(row: Row) -> str:
-    """The row as lines for the terminal."""
+    """Format the row as lines for the terminal."""
     cells = dict(zip(_TITLES, _cells(row), strict=True))
     known = [f"{title} {cell}" for title, cell in cells.items() if cell and title != "capture"]
     pairs = ", ".join(
@@ -68,7 +68,7 @@ def describe(row: Row) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, with what it was measured on under it."""
+    """Format the table, with the machines of its measurements below."""
     right = ["---", "---:", "---", *["---:"] * 5, "---", "---", *["---:"] * 6]
     lines = [_line(_TITLES), _line(right), *(_line(_cells(row)) for row in rows)]
     made = [f"Measured on {made}.  " for made in dict.fromkeys(row.made for row in rows if row.made)]
@@ -83,12 +83,12 @@ class Ledger:
         self._rows = {} if folder is None else {row.capture: row for row in _read(folder)}
 
     def row(self, capture: str) -> Row | None:
-        """The row of an earlier run that did not fail."""
+        """Return the row of an earlier run that did not fail."""
         row = self._rows.get(capture)
         return None if row is None or row.failure is not None else row
 
     def add(self, row: Row) -> None:
-        """Note the row and write both files.
+        """Add the row and write both files.
 
         Raises:
             OutputError: if the folder cannot be written.
@@ -125,21 +125,21 @@ def _against_peer(row: Row) -> list[str]:
         worse = round(ours["auc_both"], 1) < round(peer["auc_both"], 1)
         off = round(ours["rms_both"], 2) > round(peer["rms_both"], 2)
         found += ["**less exact than C**"] if worse or off else []
-    if row.photos >= MANY and _share(row) > SPEED and peer.get("timed"):
+    if row.photos >= MANY and _time_ratio(row) > SPEED and peer.get("timed"):
         found.append(f"**above {SPEED:g} of C's time**")
     return found
 
 
-def _share(row: Row) -> float:
+def _time_ratio(row: Row) -> float:
     return row.ours.get("seconds", 0.0) / row.peer["seconds"] if row.peer.get("seconds") else 0.0
 
 
 def _cells(row: Row) -> list[str]:
     truth = f"{row.known}" + (f" ({row.note})" if row.note else "") if row.known else "none"
-    share = f"{_share(row):.2f}" if row.peer.get("timed") else ""
+    ratio = f"{_time_ratio(row):.2f}" if row.peer.get("timed") else ""
     said = "warned" if row.doubts else ""
     judged = "<br>".join(verdicts(row))
-    return [row.capture, f"{row.photos}", truth, *_five(row.ours), said, judged, *_five(row.peer), share]
+    return [row.capture, f"{row.photos}", truth, *_five(row.ours), said, judged, *_five(row.peer), ratio]
 
 
 def _five(figures: dict[str, float]) -> list[str]:

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def alone(photos: Path, folder: Path) -> Path:
-    """A folder of links to the photos and nothing else: neither masks nor cameras lie beside them."""
+    """Make a folder of links to the photos and nothing else: neither masks nor cameras lie beside them."""
     folder.mkdir()
     for path in list_images(photos):
         (folder / path.name).symlink_to(path.resolve())
@@ -48,7 +48,7 @@ def alone(photos: Path, folder: Path) -> Path:
 
 
 def quicksurf(photos: Path, seconds: float) -> dict[str, object]:
-    """Our poses; what the run refuses is a warning, and it places nothing."""
+    """Find our poses; a run that fails gives a warning and places nothing."""
     started = time.monotonic()
     try:
         scene = read_photos(photos, ReadOptions(max_pixels=_PIXELS, pose_seconds=seconds))
@@ -62,7 +62,7 @@ def quicksurf(photos: Path, seconds: float) -> dict[str, object]:
 
 
 def colmap(photos: Path, work: Path, one_camera: bool) -> dict[str, object]:
-    """Poses of the largest model of COLMAP's incremental mapping."""
+    """Find the poses of the largest model of COLMAP's incremental mapping."""
     import pycolmap
 
     extraction = pycolmap.FeatureExtractionOptions()

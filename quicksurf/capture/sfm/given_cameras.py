@@ -33,9 +33,7 @@ from quicksurf.kernels.host import instruction_set, usable_cpus
 _RANKS = 0, 1, 2, 3, 4, 5, 7, 9, 12, 16
 _TURN, _WIDEST = 15.0, 60.0  # degrees between optical axes that count like one step aside, and the most
 _FEATURES_END, _MATCHES_END = 0.7, 0.9  # of the seconds, when these stages end
-_CLEARLY = (
-    2.0  # times the matches that fit the cameras: another geometry that explains so many contradicts them
-)
+_CLEARLY = 2.0  # times the matches that fit the cameras: a geometry that explains so many contradicts them
 _LINKED = 0.5  # of the matches of a pair fit, where its cameras are certainly right
 _ENOUGH = 1000  # points of three photos and more: those of two are right to 2 % of the object in 95 of 100 cases (99.6)
 _MOST = 0.05  # of the photos may be contradicted without a warning

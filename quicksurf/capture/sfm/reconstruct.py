@@ -27,10 +27,8 @@ _JOIN_SUPPORTED = 0.15  # a join needs less, if the next best has clearly less s
 _CLEARLY = 1.5
 _LOST_FRACTION = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
 _ENOUGH = 0.95  # of the photos placed: no need to look further
-_DOUBTFUL, _MIN_WANTED = (
-    0.2,
-    200.0,
-)  # a photo with a smaller fraction of its expected points (in all) is doubtful
+# A photo is doubtful with a smaller fraction of its expected common points, if these are so many.
+_DOUBTFUL, _MIN_WANTED = 0.2, 200.0
 
 
 class Posed(NamedTuple):
@@ -84,9 +82,7 @@ def reconstruct(
         mapped = [mapping.map_photos(graph, group, folder, 0.3 * left(), n_threads) for group in apart]
         models = [model for found in mapped for model in found[:1]] + models[1:]
         models.sort(key=lambda model: -model.num_reg_images())
-    joined, rest = join_all(
-        [overlap.arrays(model) for model in models], [posed(m) for m in models], matches, say
-    )
+    joined, rest = join_all([*map(overlap.arrays, models)], [*map(posed, models)], matches, say)
     model = _refined(graph, joined, folder, n_threads)
     yield Result(model, _findings(rest, model))
     lost = set(range(len(graph.features))) - set(joined.poses)

@@ -20,9 +20,8 @@ MAX_ERROR = 2.0  # pixels between an observation and its point, as for points of
 MIN_DEGREES = 1.5  # between two of its rays
 _TRIALS = 8  # pairs of rays to initialise a point from: wrong matches join tracks of two points
 _ROUNDS = 3  # of reweighting
-_PASSES = (
-    2  # observations that do not fit a track's point may be of another one, joined to it by wrong matches
-)
+# Observations that do not fit a track's point may be of another one, joined to it by wrong matches.
+_PASSES = 2
 
 
 class Tracks(NamedTuple):

@@ -34,7 +34,7 @@ class Photos(NamedTuple):
 
 
 def ball(n_points: int, seed: int = 0) -> Float[np.ndarray, "p 3"]:
-    """Points on the unit ball; each is its normal, too."""
+    """Sample points on the unit ball; each is its normal, too."""
     points = np.random.default_rng(seed).standard_normal((n_points, 3))
     return points / np.linalg.norm(points, axis=1, keepdims=True)
 
@@ -42,7 +42,7 @@ def ball(n_points: int, seed: int = 0) -> Float[np.ndarray, "p 3"]:
 def ring(
     n_photos: int, distance: float = 4.0, height: float = 1.5, degrees: float = 360.0
 ) -> Float[np.ndarray, "n 3 4"]:
-    """Poses (camera from world) around the origin, evenly over `degrees`."""
+    """Place poses (camera from world) around the origin, evenly over `degrees`."""
     angles = np.radians(degrees) * np.arange(n_photos) / n_photos
     eyes = np.stack([np.cos(angles), np.sin(angles), np.full(n_photos, height)], 1)
     eyes *= distance / np.linalg.norm(eyes, axis=1, keepdims=True)
@@ -50,13 +50,13 @@ def ring(
 
 
 def inverse(pose: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "3 4"]:
-    """Camera from world to world from camera, or back."""
+    """Invert camera from world to world from camera, or back."""
     rotation = pose[:, :3].T
     return np.concatenate([rotation, -rotation @ pose[:, 3:]], 1)
 
 
 def random_descriptors(n: int, generator: np.random.Generator) -> Float[np.ndarray, "n 128"]:
-    """Histograms as sparse as SIFT's, before its square root."""
+    """Sample histograms as sparse as SIFT's, before its square root."""
     return generator.gamma(0.3, size=(n, 128)) + 1e-6
 
 
@@ -95,7 +95,7 @@ def photograph(
 def as_features(
     points: Float[np.ndarray, "n 2"], descriptors: np.ndarray | None = None, size: tuple[int, int] = SIZE
 ) -> Features:
-    """Features at `points`, of falling scale; colour k is (k mod 256, 7, 9)."""
+    """Make features at `points`, of falling scale; colour k is (k mod 256, 7, 9)."""
     n = len(points)
     colors = np.stack([np.arange(n) % 256, np.full(n, 7), np.full(n, 9)], 1).astype(np.uint8)
     if descriptors is None:
@@ -104,7 +104,7 @@ def as_features(
 
 
 def true_matches(photos: Photos) -> dict[tuple[int, int], Matches]:
-    """The features of one point in each pair of photos."""
+    """Match the features of one point in each pair of photos."""
     found = {}
     for i, j in combinations(range(len(photos.ids)), 2):
         _, first, second = np.intersect1d(photos.ids[i], photos.ids[j], return_indices=True)
@@ -115,7 +115,7 @@ def true_matches(photos: Photos) -> dict[tuple[int, int], Matches]:
 def graph_of(
     photos: Photos, matches: Mapping[tuple[int, int], Matches] | None = None, focal: float = FOCAL
 ) -> ViewGraph:
-    """The graph of verified pairs of photos by one camera; those of 15 matches and more are kept."""
+    """Build the graph of verified pairs of photos by one camera; those of 15 matches and more are kept."""
     pairs = true_matches(photos) if matches is None else matches
     verified = {pair: two_view(found) for pair, found in pairs.items() if len(found) >= 15}
     return ViewGraph(
@@ -124,7 +124,7 @@ def graph_of(
 
 
 def two_view(matches: Matches) -> pycolmap.TwoViewGeometry:
-    """A verified pair of these matches."""
+    """Make a verified pair of these matches."""
     geometry = pycolmap.TwoViewGeometry()
     geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
     geometry.inlier_matches = matches.astype(np.uint32)
@@ -132,7 +132,7 @@ def two_view(matches: Matches) -> pycolmap.TwoViewGeometry:
 
 
 def model_of(photos: Photos, chosen: Sequence[int] | None = None, noise: float = 0.0) -> Model:
-    """The true model of `chosen` photos, of points that two of them see; noise as part of the ball's radius."""
+    """Build the true model of `chosen` photos, of points that two of them see; noise as part of the ball's radius."""
     chosen = list(range(len(photos.poses)) if chosen is None else chosen)
     counts = np.bincount(np.concatenate([photos.ids[i] for i in chosen]), minlength=len(photos.points))
     kept = np.flatnonzero(counts >= 2)
@@ -158,12 +158,12 @@ def model_of(photos: Photos, chosen: Sequence[int] | None = None, noise: float =
 
 
 def simple_radial(lens: tuple[float, float, float]) -> pycolmap.Camera:
-    """Such a lens as COLMAP's, without distortion."""
+    """Make such a lens as COLMAP's, without distortion."""
     camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", lens[0], *SIZE)
     camera.params = [*lens, 0.0]
     return camera
 
 
 def degrees_between(first: Float[np.ndarray, "3 3"], second: Float[np.ndarray, "3 3"]) -> float:
-    """The angle of the rotation from one to the other."""
+    """Measure the angle of the rotation from one to the other."""
     return float(np.degrees(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1, 1))))
