@@ -99,7 +99,8 @@ def test_points_keep_to_the_masks(scene):
 def test_without_points_or_time_there_are_none(scene):
     assert find_dense_points(dataclasses.replace(scene, points=None), PLENTY, 0) is None
     assert find_dense_points(scene, 1e-3, 0) is None
-    assert affordable_pixels(60, 20.0) == affordable_pixels(30, 10.0) > 0
+    assert affordable_pixels(60, 20.0, 4.0) == affordable_pixels(30, 10.0, 4.0) == 60_000
+    assert affordable_pixels(60, 20.0, 40.0) is None
 
 
 def test_partners_see_the_same_from_aside(scene):

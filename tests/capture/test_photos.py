@@ -245,7 +245,7 @@ def test_photos_without_overlap_are_an_error_with_advice(tmp_path: Path) -> None
     for seed in range(4):
         texture = rendered_box.noise(seed, (200, 260)).clip(0, 255).astype(np.uint8)
         Image.fromarray(texture).save(tmp_path / f"{seed}.png")
-    with pytest.raises(PosesError, match="no two overlap; neighbouring photos should share"):
+    with pytest.raises(PosesError, match="no two overlap; neighbouring photos should have"):
         read_photos(tmp_path, ReadOptions(max_pixels=50_000, say=lambda _: None))
 
 
