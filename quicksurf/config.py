@@ -59,7 +59,7 @@ class ModelConfig:
     n_neurons: Literal[16, 32, 64, 128] = 64
 
     def describe(self) -> str:
-        """Its size, for the user to see at the start of a fit."""
+        """Return its size, for the user to see at the start of a fit."""
         return (
             f"a hash grid of {self.n_levels} levels, {self.base_resolution}³ to {self.finest_resolution}³ cells, with "
             f"{1 << self.log2_hashmap_size:,} entries each at most; networks {self.n_neurons} wide"
@@ -163,7 +163,7 @@ class Config:
 def load_config(
     preset: str | Path | None, overrides: Mapping[str, Any], defaults: Config | None = None
 ) -> Config:
-    """Defaults, then a preset, then `overrides` (keys `section.key`), each value checked.
+    """Return defaults, then a preset, then `overrides` (keys `section.key`), each value checked.
 
     Args:
         preset: name of a file in configs/ (without .toml), path of a TOML file, or None.
@@ -179,7 +179,7 @@ def load_config(
 
 
 def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """`config` with the settings of `overrides` (keys `section.key`), each value checked.
+    """Return `config` with the settings of `overrides` (keys `section.key`), each value checked.
 
     Raises:
         ConfigError: as `load_config`.
@@ -188,7 +188,7 @@ def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def from_settings(sections: Mapping[str, Any]) -> Config:
-    """The configuration that `dataclasses.asdict` made `sections` of, each value checked again.
+    """Return the configuration that `dataclasses.asdict` made `sections` of, each value checked again.
 
     Raises:
         ConfigError: as `load_config`.
@@ -197,12 +197,12 @@ def from_settings(sections: Mapping[str, Any]) -> Config:
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that came with the package."""
+    """Return names of the presets that came with the package."""
     return sorted(path.stem for path in _preset_folder().glob("*.toml"))
 
 
 def to_toml(config: Config) -> str:
-    """Every setting as TOML; `load_config` of a file with this text gives an equal Config."""
+    """Return every setting as TOML; `load_config` of a file with this text gives an equal Config."""
     lines: list[str] = []
     for section in dataclasses.fields(config):
         lines.append(f"[{section.name}]")

@@ -87,19 +87,19 @@ class TrainedModel:
         return self.renderer.field
 
     def to_roi(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """World points in the frame of the fit, where the ROI is the unit ball."""
+        """Return world points in the frame of the fit, where the ROI is the unit ball."""
         return (
             (points.double() - torch.tensor(self.roi.center, dtype=torch.float64, device=points.device))
             / self.roi.radius
         ).float()
 
     def roi_cameras(self) -> Cameras:
-        """The cameras in the frame of the fit, float32."""
+        """Return the cameras in the frame of the fit, float32."""
         return cameras_in_roi(self.cameras, self.roi)
 
     @torch.no_grad()
     def occupancy(self, points: PointsLike) -> Tensor | np.ndarray:
-        """Occupancy in [0, 1] at world points; 0.5 is the surface.
+        """Return the occupancy in [0, 1] at world points; 0.5 is the surface.
 
         Args:
             points: [n, 3], of any real type. A tensor gives a float32 tensor [n] where it is, all else an array; NaN
@@ -118,7 +118,7 @@ class TrainedModel:
         return values if isinstance(points, Tensor) else values.numpy()
 
     def mesh(self, options: MeshOptions | None = None) -> tuple[Mesh, MeshReport]:
-        """The surface as the cameras of the fit saw it, in the world; `options` default to MeshOptions().
+        """Return the surface as the cameras of the fit saw it, in the world; `options` default to MeshOptions().
 
         Raises:
             SurfaceError: if there is none.
@@ -134,7 +134,7 @@ class TrainedModel:
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
 
     def mesh_cost(self) -> MeshCost:
-        """What `mesh` will take of the surface as it is now."""
+        """Tell what `mesh` will take of the surface as it is now."""
         seen = self.cameras.select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
         return expected_cost(self.field, seen, grid.occupied, grid.aabb)

@@ -76,7 +76,7 @@ def fit(
 
 @checks_arguments
 def load(run: str | PathLike[str], *, device: str | torch.device = "auto") -> TrainedModel:
-    """The reconstruction of a run folder.
+    """Return the reconstruction of a run folder.
 
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.

@@ -68,11 +68,11 @@ class Budget:
         """Seconds that did not count."""
 
     def now(self) -> float:
-        """The moment on a clock that stands still while the command is held."""
+        """Return the moment on a clock that stands still while the command is held."""
         return (self._clock() if self._held_at is None else self._held_at) - self.seconds_held
 
     def elapsed(self) -> float:
-        """Seconds since the command began, but for those in which it was held."""
+        """Return seconds since the command began, but for those in which it was held."""
         return self.now() - self._start
 
     @contextmanager
@@ -91,11 +91,11 @@ class Budget:
         self._fit_end += seconds
 
     def left(self) -> float:
-        """Seconds until the command should have returned; negative when it is late."""
+        """Return seconds until the command should have returned; negative when it is late."""
         return self.seconds - self.elapsed()
 
     def reserve(self) -> float:
-        """Seconds kept back for the mesh, its files and what is made of it."""
+        """Return seconds kept back for the mesh, its files and what is made of it."""
         return self._reserve + self._kept_back
 
     def keep_back(self, seconds: float) -> None:
@@ -103,15 +103,15 @@ class Budget:
         self._kept_back = min(SAFETY * seconds, EXTRAS_SHARE * self.seconds)
 
     def extras_seconds(self) -> float:
-        """Seconds to aim at for what is made of the mesh, its files counted in, before the report."""
+        """Return seconds to aim at for what is made of the mesh, its files counted in, before the report."""
         return (self.left() - REPORT_SECONDS) / SAFETY
 
     def last_seconds(self) -> float:
-        """Seconds that are left at most, the report given up: it was not asked for."""
+        """Return the seconds that are left at most, the report given up: it was not asked for."""
         return self.left() - WRITE_SECONDS
 
     def poses_seconds(self) -> float:
-        """Seconds that structure from motion may take.
+        """Return the seconds that structure from motion may take.
 
         Raises:
             BudgetError: if nothing would be left to fit with.
@@ -120,7 +120,7 @@ class Budget:
         return POSES_SHARE * (self.left() - self.reserve())
 
     def points_seconds(self, n_photos: int) -> float:
-        """Seconds that points for given cameras may take; 0 where the minutes are too few for them."""
+        """Return the seconds that points for given cameras may take; 0 where the minutes are too few for them."""
         if self.seconds < POINTS_FROM_SECONDS:
             return 0.0
         return min(POINTS_SHARE * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
@@ -135,11 +135,13 @@ class Budget:
         self._fit_end = self.seconds - self.reserve()
 
     def fit_seconds_left(self) -> float:
-        """Seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
+        """Return seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
         return min(self.left() - self.reserve(), self._fit_end - self.elapsed())
 
     def mesh_seconds(self) -> float:
-        """Seconds that making the mesh may take, its files and the report not counted; at least MIN_MESH_SECONDS."""
+        """Return the seconds that making the mesh may take, its files and the report not counted; at least
+        MIN_MESH_SECONDS.
+        """
         report = min(REPORT_SHARE * self.seconds, REPORT_SECONDS)
         return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS - report)
 
@@ -168,7 +170,8 @@ class Budget:
 
 
 def process_start() -> float:
-    """When this process began, on the clock of time.monotonic, so that imports count; now if the system cannot tell.
+    """Return when this process began, on the clock of time.monotonic, so that imports count; now if the system cannot
+    tell.
 
     Linux: field 22 of /proc/self/stat is the start in clock ticks since boot (proc(5)).
     """
@@ -181,7 +184,7 @@ def process_start() -> float:
 
 
 def mesh_evaluations(resolution: int) -> float:
-    """Evaluations of the field that a mesh at `resolution` cells along the ROI takes, roughly.
+    """Return evaluations of the field that a mesh at `resolution` cells along the ROI takes, roughly.
 
     The occupied shell of a surface as large as the sphere of half the ROI is 0.8 resolution² cells times about 20
     layers of grid cells; positions, normals and colours of the vertices are as many again.
@@ -218,7 +221,7 @@ class StopRequest:
         self.requested = self.requested or self.worthwhile
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """First signal: note the wish. Second, or with nothing to save yet: leave.
+        """Handle a signal. First: note the request to stop. Second, or with nothing to save yet: leave.
 
         Raises:
             KeyboardInterrupt: to leave at once.

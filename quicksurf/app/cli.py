@@ -29,7 +29,7 @@ DEBUG = "QUICKSURF_DEBUG"
 
 
 def entry_point() -> None:
-    """The `quicksurf` executable."""
+    """Return the `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper

@@ -272,7 +272,7 @@ COMMANDS: dict[str, type] = {
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command that `arguments` spell.
+    """Return the command that `arguments` spell.
 
     Raises:
         UsageError: saying what is wrong.

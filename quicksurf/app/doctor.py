@@ -163,7 +163,9 @@ def machine() -> Machine:
 
 
 def cpu_quota(cgroup: Path) -> float | None:
-    """Cores granted by the control group: quota over period, of version 2 (cpu.max) or 1; None without a limit."""
+    """Return the cores granted by the control group: quota over period, of version 2 (cpu.max) or 1; None without a
+    limit.
+    """
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -178,7 +180,7 @@ def cpu_quota(cgroup: Path) -> float | None:
 
 
 def memory_bytes(cgroup: Path) -> int:
-    """Memory the process may use: the machine's, or the control group's limit where that is lower."""
+    """Return the memory the process may use: the machine's, or the control group's limit where that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
@@ -213,7 +215,7 @@ def probe(probe: Probe, seconds: float = PROBE_SECONDS) -> Finding:
 
 
 def examine(probes: tuple[Probe, ...] = PROBES, gpu_probes: tuple[Probe, ...] = GPU_PROBES) -> list[Finding]:
-    """All findings, in the order of the probes; two at a time, as most of the time is spent reading files.
+    """Return all findings, in the order of the probes; two at a time, as most of the time is spent reading files.
 
     Args:
         gpu_probes: run only where the probe named CUDA works.
@@ -226,7 +228,7 @@ def examine(probes: tuple[Probe, ...] = PROBES, gpu_probes: tuple[Probe, ...] = 
 
 
 def report(computer: Machine, findings: list[Finding]) -> str:
-    """The findings as text for a terminal or a bug report."""
+    """Return the findings as text for a terminal or a bug report."""
     quota = "" if computer.quota is None else f", of which the control group grants {computer.quota:g}"
     lines = [
         f"quicksurf {_version('quicksurf')}, Python {platform.python_version()}, {sys.executable}",

@@ -99,7 +99,7 @@ def run_demo(
 
 
 def score(mesh: Path, truth: Path, counts: Counts | None, n_samples: int = N_SAMPLES) -> SurfaceScores:
-    """Distances between two surfaces on disk; only points for which `counts` holds enter.
+    """Compute the distances between two surfaces on disk; only points for which `counts` holds enter.
 
     Raises:
         SurfaceError: if one cannot be read, or nothing of it counts.
@@ -135,7 +135,7 @@ def _check_frames(predicted: MeshSurface, truth: MeshSurface | CloudSurface) -> 
 
 
 def read_truth(path: Path) -> MeshSurface | CloudSurface:
-    """A true surface: triangles if the file has any, its points otherwise.
+    """Return a true surface: triangles if the file has any, its points otherwise.
 
     Raises:
         SurfaceError: if the file is neither.
@@ -145,7 +145,7 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
 
 
 def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
-    """The scores with the protocol they were found by."""
+    """Return the scores with the protocol they were found by."""
     s = scores
     return [
         f"surface: {mesh} against the truth, {s.n_predicted:,} and {s.n_truth:,} points uniform in area{scope}",
@@ -184,7 +184,7 @@ def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
 
 
 def compare_view(reconstruction: TrainedModel, scene: Scene, index: int) -> tuple[float, float]:
-    """PSNR in dB and SSIM of one view, rendered at the size of its photo."""
+    """Return PSNR in dB and SSIM of one view, rendered at the size of its photo."""
     photo = over_white(scene.images[index], scene.masks[index] if reconstruction.masked else None)
     rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
     try:

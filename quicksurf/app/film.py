@@ -30,14 +30,14 @@ SEEN = 0.5  # opacity above which a pixel shows the surface and has a depth and 
 
 
 def color_image(color: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Colour in [0, 1] as 8-bit."""
+    """Return colour in [0, 1] as 8-bit."""
     return (np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def depth_image(
     depth: Float[np.ndarray, "h w"], opacity: Float[np.ndarray, "h w"], unit: float
 ) -> UInt16[np.ndarray, "h w"]:
-    """Depth in multiples of `unit`, 0 where it is infinite or the opacity is below SEEN."""
+    """Return depth in multiples of `unit`, 0 where it is infinite or the opacity is below SEEN."""
     seen = (opacity > SEEN) & np.isfinite(depth)
     scaled = np.clip(np.where(seen, depth, 0) / unit + 0.5, 1, FULL_16_BIT)
     return np.where(seen, scaled, 0).astype(np.uint16)
@@ -46,7 +46,7 @@ def depth_image(
 def normal_image(
     normal: Float[np.ndarray, "h w 3"], opacity: Float[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Unit normals as colours, mid-grey where the opacity is below SEEN."""
+    """Return unit normals as colours, mid-grey where the opacity is below SEEN."""
     shown = np.where(opacity[..., None] > SEEN, normal, 0.0)
     return color_image(0.5 * (shown + 1))
 
@@ -66,7 +66,7 @@ def write_depth_png(path: Path, image: UInt16[np.ndarray, "h w"], unit: float) -
 
 
 def read_depth_png(path: Path) -> Float[np.ndarray, "h w"]:
-    """Depths of a PNG that `write_depth_png` wrote; 0 where nothing was hit.
+    """Return depths of a PNG that `write_depth_png` wrote; 0 where nothing was hit.
 
     Raises:
         CaptureError: if it is not such a file.
@@ -103,7 +103,7 @@ def write_depth_exr(path: Path, depth: Float[np.ndarray, "h w"], opacity: Float[
 
 
 def write_gif(path: Path, stills: Sequence[Path], frames_per_second: int) -> None:
-    """A looping GIF of image files, at most GIF_FRAMES of them and GIF_SIDE pixels, in the colours of the first.
+    """Return a looping GIF of image files, at most GIF_FRAMES of them and GIF_SIDE pixels, in the colours of the first.
 
     One frame at a time is in memory. One palette for all keeps still parts of the picture from flickering.
     """
@@ -151,7 +151,7 @@ class Film:
 
 @contextmanager
 def film(path: Path, frames_per_second: int) -> Iterator[Film]:
-    """A film that becomes `path` when the block ends well."""
+    """Open a film that becomes `path` when the block ends well."""
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         reel = Film(container, frames_per_second)
         yield reel

@@ -176,7 +176,7 @@ def run_fit(
 
 
 def describe(result: FitResult) -> list[str]:
-    """What came out, for a person."""
+    """Tell what came out, for a person."""
     summary = result.summary
     seconds = summary["seconds"]
     held_out = summary["psnr_held_out"]

@@ -26,20 +26,20 @@ class Watcher(Silent):
     """A line for the user to begin with: where to look."""
 
     def begin(self, budget: Budget, stop: StopRequest) -> None:
-        """The command's clock has started; both may be used until it ends."""
+        """Note that the command's clock has started; both may be used until it ends."""
 
     def choose_roi(self, scene: Scene) -> Roi:
-        """The capture of a new run is read, and its user gave no region of interest: the one to fit in."""
+        """Choose the region of interest of a new run whose user gave none."""
         return scene.roi
 
     def captured(self, scene: Scene) -> None:
-        """The fit is about to begin on `scene`."""
+        """Note that the fit is about to begin on `scene`."""
 
     def step(self, reconstruction: TrainedModel) -> None:
-        """The fit is between two steps; `reconstruction` is to be looked at, not to be changed."""
+        """Note that the fit is between two steps; `reconstruction` is to be looked at, not to be changed."""
 
     def meshed(self, mesh: Mesh, files: list[Path]) -> None:
-        """The mesh is made and written."""
+        """Note that the mesh is made and written."""
 
 
 class Harmless(Watcher):

@@ -30,13 +30,15 @@ Points = Float[np.ndarray, "n 3"]
 
 
 def psnr(image: Float[np.ndarray, "*shape"], truth: Float[np.ndarray, "*shape"]) -> float:
-    """Peak signal to noise ratio in dB of images in [0, 1]: −10 log₁₀ of the mean squared error; inf when equal."""
+    """Compute the peak signal to noise ratio in dB of images in [0, 1]: −10 log₁₀ of the mean squared error; inf when
+    equal.
+    """
     error = float(np.mean((np.asarray(image, np.float64) - truth) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
 def ssim(image: Float[np.ndarray, "h w c"], truth: Float[np.ndarray, "g v d"]) -> float:
-    """Structural similarity of images in [0, 1] (Wang et al. 2004), mean over pixels and channels.
+    """Compute the structural similarity of images in [0, 1] (Wang et al. 2004), mean over pixels and channels.
 
     Gaussian window of 11 × 11, σ = 1.5, K₁ = 0.01, K₂ = 0.03; only places where the whole window fits count.
 
@@ -92,16 +94,18 @@ class MeshSurface:
         return len(self.triangles)
 
     def diagonal(self) -> float:
-        """Length of the diagonal of the axis-aligned box."""
+        """Compute the length of the diagonal of the axis-aligned box."""
         return float(np.linalg.norm(np.ptp(self.triangles.reshape(-1, 3), axis=0)))
 
     def sample(self, n: int, seed: int = 0) -> Samples:
-        """`n` points, uniform in area."""
+        """Return `n` points, uniform in area."""
         points, owners = self._scatter(n, seed)
         return Samples(points, self.normals[owners])
 
     def nearest(self, points: Points) -> Nearest:
-        """Distance to the nearest triangle, and its normal: points scattered over the triangles propose some."""
+        """Compute the distance to the nearest triangle, and its normal: points scattered over the triangles propose
+        some.
+        """
         if self._tree is None:
             n_seeds = min(_MIN_SEEDS + _SEEDS_PER_FACE * len(self), _MAX_SEEDS)
             seeds, owners = self._scatter(n_seeds, seed=1)
@@ -144,22 +148,24 @@ class CloudSurface:
         return len(self.points)
 
     def diagonal(self) -> float:
-        """Length of the diagonal of the axis-aligned box."""
+        """Compute the length of the diagonal of the axis-aligned box."""
         return float(np.linalg.norm(np.ptp(self.points, axis=0)))
 
     def sample(self, n: int, seed: int = 0) -> Samples:
-        """At most `n` of the points, each equally likely."""
+        """Return at most `n` of the points, each equally likely."""
         keep = np.random.default_rng(seed).permutation(len(self))[:n]
         return Samples(self.points[keep], self.normals[keep])
 
     def nearest(self, points: Points) -> Nearest:
-        """Distance to the nearest point and its normal."""
+        """Compute the distance to the nearest point and its normal."""
         distances, index = self._tree.query(points, workers=-1)
         return Nearest(np.asarray(distances), self.normals[index])
 
 
 def triangle_distances(points: Points, triangles: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n"]:
-    """Distance of point i to triangle i: to its plane if the perpendicular's foot lies inside, else to a side."""
+    """Compute the distance of point i to triangle i: to its plane if the perpendicular's foot lies inside, else to a
+    side.
+    """
     sides = np.roll(triangles, -1, axis=1) - triangles
     offsets = points[:, None] - triangles
     length2 = np.maximum(np.einsum("nki,nki->nk", sides, sides), 1e-300)
@@ -182,7 +188,7 @@ class ObjectRegion(NamedTuple):
     diagonal: float
 
     def contains(self, points: Points) -> Bool[np.ndarray, "n"]:
-        """The ball is taken 3 % larger, so that a surface slightly outside it is not forgiven."""
+        """Enlarge the ball by 3 %, so that a surface slightly outside it is not forgiven."""
         near = np.linalg.norm(points - np.asarray(self.center), axis=1) <= 1.03 * self.radius
         return near & (points @ np.asarray(self.up) > self.table_z + 0.01 * self.diagonal)
 

@@ -40,16 +40,16 @@ class Silent:
         """Work has gone on to a stage of STAGES."""
 
     def note(self, text: str) -> None:
-        """A fact worth a line, once."""
+        """Tell a fact worth a line, once."""
 
     def warn(self, text: str) -> None:
-        """Something the user should know and may want to mend."""
+        """Warn of something that the user may want to fix."""
 
     def fit(self, status: "FitStatus") -> None:
-        """Figures of the fit at this moment."""
+        """Show the figures of the fit at this moment."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End: nothing more will come."""
 
 
 class Several(Silent):
@@ -219,7 +219,7 @@ class Panel(Silent):
 
 
 def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
-    """Names and values of the figures worth a person's look, formatted with their units."""
+    """Return names and values of the figures worth a person's look, formatted with their units."""
     held_out = "-" if status.psnr_held_out is None else f"{status.psnr_held_out:.2f} dB"
     return [
         ("progress", f"{100 * status.progress:.0f} %"),
@@ -236,7 +236,7 @@ def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss; negative ones as 0:00."""
+    """Return seconds as m:ss or h:mm:ss; negative ones as 0:00."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
@@ -244,7 +244,9 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def reporting(title: str, budget: "Budget", *, quiet: bool, stream: Stream | None = None) -> Iterator[Silent]:
-    """The reporter that suits `stream` (standard output if None): panel, lines, or silence; closed at the end."""
+    """Return the reporter that suits `stream` (standard output if None): panel, lines, or silence; closed at the
+    end.
+    """
     reporter = _choose(title, budget, quiet, sys.stdout if stream is None else stream)
     try:
         yield reporter

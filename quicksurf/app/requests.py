@@ -50,7 +50,7 @@ class FitRequest:
 
 
 def parse_roi(text: str) -> Roi:
-    """`cx,cy,cz,r` as a ball.
+    """Return `cx,cy,cz,r` as a ball.
 
     Raises:
         RoiError: if it is not four finite numbers with a positive radius.
@@ -65,7 +65,7 @@ def parse_roi(text: str) -> Roi:
 
 
 def as_roi(values: Sequence[float]) -> Roi:
-    """(cx, cy, cz, r) as a ball.
+    """Return (cx, cy, cz, r) as a ball.
 
     Raises:
         RoiError: if it is not four finite numbers with a positive radius.
@@ -103,7 +103,7 @@ def _minutes(request: FitRequest, run: Run) -> float:
 
 
 def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
-    """The clock of this command; a mesh that was made before tells how long the next one takes."""
+    """Return the clock of this command; a mesh that was made before tells how long the next one takes."""
     budget = Budget(60 * _minutes(request, run), started=started)
     if run.state == "finished":
         seconds = run.read_summary().get("seconds")
@@ -118,7 +118,7 @@ def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
 def resolve_config(
     request: FitRequest, run: Run, resumed: TrainedModel | None, seconds: float, backend: Backend
 ) -> Config:
-    """The preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
+    """Return the preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
 
     Args:
         seconds: of the whole command; together with the backend's speed they decide what a preset leaves open.
@@ -171,7 +171,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
 
 
 def with_kind(config: Config, kind: Kind) -> Config:
-    """The configuration of a capture whose kind is known now."""
+    """Return the configuration of a capture whose kind is known now."""
     return replace(config, train=replace(config.train, capture=kind))
 
 
@@ -194,7 +194,7 @@ class MaskUse(NamedTuple):
 
 
 def mask_use(request: FitRequest, seconds: float) -> MaskUse:
-    """What `--masks` asks for, in a fit of so many seconds: one of a minute has no time to make any.
+    """Tell what `--masks` asks for, in a fit of so many seconds: one of a minute has no time to make any.
 
     Raises:
         ConfigError: if masks are to be made and the network is not installed.
@@ -214,7 +214,8 @@ def mask_use(request: FitRequest, seconds: float) -> MaskUse:
 
 
 def as_fitted(scene: Scene, resumed: TrainedModel, run: Run) -> Scene:
-    """The scene of a run that goes on, with the cameras of its field, which may have been refined, and its split.
+    """Return the scene of a run that goes on, with the cameras of its field, which may have been refined, and its
+    split.
 
     Raises:
         CaptureError: if it was fitted with masks that are gone.

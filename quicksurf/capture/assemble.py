@@ -80,7 +80,7 @@ class Views:
 
 
 def every_eighth(n_images: int) -> Bool[np.ndarray, "n"]:
-    """The default split: views 0, 8, 16, … are held out; none of fewer than eight."""
+    """Return the default split: views 0, 8, 16, … are held out; none of fewer than eight."""
     return (np.arange(n_images) % HELD_OUT_EVERY == 0) & (n_images >= _MIN_TO_HOLD_OUT)
 
 
@@ -142,7 +142,7 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
 def fit_cameras(
     views: Views, pixels: Sequence[images.Pixels | ImageError], report: ReadReport
 ) -> tuple[dict[int, images.Pixels], Cameras]:
-    """The images that can be used, by index, with their cameras at the size of the pixels in memory.
+    """Return the images that can be used, by index, with their cameras at the size of the pixels in memory.
 
     An image that cannot be read, or has another aspect than its camera says, is lost alone.
 
@@ -201,7 +201,7 @@ def _select(views: Views, kept: Sequence[int]) -> Views:
 
 
 def select_observers(points: SparsePoints | None, kept: Sequence[int], n_images: int) -> SparsePoints | None:
-    """The same points seen by the images `kept` alone, renumbered 0, 1, … in that order."""
+    """Return the same points seen by the images `kept` alone, renumbered 0, 1, … in that order."""
     if points is None:
         return None
     renumbered = torch.full((n_images,), -1)

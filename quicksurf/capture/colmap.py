@@ -45,7 +45,7 @@ _MODELS: dict[str, tuple[str, bool]] = {
 
 
 def find_model(source: Path) -> Path | None:
-    """The folder under `source` that holds a COLMAP model, the largest of the first place that has any."""
+    """Return the folder under `source` that holds a COLMAP model, the largest of the first place that has any."""
     models = _models(source)
     return models[0] if models else None
 
@@ -87,7 +87,7 @@ def read_colmap(source: Path, options: ReadOptions) -> Scene:
 
 
 def sparse_points(points: Sequence[Point], image_ids: Sequence[int]) -> SparsePoints:
-    """Reliable points and the images that see them; image i of the result is `image_ids[i]`.
+    """Return reliable points and the images that see them; image i of the result is `image_ids[i]`.
 
     Points on fewer than three images or more than two pixels off are dropped: they are mostly false matches.
     """

@@ -81,7 +81,7 @@ class Model(NamedTuple):
 
 
 def suffix_of(folder: Path) -> str | None:
-    """The suffix of the model's files in `folder`, None if it holds no model."""
+    """Return the suffix of the model's files in `folder`, None if it holds no model."""
     for suffix in _SUFFIXES:
         if all((folder / f"{name}{suffix}").is_file() for name in ("cameras", "images")):
             return suffix
@@ -89,7 +89,7 @@ def suffix_of(folder: Path) -> str | None:
 
 
 def count_images(folder: Path) -> int:
-    """How many images a model says that it has; 0 for one that cannot be read."""
+    """Tell how many images a model says that it has; 0 for one that cannot be read."""
     try:
         if suffix_of(folder) == ".txt":
             return sum(_is_image(line.split()) for _, line in _lines(folder / "images.txt"))

@@ -64,7 +64,7 @@ class _Map(NamedTuple):
 def find_dense_points(
     scene: Scene, seconds: float, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> DensePoints | None:
-    """Dense points in about `seconds` of all threads; None where they would not suffice, or nothing is found."""
+    """Return dense points in about `seconds` of all threads; None where they would not suffice, or nothing is found."""
     points = scene.points
     if points is None or not len(points.observations):
         return None

@@ -54,7 +54,8 @@ class _Values(NamedTuple):
 
 
 def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
-    """The mask of each image in `paths`, from `masks/` or `mask/` beside their folder or in `root`, or beside them.
+    """Return the mask of each image in `paths`, from `masks/` or `mask/` beside their folder or in `root`, or beside
+    them.
 
     Namings known: the image's name with any suffix, its whole file name (`a.jpg.png`), `a_mask.png`,
     `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all
@@ -74,7 +75,7 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
 
 
 def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
-    """`find_masks` in one folder.
+    """Return `find_masks` in one folder.
 
     Raises:
         CaptureError: if it holds masks and no image has one in it.
@@ -117,12 +118,12 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
 
 
 def kept_file(folder: Path, index: int) -> Path:
-    """The file that a run keeps the mask of photo `index` in."""
+    """Return the file that a run keeps the mask of photo `index` in."""
     return folder / f"{index:05d}.png"
 
 
 def read_kept(folder: Path, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
-    """A mask as a run has kept it, at the size of its image; None where it had none.
+    """Return a mask as a run has kept it, at the size of its image; None where it had none.
 
     Raises:
         CaptureError: if the file is damaged.
@@ -158,7 +159,9 @@ def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
 
 
 def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Coverage that an alpha channel states, 255 where the object is; one of two values need not reach 128."""
+    """Return the coverage that an alpha channel states, 255 where the object is; one of two values need not reach
+    128.
+    """
     top = int(values.max(initial=0))
     dim_label = 0 < top < 128 and bool(((values == 0) | (values == top)).all())
     return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
@@ -167,7 +170,9 @@ def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 def use_some(
     masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]
 ) -> tuple[list[UInt8[np.ndarray, "_ _"] | None], list[str]]:
-    """Masks that some photos have and others lack, with what that means; none of them if they are too few."""
+    """Return the masks that some photos have and others lack, with what that means; none of them if they are too
+    few.
+    """
     without = [name for mask, name in zip(masks, names, strict=True) if mask is None]
     n_given = len(masks) - len(without)
     if not without or n_given == 0:
@@ -184,7 +189,7 @@ def use_some(
 def over_white(
     image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"] | None
 ) -> Float[np.ndarray, "h w 3"]:
-    """The image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask.
+    """Return the image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask.
 
     Where nobody knows, what is likelier counts.
     """
@@ -209,7 +214,7 @@ def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str)
 
 
 def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> list[str]:
-    """What looks wrong with a set of masks: empty ones, and ones whose white is the surroundings."""
+    """Tell what looks wrong with a set of masks: empty ones, and ones whose white is the surroundings."""
     given = [(name, mask) for name, mask in zip(names, masks, strict=True) if mask is not None]
     if not given:
         return []
@@ -304,7 +309,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
-    """The coverage that a mask of any depth and 1 or 3 channels states; all 255 for one of a single value above 0.
+    """Return the coverage that a mask of any depth and 1 or 3 channels states; all 255 for one of a single value
+    above 0.
 
     Raises:
         ValueError: naming the values, if it has no black background or is no mask at all.
@@ -330,12 +336,12 @@ def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
 
 
 def unknown(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Where a made mask does not know."""
+    """Find where a made mask does not know."""
     return (mask == PERHAPS_OUTSIDE) | (mask == PERHAPS_INSIDE)
 
 
 def as_given(mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """The coverage of a given mask without the two values that say that nobody knows, moved by one."""
+    """Return the coverage of a given mask without the two values that say that nobody knows, moved by one."""
     moved = np.where(mask == PERHAPS_OUTSIDE, np.uint8(PERHAPS_OUTSIDE - 1), mask)
     return np.where(mask == PERHAPS_INSIDE, np.uint8(PERHAPS_INSIDE + 1), moved)
 

@@ -39,7 +39,7 @@ class _Way(NamedTuple):
 def find_named(
     names: Sequence[str], root: Path, folders: Sequence[Path], photos: Collection[Path] | None = None
 ) -> Named:
-    """The files of `names`, which are relative to the first of `folders` that has any of them.
+    """Return the files of `names`, which are relative to the first of `folders` that has any of them.
 
     Args:
         names: as `parts_of` takes them.
@@ -70,14 +70,15 @@ def find_named(
 
 
 def looked_in(names: Sequence[str], root: Path, folders: Sequence[Path]) -> str:
-    """What was looked for without success, and where, for a message."""
+    """Tell what was looked for without success, and where, for a message."""
     places = " and ".join(dict.fromkeys(_place(folder, root) for folder in folders))
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"looked in {places} for {shown(names[0])}{more}"
 
 
 def parts_of(root: Path, name: Any, where: str) -> tuple[Parts, bool]:
-    """The parts of a path relative to `root`, and whether it lies inside; of one outside, all but its anchor and `..`.
+    """Return the parts of a path relative to `root`, and whether it lies inside; of one outside, all but its anchor
+    and `..`.
 
     Raises:
         CaptureError: if `name` is no path.

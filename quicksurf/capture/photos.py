@@ -48,7 +48,7 @@ def read_photos(folder: Path, options: ReadOptions) -> Scene:
 
 
 def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, ordered: bool) -> Scene:
-    """`read_photos` for files already listed; `ordered` ones are matched with more of their neighbours."""
+    """Return `read_photos` for files already listed; `ordered` ones are matched with more of their neighbours."""
     started = time.monotonic()
     report = ReadReport(photos=len(paths))
     copies = find_copies(paths)
@@ -80,7 +80,9 @@ class CameraGroup(NamedTuple):
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[CameraGroup]:
-    """Photos of one camera, lens and zoom: the same upright size, and the same lens and focal length in EXIF."""
+    """Return the photos of one camera, lens and zoom: the same upright size, and the same lens and focal length in
+    EXIF.
+    """
     groups: dict[tuple[int, int, str, int], CameraGroup] = {}
     for index, (file, focal) in enumerate(zip(files, _focals(files), strict=True)):
         key = file.width, file.height, file.lens, 0 if focal is None else round(focal.pixels)

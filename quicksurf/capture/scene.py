@@ -57,7 +57,7 @@ class MadeMasks(NamedTuple):
     """Degrees between the two cameras farthest apart, as the object sees them."""
 
     def record(self) -> dict[str, int | float | str]:
-        """For run.json and summary.json."""
+        """Return what goes into run.json and summary.json."""
         agreement, angle = round(self.agreement, 3), round(self.angle, 1)
         return {"made": len(self.photos), "verdict": self.verdict, "agreement": agreement, "angle": angle}
 
@@ -92,7 +92,7 @@ class ReadReport:
     """Seconds of reading in which points were found for given cameras."""
 
     def poses(self) -> dict[str, list | float | None]:
-        """What speaks against poses that were found from the photos, for run.json and summary.json."""
+        """Tell what speaks against poses that were found from the photos, for run.json and summary.json."""
         return {
             "doubts": self.doubts,
             "apart": self.apart,

@@ -39,17 +39,17 @@ class StereoPhoto(NamedTuple):
     """Theirs."""
 
     def matrix(self) -> Float64[np.ndarray, "3 3"]:
-        """Of the pinhole: camera to homogeneous pixels."""
+        """Return the pinhole's matrix: camera to homogeneous pixels."""
         fx, fy, cx, cy = self.intrinsics
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
     def range(self) -> tuple[float, float]:
-        """Inverse depths that planes may have."""
+        """Return inverse depths that planes may have."""
         low, high = np.quantile(self.inverse_depths, [_OUTLIERS, 1 - _OUTLIERS])
         return float(_AROUND[0] * low), float(_AROUND[1] * high)
 
     def shrunk(self, factor: int) -> "StereoPhoto":
-        """The same at a smaller size; without its mask."""
+        """Return the same at a smaller size; without its mask."""
         if factor == 1:
             return self
         height, width = (max(1, round(side / factor)) for side in self.grey.shape)
@@ -60,7 +60,7 @@ class StereoPhoto(NamedTuple):
 
 
 def stereo_photos(scene: Scene, points: SparsePoints, max_pixels: int) -> list[StereoPhoto]:
-    """All photos of a capture, of at most `max_pixels` each."""
+    """Return all photos of a capture, of at most `max_pixels` each."""
     index, observers = points.observations.unbind(1)
     cameras = scene.cameras.to(torch.float64)
     photos = []
@@ -100,7 +100,9 @@ def _straight(image: UInt8[np.ndarray, "h w"], camera: Cameras) -> UInt8[np.ndar
 
 
 def choose_partners(photos: Sequence[StereoPhoto], points: SparsePoints, most: int) -> list[list[int]]:
-    """For each photo the `most` others at most that share points at useful angles and similar sizes, best first."""
+    """Choose for each photo at most `most` others that share points at useful angles and similar sizes, best
+    first.
+    """
     index, observers = points.observations.numpy().T
     positions = points.positions.double().numpy()
     seen = np.zeros((len(photos), len(positions)), bool)
@@ -122,7 +124,7 @@ def choose_partners(photos: Sequence[StereoPhoto], points: SparsePoints, most: i
 
 
 def transform(photo: StereoPhoto, other: StereoPhoto) -> Float32[np.ndarray, "3 4"]:
-    """[A | b]: a pixel (u, v) at the inverse depth w is seen by `other` at the homogeneous A (u, v, 1) + b w."""
+    """Return [A | b]: a pixel (u, v) at the inverse depth w is seen by `other` at the homogeneous A (u, v, 1) + b w."""
     rotation = other.rotation @ photo.rotation.T
     shift = other.rotation @ (photo.center - other.center)
     linear = other.matrix() @ rotation @ np.linalg.inv(photo.matrix())
@@ -130,7 +132,9 @@ def transform(photo: StereoPhoto, other: StereoPhoto) -> Float32[np.ndarray, "3 
 
 
 def first_planes(photo: StereoPhoto) -> Float32[np.ndarray, "3 h w"]:
-    """Planes through three verified points beside one another; outside of all triangles the nearest point's depth."""
+    """Return planes through three verified points beside one another; outside of all triangles the nearest point's
+    depth.
+    """
     height, width = photo.grey.shape
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     at = np.stack([u, v], -1).reshape(-1, 2)
@@ -159,7 +163,7 @@ def _triangles(
 
 
 def enlarge(planes: Float32[np.ndarray, "3 h w"], height: int, width: int) -> Float32[np.ndarray, "3 _ _"]:
-    """The same planes at another size of the photo, each pixel on that of the pixel it lies in."""
+    """Return the same planes at another size of the photo, each pixel on that of the pixel it lies in."""
     rows = (np.arange(height) + 0.5) * planes.shape[1] / height
     columns = (np.arange(width) + 0.5) * planes.shape[2] / width
     row, column = (

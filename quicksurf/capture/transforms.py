@@ -70,7 +70,7 @@ def read_frame(path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"
 
 
 def inside(root: Path, name: Any, where: str) -> Path:
-    """`root / name`: a capture may come from anywhere, so it names files of its own folder only.
+    """Return `root / name`: a capture may come from anywhere, so it names files of its own folder only.
 
     Raises:
         CaptureError: if `name` is no path, or leaves `root`.
@@ -85,7 +85,7 @@ def inside(root: Path, name: Any, where: str) -> Path:
 
 
 def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
-    """The OpenCV camera-to-world matrix of a frame's `transform_matrix`.
+    """Return the OpenCV camera-to-world matrix of a frame's `transform_matrix`.
 
     The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend
     rays.
@@ -143,7 +143,7 @@ def _number(lens: Mapping[str, Any], key: str, where: str, default: float | None
 
 
 def require(mapping: Mapping[str, Any], key: str, where: str) -> Any:
-    """`mapping[key]`, or an error that names the key, where it is missing and the nearest one there.
+    """Return `mapping[key]`, or an error that names the key, where it is missing and the nearest one there.
 
     Raises:
         CaptureError: if it is missing.
@@ -203,7 +203,7 @@ class CameraFile(NamedTuple):
 
 
 def read_cameras(path: Path) -> CameraFile:
-    """The cameras of a transforms.json alone: its images need not be there where it states their sizes.
+    """Return the cameras of a transforms.json alone: its images need not be there where it states their sizes.
 
     Raises:
         CaptureError: if the file is broken, incomplete or inconsistent, naming the frame and the key.

@@ -84,7 +84,7 @@ def read_video(path: Path, options: ReadOptions) -> Scene:
 
 
 def wanted_frames(seconds: float) -> int:
-    """Frames to take from a film when there are `seconds` for their poses."""
+    """Return frames to take from a film when there are `seconds` for their poses."""
     return max(_MIN_FRAMES, min(MAX_FRAMES, int(seconds / _SECONDS_PER_FRAME)))
 
 
@@ -124,7 +124,7 @@ def extract_frames(
 
 
 def choose(candidates: Iterable[Candidate], duration: float, n_frames: int) -> Iterator[Candidate]:
-    """The sharpest candidate of each of `n_frames` equal slices of `duration`; an empty slice gives none.
+    """Return the sharpest candidate of each of `n_frames` equal slices of `duration`; an empty slice gives none.
 
     Candidates come in order of time and leave as soon as their slice is over, so that one at a time is held.
     """
@@ -143,7 +143,7 @@ def choose(candidates: Iterable[Candidate], duration: float, n_frames: int) -> I
 
 
 def sharpness(luminance: UInt8[np.ndarray, "h w"]) -> float:
-    """Variance of the 4-neighbour Laplacian; 0 for an image under 3 x 3."""
+    """Compute the variance of the 4-neighbour Laplacian; 0 for an image under 3 x 3."""
     if min(luminance.shape) < 3:
         return 0.0
     grey = luminance.astype(np.float32)

@@ -32,7 +32,7 @@ class Appearance(nn.Module):
         self._joined = joined
 
     def from_identity(self) -> Float[Tensor, "n 3 4"]:
-        """A − 1 | b of every photo."""
+        """Return A − 1 | b of every photo."""
         held_out = self.held_out[:, None, None]
         outside = held_out & (not self._joined)
         used = self.offsets.masked_fill(outside, 0)  # what cancels must do so in here, to the last bit
@@ -52,7 +52,7 @@ class Appearance(nn.Module):
         self._joined = True
 
     def forward(self, colors: Float[Tensor, "n 3"], image_indices: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
-        """Colours as the given photos show them."""
+        """Return the colours as the given photos show them."""
         maps = self.from_identity().index_select(0, image_indices)
         return colors + (maps[:, :, :3] * colors[:, None]).sum(-1) + maps[:, :, 3]
 
@@ -60,7 +60,7 @@ class Appearance(nn.Module):
 def matched_by_halves(
     colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"], first: Bool[Tensor, "n"]
 ) -> Float[Tensor, "n 3"]:
-    """The colours of one view after the affine map to `targets` that the other half of its pixels gives.
+    """Return the colours of one view after the affine map to `targets` that the other half of its pixels gives.
 
     No pixel takes part in finding the map that it is judged by.
 
@@ -74,14 +74,14 @@ def matched_by_halves(
 
 
 def affine_map(colors: Float[Tensor, "n 3"], targets: Float[Tensor, "n 3"]) -> Float[Tensor, "4 3"]:
-    """The map that brings `colors` to `targets`: least squares with a light pull to the identity."""
+    """Return the map that brings `colors` to `targets`: least squares with a light pull to the identity."""
     rows, pull = _with_one(colors), _PULL * max(len(colors), 1)
     matrix = rows.T @ rows + pull * torch.eye(4).to(rows)
     return torch.linalg.solve(matrix, rows.T @ targets + pull * torch.eye(4, 3).to(rows))
 
 
 def mapped(colors: Float[Tensor, "n 3"], matrix: Float[Tensor, "4 3"]) -> Float[Tensor, "n 3"]:
-    """The colours after an affine map."""
+    """Return the colours after an affine map."""
     return _with_one(colors) @ matrix
 
 

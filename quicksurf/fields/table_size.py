@@ -20,14 +20,14 @@ _RUNS = 3  # the fastest counts: others may be at work
 
 
 def with_tables_for(seconds: float, config: Config, backend: Backend) -> Config:
-    """`config`, with larger tables if a fit of so many seconds learns from more than `MANY_SAMPLES` samples."""
+    """Return `config`, with larger tables if a fit of so many seconds learns from more than `MANY_SAMPLES` samples."""
     if seconds * samples_per_second(config, backend) < MANY_SAMPLES:
         return config
     return replace(config, model=replace(config.model, log2_hashmap_size=LARGER))
 
 
 def samples_per_second(config: Config, backend: Backend) -> float:
-    """An estimate of the samples that a fit learns from in a second, from a trial of the geometry network."""
+    """Return an estimate of the samples that a fit learns from in a second, from a trial of the geometry network."""
     field = SurfaceField(config.model, backend, config.train.seed)
     generator = torch.Generator(backend.device).manual_seed(0)
     shape = config.train.n_samples * backend.batch_multiplier, 3

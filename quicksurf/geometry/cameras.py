@@ -47,19 +47,19 @@ class Cameras:
         return self.c2w.shape[0]
 
     def select(self, index: Tensor | slice) -> "Cameras":
-        """The cameras at `index` (integers, a boolean mask or a slice)."""
+        """Return the cameras at `index` (integers, a boolean mask or a slice)."""
         return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def centers(self) -> Float[Tensor, "n 3"]:
-        """Camera centres in the world."""
+        """Return camera centres in the world."""
         return self.c2w[:, :, 3]
 
     def on(self, device: torch.device) -> "Cameras":
-        """The same cameras with all tensors on `device`."""
+        """Return the same cameras with all tensors on `device`."""
         return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def to(self, dtype: torch.dtype) -> "Cameras":
-        """The same cameras with poses and lenses in `dtype`."""
+        """Return the same cameras with poses and lenses in `dtype`."""
         real = {name: getattr(self, name).to(dtype) for name in ("c2w", "intrinsics", "distortion")}
         return replace(self, **real)
 
@@ -81,7 +81,7 @@ class Lenses(NamedTuple):
 
 
 def lenses_of(cameras: Cameras) -> Lenses:
-    """What is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras share."""
+    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras share."""
     if cameras.distortion not in _lenses:
         _lenses[cameras.distortion] = _look_at_lenses(cameras)
     return _lenses[cameras.distortion]
@@ -205,7 +205,7 @@ def _undistort_fisheye(
 def pixel_rays(
     cameras: Cameras, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n 2"]
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Origins and unit directions in the world of the rays through `pixels`."""
+    """Return origins and unit directions in the world of the rays through `pixels`."""
     intrinsics = cameras.intrinsics[image_indices]
     plane = (pixels - intrinsics[:, 2:]) / intrinsics[:, :2]
     lenses = lenses_of(cameras)
@@ -220,7 +220,7 @@ def pixel_rays(
 def project(
     cameras: Cameras, image_index: int, points: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
-    """Pixels and depths (z in the camera) of world `points` in one image; depth ≤ 0 is behind the camera.
+    """Return pixels and depths (z in the camera) of world `points` in one image; depth ≤ 0 is behind the camera.
 
     Beyond the radius where the lens model folds back (see `fold_radius`) it is continued in proportion, so
     that a point far outside the frame stays there instead of landing in the picture.
@@ -238,7 +238,7 @@ def project(
 
 
 def fold_radius(distortion: Float[Tensor, "6"], fisheye: bool) -> float:
-    """The radius in the ideal image plane up to which a radial lens model is monotone; infinity for most.
+    """Return the radius in the ideal image plane up to which a radial lens model is monotone; infinity for most.
 
     The smallest positive root of d(t s(t²))/dt = 1 + 3 k1 t² + 5 k2 t⁴ + 7 k3 t⁶ + 9 k4 t⁸, with t the
     radius, or θ for a fisheye.
@@ -253,7 +253,7 @@ def fold_radius(distortion: Float[Tensor, "6"], fisheye: bool) -> float:
 
 
 def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
-    """The same cameras for images resampled to `sizes`; intrinsics scale with the pixels' edges."""
+    """Return the same cameras for images resampled to `sizes`; intrinsics scale with the pixels' edges."""
     ratio = sizes.to(cameras.intrinsics.dtype) / cameras.sizes.to(cameras.intrinsics.dtype)
     return replace(cameras, intrinsics=cameras.intrinsics * ratio.repeat(1, 2), sizes=sizes)
 
@@ -261,7 +261,7 @@ def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
 def similarity(
     cameras: Cameras, scale: float, rotation: Float[Tensor, "3 3"], translation: Float[Tensor, "3"]
 ) -> Cameras:
-    """The cameras after the world is mapped by x ↦ scale · rotation · x + translation."""
+    """Return the cameras after the world is mapped by x ↦ scale · rotation · x + translation."""
     rotated = rotation @ cameras.c2w[:, :, :3]
     centers = scale * cameras.centers() @ rotation.T + translation
     return replace(cameras, c2w=torch.cat([rotated, centers[:, :, None]], -1))

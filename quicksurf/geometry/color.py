@@ -10,5 +10,5 @@ def linear_from_srgb(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "
 
 
 def srgb_from_linear(values: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """The inverse of `linear_from_srgb`."""
+    """Return the inverse of `linear_from_srgb`."""
     return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)

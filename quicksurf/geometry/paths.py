@@ -27,7 +27,7 @@ MIN_MEAN_UP = 0.1  # of unit vectors: what is left below that is chance, not a c
 def orbit(
     cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """`n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
+    """Return `n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
 
     The field of view is the median of the photos', or wider where the ball would not fit into it.
 
@@ -58,7 +58,8 @@ def orbit(
 def close_up(
     cameras: Cameras, points: Float64[np.ndarray, "p 3"], n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """`orbit` around the middle of the points' box, with the focal length at which their ball fills the pictures.
+    """Return `orbit` around the middle of the points' box, with the focal length at which their ball fills the
+    pictures.
 
     Args:
         cameras: the capture's cameras, at least one.
@@ -82,7 +83,8 @@ def close_up(
 def flight(
     cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """`n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the middle.
+    """Return `n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the
+    middle.
 
     The places are chosen far from each other and walked from one to the nearest that is left; between them the path is
     a periodic cubic spline in direction and distance, so that it goes around the object and not through it.
@@ -138,7 +140,9 @@ def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
 def look_at(
     centers: Float[Tensor, "n 3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3 4"]:
-    """Poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be parallel."""
+    """Return poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be
+    parallel.
+    """
     forward = torch.nn.functional.normalize(target - centers, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
     down = torch.linalg.cross(forward, right)
@@ -146,7 +150,7 @@ def look_at(
 
 
 def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
-    """The photographers' up, unit length: the u that minimises mean (r · u)² − LEVEL (ū · u)².
+    """Return the photographers' up, unit length: the u that minimises mean (r · u)² − LEVEL (ū · u)².
 
     r are the cameras' right axes, which a photographer holds level, and ū their mean up. ū alone leans to the far side
     where only one side was photographed from above; the right axes alone say nothing where all are alike. Where the ups
@@ -165,7 +169,8 @@ def mean_up(cameras: Cameras) -> Float[Tensor, "3"]:
 
 
 def horizontal_basis(up: Float[Tensor, "3"], offsets: Float[Tensor, "n 3"]) -> Float[Tensor, "2 3"]:
-    """Two unit vectors across `up`, the first towards the first camera (the orbit starts there), the second at its
+    """Return two unit vectors across `up`, the first towards the first camera (the orbit starts there), the second at
+    its
     right as somebody there sees it who faces the middle."""
     first = offsets[0] - (offsets[0] @ up) * up
     if first.norm() < 1e-6 * offsets[0].norm():  # straight above: any direction will do

@@ -13,7 +13,7 @@ PointsLike: TypeAlias = Tensor | np.ndarray | Sequence[Sequence[float]]
 
 
 def as_points(points: PointsLike) -> Tensor:
-    """A tensor [n, 3] of a floating type, on the device of the points if they have one.
+    """Return a tensor [n, 3] of a floating type, on the device of the points if they have one.
 
     Raises:
         ConfigError: if they are not n points of three real numbers.

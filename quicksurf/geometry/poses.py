@@ -39,7 +39,7 @@ class Poses:
         self._vectors = torch.zeros(len(given), 6, device=self.twists.device)
 
     def cameras(self) -> Cameras:
-        """The corrected cameras."""
+        """Return the corrected cameras."""
         return self._cameras
 
     def note(
@@ -85,7 +85,7 @@ class Poses:
 
 
 def moved(cameras: Cameras, twists: Float[Tensor, "n 6"]) -> Cameras:
-    """The cameras after their twists."""
+    """Return the cameras after their twists."""
     turns, shifts = twists.split(3, 1)
     c2w = torch.linalg.matrix_exp(cross_matrices(turns)) @ cameras.c2w
     c2w = c2w + nn.functional.pad(shifts[:, :, None], (3, 0))
@@ -95,7 +95,8 @@ def moved(cameras: Cameras, twists: Float[Tensor, "n 6"]) -> Cameras:
 def without_gauge(
     twists: Float[Tensor, "n 6"], centers: Float[Tensor, "n 3"], together: Bool[Tensor, "n"]
 ) -> Float[Tensor, "n 6"]:
-    """The twists without the mean of those `together` (a rigid motion) and without growth of their centres (scale).
+    """Return the twists without the mean of those `together` (a rigid motion) and without growth of their centres
+    (scale).
 
     In this parametrisation a small turn of the whole is the same ω in all cameras, a shift the same v, and a growth
     v ∝ c, which is orthogonal to a shift once the mean centre is taken off.
@@ -111,7 +112,7 @@ def without_gauge(
 def pixel_flows(
     cameras: Cameras, image_indices: Int[Tensor, "m"], points: Float[Tensor, "m 3"]
 ) -> Float[Tensor, "m 2 6"]:
-    """J = ∂u/∂ξ: how the pixel of a point moves with the twist of its camera.
+    """Return J = ∂u/∂ξ: how the pixel of a point moves with the twist of its camera.
 
     A camera that moves by ω × x + v sees the point move by the opposite. Lens distortion is left out: it changes J by
     a few percent, and the next update corrects that.
@@ -128,7 +129,7 @@ def pixel_flows(
 
 
 def cross_matrices(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """[a]×, with [a]× b = a × b."""
+    """Return [a]×, with [a]× b = a × b."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(-1, 3, 3)

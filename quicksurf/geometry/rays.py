@@ -20,12 +20,12 @@ class Rays(NamedTuple):
     far: Float[Tensor, "n"]
 
     def at(self, ray_indices: Int[Tensor, "m"], ts: Float[Tensor, "m"]) -> Float[Tensor, "m 3"]:
-        """Points x = o + t d on the given rays."""
+        """Return points x = o + t d on the given rays."""
         origins, directions = (rows.index_select(0, ray_indices) for rows in self[:2])
         return torch.addcmul(origins, ts[:, None], directions)
 
     def followed_by(self, others: "Rays") -> "Rays":
-        """These rays and then `others`."""
+        """Return these rays and then `others`."""
         return Rays(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
 
 
@@ -74,19 +74,19 @@ class Surface(NamedTuple):
     """Evaluations of the field that the search took."""
 
     def first(self, n: int) -> "Surface":
-        """That of the first `n` rays."""
+        """Return that of the first `n` rays."""
         return Surface(self.hits[:n], self.ts[:n], self.n_evaluations)
 
 
 def pack_counts(counts: Int[Tensor, "n"]) -> Int[Tensor, "n 2"]:
-    """`packed_info` of rays with the given numbers of samples."""
+    """Return `packed_info` of rays with the given numbers of samples."""
     return torch.stack([counts.cumsum(0) - counts, counts], -1)
 
 
 def unit_ball_span(
     origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Where unit-direction rays enter and leave the unit ball at 0, not before t = 0.
+    """Find where unit-direction rays enter and leave the unit ball at 0, not before t = 0.
 
     A ray that misses it has near = far, its closest approach. |o + t d|² = 1 has roots −b ± √(b² − c) with
     b = o·d and c = |o|² − 1.

@@ -20,7 +20,7 @@ class Roi(NamedTuple):
     radius: float
 
     def describe(self) -> str:
-        """`x,y,z,r` as `--roi` takes it, to a thousandth of the radius: survey coordinates need their digits."""
+        """Return `x,y,z,r` as `--roi` takes it, to a thousandth of the radius: survey coordinates need their digits."""
         values = (*self.center, self.radius)
         if not all(map(math.isfinite, values)) or not 0 < self.radius < 1e300:
             return ",".join(f"{value:.4g}" for value in values)
@@ -29,20 +29,20 @@ class Roi(NamedTuple):
 
 
 def cameras_in_roi(cameras: Cameras, roi: Roi) -> Cameras:
-    """World cameras in the frame where the ROI is the unit ball, float32."""
+    """Return world cameras in the frame where the ROI is the unit ball, float32."""
     shift = -torch.tensor(roi.center, dtype=torch.float64) / roi.radius
     eye = torch.eye(3, dtype=torch.float64)
     return similarity(cameras.to(torch.float64), 1 / roi.radius, eye, shift).to(torch.float32)
 
 
 def cameras_in_world(cameras: Cameras, roi: Roi) -> Cameras:
-    """The inverse of `cameras_in_roi`, float64."""
+    """Return the inverse of `cameras_in_roi`, float64."""
     center, eye = torch.tensor(roi.center, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     return similarity(cameras.to(torch.float64), roi.radius, eye, center)
 
 
 def roi_rays(cameras: Cameras, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n 2"]) -> Rays:
-    """Rays through pixels of cameras in the fit's frame, with the stretch that lies in the unit ball."""
+    """Return rays through pixels of cameras in the fit's frame, with the stretch that lies in the unit ball."""
     origins, directions = pixel_rays(cameras, image_indices, pixels)
     near, far = unit_ball_span(origins, directions)
     inside = origins.square().sum(-1) < 1

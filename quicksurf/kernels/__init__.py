@@ -49,7 +49,7 @@ NAMES = ("auto", "cpu", "cuda", "torch")
 
 
 def load(name: str = "auto") -> Backend:
-    """The back end called `name`; for "auto" cuda where there is a GPU that works, else cpu.
+    """Return the back end called `name`; for "auto" cuda where there is a GPU that works, else cpu.
 
     Raises:
         BackendError: if the name is unknown or this machine cannot run it.
@@ -63,7 +63,7 @@ def load(name: str = "auto") -> Backend:
 
 
 def may_use_gpu(name: str) -> bool:
-    """Whether the back end called `name` computes on a GPU where there is one."""
+    """Tell whether the back end called `name` computes on a GPU where there is one."""
     return name in ("auto", "cuda")
 
 
@@ -76,14 +76,14 @@ def on_device(
     rays: ModuleType = batched_rays,
     unisurf: ModuleType = batched_unisurf,
 ) -> Backend:
-    """The back end whose networks are run by `run` and that never loops over rays, on any device."""
+    """Return the back end whose networks are run by `run` and that never loops over rays, on any device."""
     return Backend(
         name, device, reason, Modules(run, device), rays, unisurf, AsyncSelection(), batch_multiplier
     )
 
 
 def set_num_threads(n: int) -> None:
-    """Threads of the native kernels.
+    """Return threads of the native kernels.
 
     Raises:
         ValueError: unless 1 ≤ n ≤ 1024.

@@ -34,7 +34,7 @@ def traverse_lattice(
     aabbs: Float[Tensor, "m 6"],
     step_size: float,
 ) -> LatticeSteps:
-    """The steps of `torch_rays.traverse_grids`, unpacked: each starts at near + k · step_size.
+    """Return the steps of `torch_rays.traverse_grids`, unpacked: each starts at near + k · step_size.
 
     The march begins where a ray enters the largest box.
     """
@@ -49,7 +49,7 @@ def traverse_lattice(
 
 
 def lattice_size(aabbs: Float[Tensor, "m 6"], step_size: float) -> int:
-    """S: as many steps as cross the largest box, and one at each end."""
+    """Return s: as many steps as cross the largest box, and one at each end."""
     return math.ceil(_diagonal(aabbs) / step_size) + 2
 
 

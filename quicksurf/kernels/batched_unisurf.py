@@ -85,7 +85,7 @@ def _read(counts: Int[Tensor, "k"]) -> list[int]:
 def find_surface(
     pieces: Pieces, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """Where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
+    """Find where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
 
     Args:
         n_coarse: occupied steps among every `_STRIDE`th.
@@ -103,7 +103,7 @@ def find_surface(
 def first_crossing(
     steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"], level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
-    """Whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
+    """Tell whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
     opaque = evaluated & (logits > level)
     hits, goal = opaque.any(1), opaque.int().argmax(1, keepdim=True)
     index = torch.arange(logits.shape[1], device=logits.device)
@@ -189,7 +189,7 @@ def interval_samples(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Depths and thicknesses of `torch_unisurf.interval_samples`; negative thicknesses where a window is empty.
+    """Return depths and thicknesses of `torch_unisurf.interval_samples`; negative thicknesses where a window is empty.
 
     Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
     [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.

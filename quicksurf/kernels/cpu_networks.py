@@ -13,7 +13,7 @@ from quicksurf.kernels.layout import NetworkLayout
 
 @lru_cache(maxsize=64)
 def native_network(layout: NetworkLayout) -> Any:
-    """The kernels' description of a layout."""
+    """Return the kernels' description of a layout."""
     parts = [
         (
             part.kind,

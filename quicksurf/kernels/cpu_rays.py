@@ -13,7 +13,7 @@ from quicksurf.kernels import _native
 
 
 def offsets_of(packed_info: Tensor) -> Tensor:
-    """[n + 1] first samples of the rays, and the number of samples at the end."""
+    """Return [n + 1] first samples of the rays, and the number of samples at the end."""
     return torch.cat([packed_info.new_zeros(1), packed_info.sum(1)])
 
 

@@ -57,7 +57,7 @@ class NetworkLayout(NamedTuple):
         return sum(part.n_rows for part in self.parts)
 
     def matrices(self) -> list[tuple[int, int]]:
-        """Shapes (outputs, inputs) of the weight matrices, padded to multiples of 16 as tiny-cuda-nn does."""
+        """Return shapes (outputs, inputs) of the weight matrices, padded to multiples of 16 as tiny-cuda-nn does."""
         if self.n_hidden_layers == 0:
             return []
         widths = [_padded(self.n_encoded)] + [self.width] * self.n_hidden_layers + [_padded(self.n_output)]
@@ -75,7 +75,7 @@ class NetworkLayout(NamedTuple):
 
 
 def encoding_layout(n_input: int, encoding: dict[str, Any]) -> NetworkLayout:
-    """Layout of an encoding alone.
+    """Return the layout of an encoding alone.
 
     Raises:
         ConfigError: for an unknown `otype` or key, or a value out of range.
@@ -87,7 +87,7 @@ def encoding_layout(n_input: int, encoding: dict[str, Any]) -> NetworkLayout:
 def network_layout(
     n_input: int, n_output: int, encoding: dict[str, Any], network: dict[str, Any]
 ) -> NetworkLayout:
-    """Layout of an encoding followed by a fully fused network.
+    """Return the layout of an encoding followed by a fully fused network.
 
     Raises:
         ConfigError: for an unknown `otype` or key, or a value out of range.

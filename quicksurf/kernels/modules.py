@@ -70,7 +70,7 @@ class LogitNetwork(NamedTuple):
     scale: float
 
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
-        """Logits, and the network's other outputs; differentiable in parameters and points."""
+        """Return logits, and the network's other outputs; differentiable in parameters and points."""
         rows = points.T  # the networks keep one value of all points together
         output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T).T
         first, others = output.split([1, len(output) - 1])  # its gradient is one copy, that of slices four
@@ -78,7 +78,7 @@ class LogitNetwork(NamedTuple):
 
 
 def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:
-    """Glorot-uniform weights and tables uniform in ±1e-4, as tiny-cuda-nn initialises them."""
+    """Return Glorot-uniform weights and tables uniform in ±1e-4, as tiny-cuda-nn initialises them."""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(layout.n_params, generator=generator) * 2 - 1
     params = uniform * TABLE_RANGE
@@ -100,14 +100,14 @@ class Modules:
     def Encoding(
         self, n_input_dims: int, encoding_config: dict[str, Any], seed: int = 1337
     ) -> EncodedNetwork:
-        """An encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
+        """Return an encoding alone: HashGrid, DenseGrid, SphericalHarmonics, Identity or a Composite of them."""
         layout = encoding_layout(n_input_dims, encoding_config)
         return EncodedNetwork(layout, self.run, seed, self._device)
 
     def Network(
         self, n_input_dims: int, n_output_dims: int, network_config: dict[str, Any], seed: int = 1337
     ) -> EncodedNetwork:
-        """A fully fused MLP without biases on its raw inputs."""
+        """Return a fully fused MLP without biases on its raw inputs."""
         return self.NetworkWithInputEncoding(
             n_input_dims, n_output_dims, {"otype": "Identity"}, network_config, seed
         )
@@ -120,6 +120,6 @@ class Modules:
         network_config: dict[str, Any],
         seed: int = 1337,
     ) -> EncodedNetwork:
-        """An encoding and a fully fused MLP in one pass."""
+        """Return an encoding and a fully fused MLP in one pass."""
         layout = network_layout(n_input_dims, n_output_dims, encoding_config, network_config)
         return EncodedNetwork(layout, self.run, seed, self._device)

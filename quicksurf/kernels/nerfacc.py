@@ -74,7 +74,7 @@ class RaySegmentsSpec:
         return torch.Size() if self.vals is None else self.vals.shape
 
     def chunks(self) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Float[Tensor, "m"]]:
-        """Starts, counts and flat values of either layout.
+        """Return starts, counts and flat values of either layout.
 
         Raises:
             ValueError: if `vals` or the chunks of flat ones are missing.
@@ -92,7 +92,7 @@ class RaySegmentsSpec:
 
 
 def pack_info(ray_indices: Int[Tensor, "m"], n_rays: int | None = None) -> Int[Tensor, "n 2"]:
-    """First sample and number of samples of each ray, from sorted ray indices.
+    """Return first sample and number of samples of each ray, from sorted ray indices.
 
     Raises:
         ValueError: if an index is negative or not below `n_rays`.
@@ -107,7 +107,7 @@ def pack_info(ray_indices: Int[Tensor, "m"], n_rays: int | None = None) -> Int[T
 def inclusive_sum(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, normalize: bool, backward: bool
 ) -> Tensor:
-    """y_i = Σ_{j≤i} x_j in each chunk, from its back if `backward`; `normalize` divides by max(Σ x, 1e-10)."""
+    """Compute y_i = Σ_{j≤i} x_j in each chunk, from its back if `backward`; `normalize` divides by max(Σ x, 1e-10)."""
     outputs = torch.empty_like(inputs)
     _native.sum_scan(chunk_starts, chunk_cnts, True, normalize, backward, inputs.detach(), outputs)
     return outputs
@@ -116,33 +116,33 @@ def inclusive_sum(
 def exclusive_sum(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, normalize: bool, backward: bool
 ) -> Tensor:
-    """y_i = Σ_{j<i} x_j in each chunk; see `inclusive_sum`."""
+    """Compute y_i = Σ_{j<i} x_j in each chunk; see `inclusive_sum`."""
     outputs = torch.empty_like(inputs)
     _native.sum_scan(chunk_starts, chunk_cnts, False, normalize, backward, inputs.detach(), outputs)
     return outputs
 
 
 def inclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
-    """y_i = Π_{j≤i} x_j in each chunk."""
+    """Compute y_i = Π_{j≤i} x_j in each chunk."""
     return _prod_scan(True, chunk_starts, chunk_cnts, inputs)
 
 
 def inclusive_prod_backward(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
 ) -> Tensor:
-    """Gradient by x of `inclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
+    """Return the gradient by x of `inclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
     return _prod_scan_backward(True, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
 
 
 def exclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
-    """y_i = Π_{j<i} x_j in each chunk: the transmittance of x = 1 − α."""
+    """Compute y_i = Π_{j<i} x_j in each chunk: the transmittance of x = 1 − α."""
     return _prod_scan(False, chunk_starts, chunk_cnts, inputs)
 
 
 def exclusive_prod_backward(
     chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
 ) -> Tensor:
-    """Gradient by x of `exclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
+    """Return the gradient by x of `exclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
     return _prod_scan_backward(False, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
 
 
@@ -166,7 +166,7 @@ def ray_aabb_intersect(
     far_plane: float,
     miss_value: float,
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Where rays enter and leave boxes, clamped to [near, far]; whether they meet."""
+    """Find where rays enter and leave boxes, clamped to [near, far]; whether they meet."""
     shape = rays_o.shape[0], aabbs.shape[0]
     t_mins, t_maxs, hits = torch.empty(shape), torch.empty(shape), torch.empty(shape, dtype=torch.bool)
     rays = rays_o.detach(), rays_d.detach()
@@ -193,7 +193,7 @@ def traverse_grids(
     traverse_steps_limit: int,
     over_allocate: bool,
 ) -> tuple[RaySegmentsSpec, RaySegmentsSpec, Tensor | None]:
-    """Steps of rays through the occupied cells of nested grids; see csrc/traversal.h.
+    """Return the steps of rays through the occupied cells of nested grids; see csrc/traversal.h.
 
     `over_allocate` walks once and leaves `traverse_steps_limit` places for each ray, of which `is_left`, `is_right` and
     `is_valid` mark the used ones; without it there are two walks and no gaps.
@@ -247,7 +247,7 @@ def _fill(
 def importance_sampling(
     ray_segments: RaySegmentsSpec, cdfs: Tensor, n_intervals_per_ray: int | Tensor, stratified: bool
 ) -> tuple[RaySegmentsSpec, RaySegmentsSpec]:
-    """New intervals and their samples by the inverse of `cdfs`, given at the edges of `ray_segments`.
+    """Return new intervals and their samples by the inverse of `cdfs`, given at the edges of `ray_segments`.
 
     Batched results for an int, flat ones for a number per ray. Stratified sampling shifts all samples of a ray by one
     random number, as nerfacc's.
@@ -288,7 +288,9 @@ def _invert(
 
 
 def searchsorted(query: RaySegmentsSpec, key: RaySegmentsSpec) -> list[Tensor]:
-    """Neighbours of each query among the keys of its ray: keys[left] ≤ query < keys[right], clamped to the ray's."""
+    """Return the neighbours of each query among the keys of its ray: keys[left] ≤ query < keys[right], clamped to the
+    ray's.
+    """
     queries = query.chunks()
     left, right = torch.empty(2, len(queries[2]), dtype=torch.long)
     _native.searchsorted(*key.chunks(), *queries, len(query.shape) > 1, left, right)

@@ -75,11 +75,13 @@ class MeshReport:
     seconds: dict[str, float] = dataclass_field(default_factory=dict)
 
     def to_world(self, radius: float) -> "MeshReport":
-        """The report with lengths in the input's units instead of the fit's."""
+        """Return the report with lengths in the input's units instead of the fit's."""
         return replace(self, hole_lengths=[radius * length for length in self.hole_lengths])
 
     def of_what_is_left(self, mesh: "Mesh") -> "MeshReport":
-        """The report after faces were dropped from its mesh, which opens new holes; lengths in the units of `mesh`."""
+        """Return the report after faces were dropped from its mesh, which opens new holes; lengths in the units of
+        `mesh`.
+        """
         holes = find_holes(mesh.vertices, mesh.faces)
         return replace(
             self,
@@ -91,7 +93,7 @@ class MeshReport:
         )
 
     def describe(self) -> str:
-        """What there is to know about the surface, in one line."""
+        """Tell what there is to know about the surface, in one line."""
         cut = "the table is cut off" if self.faces_of_support else ""
         if not self.hole_lengths:
             holes = "no holes"
@@ -156,7 +158,7 @@ def build_mesh(
 def expected_cost(
     field: Field, cameras: Cameras, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"]
 ) -> MeshCost:
-    """What `build_mesh` will take of the same arguments."""
+    """Tell what `build_mesh` will take of the same arguments."""
     return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS))
 
 
@@ -223,7 +225,7 @@ def color_vertices(
     cameras: Cameras,
     device: torch.device,
 ) -> UInt8[np.ndarray, "v 3"]:
-    """Mean colour as each vertex's best cameras see it; one that none sees is looked at along its normal.
+    """Compute the mean colour as each vertex's best cameras see it; one that none sees is looked at along its normal.
 
     A mean over views keeps highlights, which move with the camera, from being painted on.
     """

@@ -29,7 +29,7 @@ class Parts(NamedTuple):
 def inside_ball(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], radius: float
 ) -> Bool[np.ndarray, "f"]:
-    """Faces wholly within `radius` of the origin; walls that the fit builds on the ROI's border are not."""
+    """Return faces wholly within `radius` of the origin; walls that the fit builds on the ROI's border are not."""
     return (np.einsum("vi,vi->v", vertices, vertices) < radius**2)[faces].all(1)
 
 
@@ -65,7 +65,7 @@ def _components(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> Int64[np.nd
 def face_areas(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
 ) -> Float64[np.ndarray, "f"]:
-    """Areas of the faces."""
+    """Return the areas of the faces."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 

@@ -27,7 +27,7 @@ _BAR = 36  # rows of the picture's legend
 
 
 def confidence_of(observations: Observations) -> Float32[np.ndarray, "v"]:
-    """Confidence in [0, 1) of each vertex."""
+    """Return the confidence in [0, 1) of each vertex."""
     return (observations.evidence / (observations.evidence + HALF)).astype(np.float32)
 
 
@@ -42,7 +42,7 @@ def check_trim(least: float) -> None:
 
 
 def trim(mesh: Mesh, least: float) -> Mesh:
-    """The mesh without faces that have a vertex of less confidence than `least`.
+    """Return the mesh without faces that have a vertex of less confidence than `least`.
 
     Raises:
         ConfigError: as `check_trim`.
@@ -61,13 +61,13 @@ def trim(mesh: Mesh, least: float) -> Mesh:
 
 
 def scale_colors(values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3"]:
-    """Colours (0 to 255) of confidences: violet 0, blue, green, yellow 1; lightness grows all along."""
+    """Return the colours (0 to 255) of confidences: violet 0, blue, green, yellow 1; lightness grows all along."""
     at = np.linspace(0, 1, len(_SCALE))
     return np.stack([np.interp(values, at, _SCALE[:, k]) for k in range(3)], -1)
 
 
 def confidence_picture(mesh: Mesh, cameras: Cameras, side: int = 480) -> UInt8[np.ndarray, "h w 3"]:
-    """The mesh from four sides, two by two, coloured by confidence, with the scale below.
+    """Return the mesh from four sides, two by two, coloured by confidence, with the scale below.
 
     Args:
         mesh: the surface with its confidence.

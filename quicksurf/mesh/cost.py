@@ -32,14 +32,16 @@ class MeshCost(NamedTuple):
     """That look at each face."""
 
     def seconds(self, resolution: int) -> float:
-        """What the mesh is expected to take at `resolution`, its files not counted."""
+        """Tell what the mesh is expected to take at `resolution`, its files not counted."""
         scale = resolution / COARSE
         n_faces = 2 * self.n_vertices * scale**2
         a_face = _SECONDS_A_FACE + _SECONDS_A_FACE_AND_CAMERA * self.n_cameras
         return self.evaluation_seconds * scale**3 + n_faces * a_face
 
     def affordable(self, resolution: int, seconds: float) -> int:
-        """The largest resolution, in steps of 32 down from the wanted one, that is expected to take `seconds`."""
+        """Return the largest resolution, in steps of 32 down from the wanted one, that is expected to take
+        `seconds`.
+        """
         while resolution - _STEP >= COARSE and self.seconds(resolution) > seconds:
             resolution -= _STEP
         return resolution

@@ -67,7 +67,7 @@ def extract_surface(
 def count_vertices(
     logits: Logits, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], resolution: int
 ) -> int:
-    """How many vertices `extract_surface` has before it merges any: the lattice's edges that cross the surface."""
+    """Tell how many vertices `extract_surface` has before it merges any: the lattice's edges that cross the surface."""
     lattice = Lattice(occupied, aabb, resolution)
     blocks = lattice.blocks()
     values = _evaluate(logits, lattice, blocks, aabb.device)
@@ -98,7 +98,7 @@ class Lattice:
         ]
 
     def blocks(self) -> Int64[np.ndarray, "b 3"]:
-        """Positions (in blocks) of the blocks that hold a point to evaluate."""
+        """Return the positions (in blocks) of the blocks that hold a point to evaluate."""
         found = self._active
         for axis, cells in enumerate(self._cells):
             starts = np.arange(0, len(cells), BLOCK)
@@ -106,13 +106,13 @@ class Lattice:
         return np.argwhere(found)
 
     def points_of(self, block: Int64[np.ndarray, "3"]) -> Int64[np.ndarray, "n 3"]:
-        """Lattice coordinates, within the block, of its points to evaluate."""
+        """Return the lattice coordinates, within the block, of its points to evaluate."""
         cells = [table[BLOCK * b : BLOCK * (b + 1)] for b, table in zip(block, self._cells, strict=True)]
         return np.argwhere(self._active[np.ix_(*cells)])
 
 
 def dilate(cells: Bool[Tensor, "rx ry rz"]) -> Bool[Tensor, "rx ry rz"]:
-    """`cells` and their 26 neighbours."""
+    """Return `cells` and their 26 neighbours."""
     grown = torch.nn.functional.max_pool3d(cells[None, None].float(), 3, stride=1, padding=1)
     return grown[0, 0] > 0
 
@@ -218,7 +218,7 @@ def _refine(
 def vertex_normals(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
 ) -> Float64[np.ndarray, "v 3"]:
-    """Unit normals, the area-weighted mean over a vertex's faces; (0, 0, 0) for a vertex of none."""
+    """Return unit normals, the area-weighted mean over a vertex's faces; (0, 0, 0) for a vertex of none."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     face_normals = np.cross(b - a, c - a)
     normals = np.zeros_like(vertices)

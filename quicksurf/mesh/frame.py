@@ -38,21 +38,21 @@ class Similarity(NamedTuple):
     rotation: Float64[np.ndarray, "3 3"]
 
     def matrix(self) -> list[list[float]]:
-        """4 × 4, for a column (x, y, z, 1)."""
+        """Return 4 × 4, for a column (x, y, z, 1)."""
         full = np.eye(4)
         full[:3, :3] = self.scale * self.rotation
         return full.tolist()
 
     def points(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Points in the new frame."""
+        """Return points in the new frame."""
         return self.scale * points @ self.rotation.T
 
     def directions(self, directions: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Unit vectors in the new frame."""
+        """Return unit vectors in the new frame."""
         return directions @ self.rotation.T
 
     def then(self, rotation: Float64[np.ndarray, "3 3"]) -> "Similarity":
-        """This, and a rotation after it."""
+        """Return this, and a rotation after it."""
         return Similarity(self.scale, rotation @ self.rotation)
 
 
@@ -80,7 +80,7 @@ def check_metres(metres: float) -> None:
 def metres_per_unit(
     first: Float64[np.ndarray, "3"], second: Float64[np.ndarray, "3"], metres: float
 ) -> float:
-    """The scale at which two points of the cameras' frame lie `metres` apart.
+    """Return the scale at which two points of the cameras' frame lie `metres` apart.
 
     Raises:
         ConfigError: if the points are one, or the distance is not positive and finite.
@@ -93,7 +93,7 @@ def metres_per_unit(
 
 
 def upright(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
-    """The smallest rotation that takes `up` to +z (Rodrigues' formula); straight down turns about x."""
+    """Return the smallest rotation that takes `up` to +z (Rodrigues' formula); straight down turns about x."""
     x, y, z = up / np.linalg.norm(up)
     if z < -1 + 1e-9:
         return np.diag([1.0, -1.0, -1.0])
@@ -102,7 +102,7 @@ def upright(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
 
 
 def up_from_cameras(cameras: Cameras) -> Up:
-    """Up as the photographer held the camera: across all x axes, which are level however the camera is pitched.
+    """Return up as the photographer held the camera: across all x axes, which are level however the camera is pitched.
 
     Cameras on one side of the object share one x axis, which leaves the pitch open; the mean of their own ups serves.
     """
@@ -117,13 +117,15 @@ def up_from_cameras(cameras: Cameras) -> Up:
 
 
 def up_from_plane(mesh: Mesh, cameras: Cameras) -> Up | None:
-    """The normal of the table that carries the object (quicksurf.mesh.support); mesh and cameras in the fit's frame."""
+    """Return the normal of the table that carries the object (quicksurf.mesh.support); mesh and cameras in the fit's
+    frame.
+    """
     support = find_support(mesh.vertices, mesh.faces, cameras.centers().double().numpy())
     return None if support is None else Up(support.normal, "plane")
 
 
 def up_from_gravity(cameras: Cameras, ups: list[Float64[np.ndarray, "3"] | None]) -> Up | None:
-    """The mean of what the photos' sensors say, each in its camera's axes; None if none do or they contradict.
+    """Return the mean of what the photos' sensors say, each in its camera's axes; None if none do or they contradict.
 
     A photo's vector is in its camera's axes (x right, y down, z forward). Half of them must agree within 15°
     with the mean.
@@ -139,23 +141,23 @@ def up_from_gravity(cameras: Cameras, ups: list[Float64[np.ndarray, "3"] | None]
 
 
 def angle(first: Up, second: Up) -> float:
-    """Degrees between two ups."""
+    """Compute degrees between two ups."""
     return float(np.degrees(np.arccos(np.clip(first.direction @ second.direction, -1, 1))))
 
 
 def to_file_axes(similarity: Similarity, suffix: str, turned: bool) -> Similarity:
-    """What a file of this format holds: y up where the format has it, if the mesh was made upright."""
+    """Tell what a file of this format holds: y up where the format has it, if the mesh was made upright."""
     return similarity.then(Z_TO_Y_UP) if turned and suffix in Y_UP_FORMATS else similarity
 
 
 def move(mesh: MeshT, similarity: Similarity) -> MeshT:
-    """The mesh in another frame."""
+    """Return the mesh in another frame."""
     vertices, normals = similarity.points(mesh.vertices), similarity.directions(mesh.normals)
     return mesh._replace(vertices=vertices, normals=normals)
 
 
 def scale_point(text: str) -> Float64[np.ndarray, "3"]:
-    """`x,y,z` as a point.
+    """Return `x,y,z` as a point.
 
     Raises:
         ConfigError: unless it is three finite numbers.
@@ -174,7 +176,9 @@ def scale_point(text: str) -> Float64[np.ndarray, "3"]:
 def point_in_photo(
     mesh: Mesh, cameras: Cameras, index: int, pixel: tuple[float, float]
 ) -> Float64[np.ndarray, "3"] | None:
-    """Where the ray through a pixel of camera `index` first meets the mesh (Möller and Trumbore); None if nowhere."""
+    """Find where the ray through a pixel of camera `index` first meets the mesh (Möller and Trumbore); None if
+    nowhere.
+    """
     one: Tensor = torch.tensor([index])
     origins, directions = pixel_rays(cameras, one, torch.tensor([pixel]).to(cameras.intrinsics))
     origin, direction = origins[0].double().numpy(), directions[0].double().numpy()

@@ -21,7 +21,7 @@ _LINEAR = np.rint(_MOST * linear_from_srgb(np.arange(256) / 255.0)).astype(np.ui
 
 
 def glb_with_colors(mesh: Mesh, *, lit: bool = False) -> bytes:
-    """The mesh as GLB with its colours and normals; matt and in the viewer's light if `lit`, else unlit.
+    """Return the mesh as GLB with its colours and normals; matt and in the viewer's light if `lit`, else unlit.
 
     Vertices far from the origin are written about an offset, which the node's translation adds again.
     """
@@ -44,7 +44,7 @@ def glb_with_colors(mesh: Mesh, *, lit: bool = False) -> bytes:
 
 
 def colors_of_glb(scene: trimesh.Scene) -> UInt8[np.ndarray, "v 3"] | None:
-    """The sRGB colours of what trimesh read from a GLB of one mesh; None if it holds no vertex colours."""
+    """Return the sRGB colours of what trimesh read from a GLB of one mesh; None if it holds no vertex colours."""
     geometries: list[Any] = list(scene.geometry.values())
     if len(geometries) != 1:
         return None

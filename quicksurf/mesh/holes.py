@@ -37,7 +37,7 @@ def find_holes(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f
 
 
 def boundary_loops(faces: Int64[np.ndarray, "f 3"]) -> list[Int64[np.ndarray, "_"]]:
-    """The loops of boundary edges, each vertex once a loop, in the direction of the faces along them."""
+    """Return the loops of boundary edges, each vertex once a loop, in the direction of the faces along them."""
     follows: dict[int, list[int]] = {}
     for start, end in _boundary_edges(faces).tolist():
         follows.setdefault(start, []).append(end)
@@ -66,7 +66,7 @@ def close_holes(
 
 
 def is_closed(faces: Int64[np.ndarray, "f 3"]) -> bool:
-    """Whether every edge belongs to two faces that run along it in opposite directions."""
+    """Tell whether every edge belongs to two faces that run along it in opposite directions."""
     edges = _edges(faces)
     return bool(len(faces)) and len(np.unique(_keys(edges))) == len(edges) and not len(_boundary_edges(faces))
 

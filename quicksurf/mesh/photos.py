@@ -28,7 +28,9 @@ class Photo(NamedTuple):
     """A | b."""
 
     def scene_colors(self, pixels: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n 3"]:
-        """Colours in [0, 1] of the scene at `pixels` (column, row; centres at +0.5), bilinear, exposure undone."""
+        """Return the colours in [0, 1] of the scene at `pixels` (column, row; centres at +0.5), bilinear, exposure
+        undone.
+        """
         found = bilinear(self.colors, pixels) / 255
         matrix, offset = self.exposure[:, :3], self.exposure[:, 3]
         return ((found - offset) @ np.linalg.inv(matrix).T).astype(np.float32)
@@ -47,7 +49,7 @@ class Photos:
         return len(self.cameras)
 
     def open(self, index: int, max_pixels: int) -> Photo:
-        """Photo `index` with at most `max_pixels`.
+        """Return photo `index` with at most `max_pixels`.
 
         Raises:
             ImageError: if its file is gone or damaged.
@@ -61,7 +63,7 @@ class Photos:
 def bilinear(
     image: UInt8[np.ndarray, "h w 3"], pixels: Float32[np.ndarray, "n 2"]
 ) -> Float32[np.ndarray, "n 3"]:
-    """Colours (0 to 255) between the four nearest pixel centres; the border is continued outward."""
+    """Return the colours (0 to 255) between the four nearest pixel centres; the border is continued outward."""
     height, width = image.shape[:2]
     x = np.clip(pixels[:, 0] - 0.5, 0, width - 1)
     y = np.clip(pixels[:, 1] - 0.5, 0, height - 1)

@@ -13,7 +13,7 @@ _NAMES = {"<f8": "double", "<f4": "float", "<u1": "uchar"}
 
 
 def ply_of(mesh: Mesh) -> bytes:
-    """The file; coordinates in single precision, or double where that would be seen."""
+    """Encode the mesh; coordinates in single precision, or double where that would be seen."""
     real = "<f4" if fits_single(mesh.vertices) else "<f8"
     columns = [
         *zip("xyz", [real] * 3, mesh.vertices.T, strict=True),
@@ -36,7 +36,7 @@ def ply_of(mesh: Mesh) -> bytes:
 
 
 def stated_counts(path: Path) -> dict[str, int]:
-    """How many elements of each name the header of a PLY states.
+    """Tell how many elements of each name the header of a PLY states.
 
     Raises:
         OSError: if it cannot be read.

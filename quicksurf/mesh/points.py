@@ -28,7 +28,7 @@ class PointDistances(NamedTuple):
     """Fraction of the points that are farther than 2 % of the radius."""
 
     def doubt(self) -> str | None:
-        """What speaks against the surface, if it leaves most points alone."""
+        """Tell what speaks against the surface, if it leaves most points alone."""
         if self.points < _LEAST_POINTS or self.far <= _MOST_FAR:
             return None
         return (

@@ -12,13 +12,15 @@ _ROUNDING = 2.0**-24  # of a float, relative
 
 
 def fits_single(vertices: Float64[np.ndarray, "v 3"]) -> bool:
-    """Whether single precision moves no vertex by more than the tolerance; True of what is not finite."""
+    """Tell whether single precision moves no vertex by more than the tolerance; True of what is not finite."""
     extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     return not _ROUNDING * float(np.abs(vertices).max()) > _TOLERANCE * extent
 
 
 def offset_of(vertices: Float64[np.ndarray, "v 3"]) -> Float64[np.ndarray, "3"]:
-    """A round point near the middle, to be subtracted before single precision; 0 where that holds all there is."""
+    """Return a round point near the middle, to be subtracted before single precision; 0 where that holds all there
+    is.
+    """
     if fits_single(vertices):
         return np.zeros(3)
     extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))
@@ -27,5 +29,5 @@ def offset_of(vertices: Float64[np.ndarray, "v 3"]) -> Float64[np.ndarray, "3"]:
 
 
 def n_digits(vertices: Float64[np.ndarray, "v 3"]) -> int:
-    """Significant digits that a text file needs for what single precision would keep of the mesh alone."""
+    """Return the significant digits that a text file needs for what single precision would keep of the mesh alone."""
     return 9 if fits_single(vertices) else 15

@@ -44,14 +44,14 @@ class Support(NamedTuple):
     """How high above it to cut so that no crust of the table stays."""
 
     def heights(self, points: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n"]:
-        """Heights above the plane."""
+        """Return the heights above the plane."""
         return points @ self.normal - self.offset
 
 
 def find_support(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], eyes: Float64[np.ndarray, "c 3"]
 ) -> Support | None:
-    """The plane that carries what stands on it, seen from `eyes`; None unless all of the module's text holds."""
+    """Return the plane that carries what stands on it, seen from `eyes`; None unless all of the module's text holds."""
     points, normals = _sample(vertices, faces)
     support = _largest_plane(points, normals, eyes)
     main = None if support is None else _main_part(vertices, faces, support)
@@ -64,7 +64,9 @@ def find_support(
 def cut_below(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], heights: Float64[np.ndarray, "v"]
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
-    """The surface where `heights` > 0; faces that cross are cut, and neighbours share the vertices of the cut."""
+    """Return the surface where `heights` > 0; faces that cross are cut, and neighbours share the vertices of the
+    cut.
+    """
     above = heights > 0
     n_above = above[faces].sum(1)
     crossing = faces[(n_above == 1) | (n_above == 2)]

@@ -29,19 +29,21 @@ class Field(Protocol):
     """A fitted field as the mesh needs it. Points are in the fit's frame; nothing is differentiated."""
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Inside > 0."""
+        """Return logits, inside > 0."""
         ...
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit, outward."""
+        """Return unit normals, outward."""
         ...
 
     def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Unit, outward, of a blurred surface: what colours depend on."""
+        """Return unit normals, outward, of a blurred surface: what colours depend on."""
         ...
 
     def colors(
         self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point), with `shading_normals`."""
+        """Return sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point), with
+        `shading_normals`.
+        """
         ...

@@ -68,7 +68,7 @@ def count_views(
 
 
 def reduced(cameras: Cameras) -> Cameras:
-    """The cameras at the size of their z-buffers, float32."""
+    """Return the cameras at the size of their z-buffers, float32."""
     ratio = (MAX_SIDE / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
     sizes = (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype)
     return resize(cameras, sizes).to(torch.float32)
@@ -81,7 +81,7 @@ def seen_by(
     faces: np.ndarray,
     normals: Float[Tensor, "v 3"],
 ) -> Seen:
-    """The vertices that one camera sees; the z-buffer has the camera's own size."""
+    """Return the vertices that one camera sees; the z-buffer has the camera's own size."""
     pixels, depths = project(cameras, camera, points)
     depths = torch.where(_near_frame(cameras, camera, points), depths, torch.zeros_like(depths))
     width, height = cameras.sizes[camera].tolist()
@@ -118,7 +118,7 @@ def _near_frame(cameras: Cameras, camera: int, points: Float[Tensor, "v 3"]) -> 
 def faces_seen(
     faces: Int64[np.ndarray, "f 3"], seen: Bool[np.ndarray, "v"], n_rings: int
 ) -> Bool[np.ndarray, "f"]:
-    """Faces within `n_rings` rings of a seen vertex: rims, grazed by every view, are not eaten away."""
+    """Return faces within `n_rings` rings of a seen vertex: rims, grazed by every view, are not eaten away."""
     reached = seen.copy()
     for _ in range(n_rings):
         reached[faces[reached[faces].any(1)]] = True

@@ -13,7 +13,9 @@ _LEAST_TOLERANCE = 0.001  # radii
 
 
 def dense_rays(dense: DensePoints, result: TrainedModel, views: Sequence[int]) -> SeenDepths | None:
-    """The rays of `views` to dense points in the region of interest, in the frame of the fit; None without any."""
+    """Return the rays of `views` to dense points in the region of interest, in the frame of the fit; None without
+    any.
+    """
     positions, radius = result.to_roi(dense.positions), result.roi.radius
     known = torch.isin(dense.views, torch.tensor(views)) & (positions.norm(dim=1) < 1)
     if not known.any():

@@ -37,7 +37,7 @@ class HeldOutViews:
 
     @torch.no_grad()
     def measure(self, result: TrainedModel, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
-        """Mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
+        """Compute the mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
 
         Where poses are refined, each half of a view is rendered as the other half says.
         """
@@ -61,7 +61,7 @@ def score(
     seen: Bool[Tensor, "n"],
     per_view: int,
 ) -> HeldOutScore:
-    """The PSNR of what was rendered, and whether exposure varies.
+    """Return the PSNR of what was rendered, and whether exposure varies.
 
     It does where an affine map of each view, found on one half of it, brings the other half nearer to the photo by more
     than a decibel than none, and than one found on the other views: what the views have in common says nothing of

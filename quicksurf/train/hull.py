@@ -26,7 +26,7 @@ _COARSER = 4  # cells of the first pass are this many times longer: most of the 
 def room_for_object(
     cameras: Cameras, masks: Sequence[UInt8[np.ndarray, "_ _"] | None], resolution: int
 ) -> Bool[Tensor, "r r r"]:
-    """The cells of [−1, 1]³ that the masks allow; `cameras` are in the frame where the ROI is the unit ball.
+    """Return the cells of [−1, 1]³ that the masks allow; `cameras` are in the frame where the ROI is the unit ball.
 
     Empty and full masks bound nothing and are left out. All cells are allowed without masks that bound anything.
     """
@@ -49,7 +49,7 @@ def room_for_object(
 
 
 def distance_outside(mask: UInt8[np.ndarray, "h w"]) -> Float[Tensor, "h w"]:
-    """Distance in pixels from each pixel's centre to the nearest that may be on the object."""
+    """Compute the distance in pixels from each pixel's centre to the nearest that may be on the object."""
     distances = np.asarray(ndimage.distance_transform_edt(mask < PERHAPS_OUTSIDE))
     return torch.from_numpy(distances.astype(np.float32))
 
@@ -81,7 +81,7 @@ def votes_of_mask(
     centers: Float[Tensor, "n 3"],
     reach: float,
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Which centres are in the frame, and which of these have no object within `reach`."""
+    """Tell which centres are in the frame, and which of these have no object within `reach`."""
     pixels, depths = project(cameras, view, centers)
     seen = (depths > reach) & (pixels >= 0).all(1) & (pixels < cameras.sizes[view]).all(1)
     index = torch.nonzero(seen)[:, 0]

@@ -32,7 +32,7 @@ class Group(NamedTuple):
 def network_groups(
     name: str, network: EncodedNetwork, weights_rate: float, tables_rate: float
 ) -> list[Group]:
-    """Weights and tables of a network as two groups; an empty one is left out."""
+    """Compute weights and tables of a network as two groups; an empty one is left out."""
     n = network.layout.n_network_params
     groups = [Group(name, network.params, slice(0, n), weights_rate, False)]
     if network.layout.n_params > n:
@@ -89,7 +89,7 @@ class Adam:
         ]
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step count, to be saved."""
+        """Return the moments and step count, to be saved."""
         moments = {f"first.{name}": value for name, value in self.first.items()}
         moments |= {f"second.{name}": value for name, value in self.second.items()}
         return moments | {"step": torch.tensor([self.step_count])}

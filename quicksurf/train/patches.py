@@ -48,7 +48,7 @@ class Patches(NamedTuple):
     """Unit, towards the camera."""
 
     def select(self, index: Tensor) -> "Patches":
-        """The patches at `index`."""
+        """Return the patches at `index`."""
         return Patches(*(part[index] for part in self))
 
 
@@ -63,7 +63,7 @@ class GreyImages:
 
     @classmethod
     def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], device: torch.device) -> "GreyImages":
-        """Grey copies of the images on `device`; half precision keeps an eighth of a level."""
+        """Return grey copies of the images on `device`; half precision keeps an eighth of a level."""
         levels = [(torch.from_numpy(image).float() @ _GREY).half().reshape(-1) for image in images]
         counts = torch.tensor([len(part) for part in levels])
         sizes = torch.tensor([(image.shape[1], image.shape[0]) for image in images])
@@ -73,7 +73,9 @@ class GreyImages:
     def sample(
         self, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n k 2"]
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-        """Bilinear grey levels, and their slopes along columns and rows, at pixels of one image a row; edges go on."""
+        """Return bilinear grey levels, and their slopes along columns and rows, at pixels of one image a row; edges
+        go on.
+        """
         sizes = self.sizes[image_indices]
         columns, u = _cell(pixels[..., 0], sizes[:, :1])
         rows, v = _cell(pixels[..., 1], sizes[:, 1:])
@@ -99,7 +101,7 @@ def _cell(
 
 
 def offsets_of(n_across: int, spacing: float) -> Float[Tensor, "k 2"]:
-    """Pixels of a patch relative to its middle: `n_across`² of them, `spacing` apart."""
+    """Return pixels of a patch relative to its middle: `n_across`² of them, `spacing` apart."""
     axis = spacing * (torch.arange(n_across) - 0.5 * (n_across - 1))
     return torch.cartesian_prod(axis, axis)
 
@@ -107,7 +109,8 @@ def offsets_of(n_across: int, spacing: float) -> Float[Tensor, "k 2"]:
 def choose_views(
     cameras: Cameras, candidates: Int[Tensor, "c"], patches: Patches, n_views: int
 ) -> Int[Tensor, "n m"]:
-    """For each patch the views of least angle to its own that see its plane from the front; −1 where there are fewer.
+    """Choose for each patch the views of least angle to its own that see its plane from the front; −1 where there are
+    fewer.
 
     The angle is the one between the lines of sight at the point. Views under 2° show no depth.
     """
@@ -153,7 +156,7 @@ def _cones(cameras: Cameras) -> Float[Tensor, "n"]:
 def project_each(
     cameras: Cameras, image_indices: Int[Tensor, "*n"], points: Float[Tensor, "*n 3"]
 ) -> tuple[Float[Tensor, "*n 2"], Float[Tensor, "*n"]]:
-    """Pixels and depths of points, each in an image of its own; see `cameras.project`."""
+    """Return pixels and depths of points, each in an image of its own; see `cameras.project`."""
     c2w = cameras.c2w[image_indices]
     local = ((points - c2w[..., 3])[..., None] * c2w[..., :3]).sum(-2)
     depths = local[..., 2]
@@ -178,7 +181,7 @@ class Warps(NamedTuple):
 def plane_warps(
     cameras: Cameras, patches: Patches, views: Int[Tensor, "n m"], reach: float | Float[Tensor, ""]
 ) -> Warps:
-    """Maps through the patches' planes, by central differences over ± `reach` pixels, lenses included."""
+    """Return the maps through the patches' planes, by central differences over ± `reach` pixels, lenses included."""
     right, down = torch.eye(2, device=views.device)
     cross = reach * torch.stack([torch.zeros_like(right), right, -right, down, -down])
     n, m = views.shape
@@ -249,7 +252,7 @@ def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Te
 
 
 def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
-    """The part of mean (1 − NCC) that depends on depth, by its slope, over the views that show the same.
+    """Return the part of mean (1 − NCC) that depends on depth, by its slope, over the views that show the same.
 
     Its value says nothing, its gradient by `depths` is that of 1 − NCC. A view that differs by nearly as much as the
     patch varies shows something in front of it, or a reflection: those match best behind the surface. Brightness has
@@ -272,7 +275,7 @@ def confidence(matches: Matches) -> Float[Tensor, ""]:
 def implicit_depths(
     logits: Float[Tensor, "n"], gradients: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n"]:
-    """Zeros whose gradient is that of the depth t_s where a ray meets l = 0: dt_s = −dl / (∇l·d).
+    """Return zeros whose gradient is that of the depth t_s where a ray meets l = 0: dt_s = −dl / (∇l·d).
 
     Differentiable in the logits alone (IDR, Yariv et al. 2020, eq. 3). Slopes ∇l·d count as 0.1 at least.
     """
@@ -296,7 +299,7 @@ class ViewConsistency:
         self._views = torch.tensor(views, device=self._views.device)
 
     def due(self, step: int) -> bool:
-        """Whether to compare in this step: in each, or now and then where the last comparison was not believed."""
+        """Tell whether to compare in this step: in each, or now and then where the last comparison was not believed."""
         return self._confidence.get() != 0 or step % _PAUSE == 0
 
     @property
@@ -307,7 +310,7 @@ class ViewConsistency:
 
     @torch.no_grad()
     def compare(self, cameras: Cameras, patches: Patches) -> Matches:
-        """Each patch with the nearest views that see it."""
+        """Return each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
         matches = match_patches(self._images, cameras, patches, views, self._offsets)
         self._confidence.put(confidence(matches))

@@ -26,12 +26,12 @@ class PixelBatch(NamedTuple):
     """Coverage: 1 on the object, 0 beside it."""
 
     def select(self, index: Int[Tensor, "k"]) -> "PixelBatch":
-        """The pixels at `index`."""
+        """Return the pixels at `index`."""
         masks = None if self.masks is None else self.masks[index]
         return PixelBatch(self.image_indices[index], self.pixels[index], self.colors[index], masks)
 
     def over(self, behind: Float[Tensor, "n 3"] | None) -> Float[Tensor, "n 3"]:
-        """The photos' colours, with what the masks exclude replaced by `behind`."""
+        """Return the photos' colours, with what the masks exclude replaced by `behind`."""
         if self.masks is None or behind is None:
             return self.colors
         return torch.lerp(behind, self.colors, self.masks[:, None])
@@ -51,7 +51,9 @@ class PixelBank:
 
     @classmethod
     def of(cls, scene: Scene, image_indices: list[int], use_masks: bool, device: torch.device) -> "PixelBank":
-        """The pixels of the given images on `device`, with masks if `use_masks`: all of an image without one counts."""
+        """Return the pixels of the given images on `device`, with masks if `use_masks`: all of an image without one
+        counts.
+        """
         images = [torch.from_numpy(scene.images[i].reshape(-1, 3)) for i in image_indices]
         masks = [scene.masks[i] for i in image_indices]
         sizes = torch.tensor([len(image) for image in images])
@@ -71,19 +73,19 @@ class PixelBank:
         )
 
     def draw(self, n: int, generator: torch.Generator) -> PixelBatch:
-        """`n` pixels, uniform over all of them."""
+        """Return `n` pixels, uniform over all of them."""
         at = torch.randint(len(self.colors), (n,), generator=generator, device=self.colors.device)
         return self._batch(torch.searchsorted(self.starts, at, right=True) - 1, at)
 
     def draw_each(self, n_per_image: int, generator: torch.Generator) -> PixelBatch:
-        """The same number of pixels of each image, image after image."""
+        """Return the same number of pixels of each image, image after image."""
         device = self.colors.device
         which = torch.arange(len(self.sizes), device=device).repeat_interleave(n_per_image)
         fraction = torch.rand(len(which), generator=generator, dtype=torch.float64, device=device)
         return self._batch(which, self.starts[which] + (fraction * self.sizes[which]).long())
 
     def slopes(self, batch: PixelBatch, reach: int) -> Float[Tensor, "n 3 2"]:
-        """∂colour/∂(column, row) per pixel, from the pixels `reach` away on both sides, as far as there are."""
+        """Compute ∂colour/∂(column, row) per pixel, from the pixels `reach` away on both sides, as far as there are."""
         which = torch.searchsorted(self.image_indices, batch.image_indices)
         widths = self.widths[which]
         limits = torch.stack([widths, self.sizes[which] // widths], -1) - 1
@@ -98,7 +100,7 @@ class PixelBank:
         return torch.stack(slopes, -1)
 
     def in_left_half(self, batch: PixelBatch) -> Bool[Tensor, "n"]:
-        """Which pixels lie in the left half of their image."""
+        """Tell which pixels lie in the left half of their image."""
         widths = self.widths[torch.searchsorted(self.image_indices, batch.image_indices)]
         return batch.pixels[:, 0] < 0.5 * widths
 
@@ -111,7 +113,7 @@ class PixelBank:
 
 
 def border_of(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Border:
-    """The colour of the images' outermost pixels, their median, and whether nearly all of them have it."""
+    """Return the colour of the images' outermost pixels, their median, and whether nearly all of them have it."""
     borders = np.concatenate(
         [np.concatenate([i[0], i[-1], i[:, 0], i[:, -1]]).astype(np.int16) for i in images]
     )

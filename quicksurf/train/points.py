@@ -59,7 +59,7 @@ class SeenDepths(NamedTuple):
     """Size of a pixel at that depth; infinite where the surface is not at it but near it."""
 
     def select(self, index: Tensor) -> "SeenDepths":
-        """Those at `index`."""
+        """Return those at `index`."""
         return SeenDepths(*(part[index] for part in self))
 
 
@@ -119,7 +119,7 @@ class PointGuide:
         self._cumulative = areas.double().cumsum(0) / areas.double().sum().clamp_min(1e-9)
 
     def loss(self, field: SurfaceField, n_rays: int, generator: torch.Generator) -> Float[Tensor, ""]:
-        """The loss on `n_rays` random observations, and on as many places of triangles."""
+        """Return the loss on `n_rays` random observations, and on as many places of triangles."""
         place = {"generator": generator, "device": generator.device}
         loss = field.geometry.network.params.sum() * 0
         if len(self._rays.depths):

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
     standard_error: float
 
     def improves(self) -> bool:
-        """Whether refined poses explain pixels that they were not refined on better, beyond chance."""
+        """Tell whether refined poses explain pixels that they were not refined on better, beyond chance."""
         return self.log_ratio < -_SURE * self.standard_error
 
 
@@ -109,13 +109,15 @@ class CameraAlignment:
         self._tests, self._bank, self._held_out_bank = [], bank, None
 
     def held_out_rays(self, batch: PixelBatch) -> Rays:
-        """Rays of held-out pixels; where poses are refined, by the pose that the other half of the picture gave."""
+        """Return rays of held-out pixels; where poses are refined, by the pose that the other half of the picture
+        gave.
+        """
         if not self.refined or self._held_out_bank is None:
             return roi_rays(self._given, batch.image_indices, batch.pixels)
         return self._crossed_rays(batch)
 
     def world_cameras(self) -> Cameras:
-        """All cameras in the world; those of held-out views as both halves of their pictures say."""
+        """Return all cameras in the world; those of held-out views as both halves of their pictures say."""
         if not self.refined:
             return self._world
         cameras = moved(self._given, self._all_twists())
@@ -169,7 +171,7 @@ class CameraAlignment:
 def compare_views(
     refined: Float[Tensor, "n"], given: Float[Tensor, "n"], image_indices: Int[Tensor, "n"]
 ) -> Trial:
-    """The mean over views of the log of the ratio of their mean errors, and its standard error.
+    """Compute the mean over views of the log of the ratio of their mean errors, and its standard error.
 
     Two views at least are needed: a trial of one has an infinite error, and improves nothing.
     """

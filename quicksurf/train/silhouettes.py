@@ -48,7 +48,7 @@ class Outlines:
         image_indices: Sequence[int],
         device: torch.device,
     ) -> "Outlines":
-        """Those of the given images, which all have masks, on `device`; a mask of one value has none."""
+        """Return those of the given images, which all have masks, on `device`; a mask of one value has none."""
         nothing = torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 3, 3, dtype=torch.uint8)
         parts = [nothing, *(_outline_of(index, masks[index]) for index in image_indices)]
         return cls(*(torch.cat(columns).to(device) for columns in zip(*parts, strict=True)))
@@ -57,7 +57,7 @@ class Outlines:
         return len(self.patches)
 
     def draw(self, n: int, generator: torch.Generator) -> OutlineBatch:
-        """`n` points, uniform over all the pixels; none where there are no outlines."""
+        """Return `n` points, uniform over all the pixels; none where there are no outlines."""
         place = {"generator": generator, "device": self.patches.device}
         at = torch.randint(max(len(self), 1), (n if len(self) else 0,), **place)
         within = torch.rand(len(at), 2, **place)
@@ -66,13 +66,13 @@ class Outlines:
 
 
 def interpolate(patches: Float[Tensor, "n 3 3"], within: Float[Tensor, "n 2"]) -> Float[Tensor, "n"]:
-    """Bilinear interpolation of values at pixel centres, at (column, row) ∈ [0, 1]² within the middle pixel."""
+    """Interpolate bilinearly the values at pixel centres, at (column, row) ∈ [0, 1]² within the middle pixel."""
     weights = torch.stack([(0.5 - within).relu(), 1 - (within - 0.5).abs(), (within - 0.5).relu()], -1)
     return torch.einsum("nr,nrc,nc->n", weights[:, 1], patches, weights[:, 0])
 
 
 def along_outline(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2.
+    """Return pixels beside or on an outline: their 3×3 neighbourhood lies on both sides of 1/2.
 
     None that touches what a made mask does not know.
     """

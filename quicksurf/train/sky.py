@@ -35,7 +35,7 @@ _VOTES, _VOTED = (
 def find_sky(
     image: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "n 2"]
 ) -> Bool[np.ndarray, "a b"] | None:
-    """The sky of a photo at its size or at 400 pixels, None where it shows none.
+    """Return the sky of a photo at its size or at 400 pixels, None where it shows none.
 
     Args:
         points: pixels at which the photo observes verified points.
@@ -64,7 +64,8 @@ def room_below_sky(
     points: Float[Tensor, "n 3"],
     resolution: int,
 ) -> Bool[Tensor, "r r r"]:
-    """The cells of [−1, 1]³ through which no sky is seen; `cameras` are in the frame where the ROI is the unit ball.
+    """Return the cells of [−1, 1]³ through which no sky is seen; `cameras` are in the frame where the ROI is the unit
+    ball.
 
     Args:
         points: verified points in that frame: the cells around them stay.
@@ -91,7 +92,7 @@ def room_below_sky(
 def sky_rays(
     cameras: Cameras, skies: Sequence[Bool[np.ndarray, "_ _"] | None], room: Bool[Tensor, "r r r"]
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Origins and directions of rays through the sky of all photos, where other photos agree.
+    """Return origins and directions of rays through the sky of all photos, where other photos agree.
 
     Args:
         room: of `room_below_sky`. A ray counts where a third of its way through the unit ball is empty by it: else what

@@ -68,7 +68,7 @@ class Trainer:
         self._n_lost_steps = AsyncScalar()
 
     def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
-        """One step of the optimiser; returns what was rendered, the loss and the squared colour error."""
+        """Return one step of the optimiser; returns what was rendered, the loss and the squared colour error."""
         self._check_losses()
         result, schedule = self.result, self._method.schedule(progress)
         result.advance(progress)
@@ -156,7 +156,7 @@ class Trainer:
         return score
 
     def snapshot(self) -> TrainedModel:
-        """The reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
+        """Return the reconstruction with the optimiser's state and the cameras as they are now, ready to be saved."""
         self.result.cameras = self.alignment.world_cameras()
         self.result.cameras_refined = self._were_refined or self.alignment.refined
         self.result.optimizer_state = self._optimizer.state()

@@ -24,7 +24,7 @@ class Capture(NamedTuple):
 
 
 def find_captures(folder: Path, output: Path) -> list[Capture]:
-    """The folders and videos directly inside `folder`, in natural order, but for hidden ones.
+    """Return the folders and videos directly inside `folder`, in natural order, but for hidden ones.
 
     Nor is `output`, where the runs go, a capture, or the folder that it lies in: `runs/` beside the captures.
     Every other folder counts: what is wrong with one is said by its own fit and does not stop the rest.

@@ -74,7 +74,7 @@ def _knock(address: str) -> None:
 
 
 def demands(nodes: Sequence[Any], on_gpu: bool) -> dict[str, float]:
-    """What a capture is given of a machine, but no more than the smallest has, which could then never help.
+    """Tell what a capture is given of a machine, but no more than the smallest has, which could then never help.
 
     Fits that can go to a GPU have one each where the cluster has any, and then keep to the machines that do.
     """

@@ -23,12 +23,12 @@ MEMORY_EACH = (
 
 
 def affordable_jobs(n_captures: int, n_cpus: int, n_bytes: int) -> int:
-    """Captures at a time: at least one, at most as many as have CORES_EACH cores and MEMORY_EACH bytes."""
+    """Return captures at a time: at least one, at most as many as have CORES_EACH cores and MEMORY_EACH bytes."""
     return max(1, min(n_captures, n_cpus // CORES_EACH, n_bytes // MEMORY_EACH))
 
 
 def jobs_here(n_captures: int, device: str) -> int:
-    """Captures at a time on this machine; one where they go to a GPU, which a single fit keeps busy."""
+    """Return captures at a time on this machine; one where they go to a GPU, which a single fit keeps busy."""
     if may_use_gpu(device) and torch.cuda.is_available():
         return 1
     cgroup = Path("/sys/fs/cgroup")
@@ -73,7 +73,7 @@ def run_here(
 
 
 def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
-    """Disjoint processors for each job; all for each where there are fewer, or the system knows no affinity."""
+    """Return disjoint processors for each job; all for each where there are fewer, or the system knows no affinity."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = sorted(affinity(0)) if affinity is not None else []
     if len(cpus) < jobs:
@@ -83,7 +83,7 @@ def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
 
 @contextmanager
 def own_cpus(count: int) -> Iterator[tuple[int, ...]]:
-    """Up to `count` processors that no other such block of this machine has; none where all are taken.
+    """Return up to `count` processors that no other such block of this machine has; none where all are taken.
 
     A processor is held by a socket of its name in Linux's abstract namespace (unix(7)): the system lets go of it even
     when this process is killed, and no file is left behind.

@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     seconds: float
 
     def describe(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         return f"{self.name}: {self.state} after {self.seconds:.0f} s" + (
             f", {self.message}" if self.message else ""
         )

@@ -67,7 +67,7 @@ class ExportFrame(NamedTuple):
 
 
 def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
-    """The frame asked for, and where its scale and up come from.
+    """Return the frame asked for, and where its scale and up come from.
 
     Raises:
         ConfigError: if a point, the markers or a source cannot be used.
@@ -94,7 +94,7 @@ def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]
 
 
 def find_up(taken: Takeaway, source: str) -> Up:
-    """Up from `source`, or from the best there is (`auto`).
+    """Find up from `source`, or from the best there is (`auto`).
 
     Raises:
         ConfigError: if the source does not say.
@@ -130,7 +130,7 @@ def _up_from_plane(taken: Takeaway) -> Up | None:
 def write_frame(
     reconstruction: TrainedModel, export: ExportFrame, request: FrameRequest, files: Sequence[Path]
 ) -> Path:
-    """The sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
+    """Return the sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
     similarity, up, ruler = export
     radius, center = reconstruction.roi.radius, reconstruction.roi.center
     fit = np.eye(4)

@@ -51,7 +51,7 @@ class Ruler(NamedTuple):
 
 
 def find_ruler(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> Ruler:
-    """The side of the markers in units of the cameras.
+    """Return the side of the markers in units of the cameras.
 
     Args:
         cameras: those of the photos.

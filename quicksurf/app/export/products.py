@@ -67,14 +67,14 @@ class Extras:
         return self.texture or self.measures
 
     def seconds(self, n_photos: int) -> float:
-        """What it takes on two slow cores, roughly."""
+        """Tell what it takes on two slow cores, roughly."""
         confidence = SECONDS_A_PHOTO * n_photos if self.measures else 0.0
         texture = texture_seconds(TEXTURED_FACES, self.texture_size, n_photos) if self.texture else 0.0
         return confidence + texture
 
 
 def photos_of(reconstruction: TrainedModel, scene: Scene) -> Photos:
-    """The photos that the field was fitted to, with masks if it was fitted with them."""
+    """Return the photos that the field was fitted to, with masks if it was fitted with them."""
     used = np.flatnonzero(reconstruction.used)
     exposures = torch.eye(3, 4) + reconstruction.appearance.from_identity().detach().cpu()
 
@@ -112,11 +112,11 @@ class Takeaway(NamedTuple):
     """How the mesh was made."""
 
     def local(self) -> Mesh:
-        """The mesh in the fit's frame."""
+        """Return the mesh in the fit's frame."""
         return _to_fit(self.reconstruction, self.mesh)
 
     def observed(self) -> Observations:
-        """What the photos say of each vertex.
+        """Tell what the photos say of each vertex.
 
         Raises:
             ImageError: if a photo's file is gone or damaged.
@@ -124,7 +124,8 @@ class Takeaway(NamedTuple):
         return observe(self.local(), photos_of(self.reconstruction, self.scene))
 
     def trimmed(self, extras: Extras) -> "Takeaway":
-        """With the confidence of the vertices, if it is wanted, and without what is less certain than wanted.
+        """Return the mesh with the confidence of the vertices, if it is wanted, and without what is less certain than
+        wanted.
 
         Raises:
             ImageError: if a photo's file is gone or damaged.
@@ -139,12 +140,12 @@ class Takeaway(NamedTuple):
         return self._replace(mesh=mesh, report=self.report.of_what_is_left(mesh))
 
     def write_confidence_picture(self, path: Path) -> Path:
-        """The mesh from four sides, coloured by confidence."""
+        """Return the mesh from four sides, coloured by confidence."""
         write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras))
         return path
 
     def textured(self, n_faces: int, size: int) -> TexturedMesh:
-        """The mesh with at most `n_faces` faces and a texture of `size` texels a side, in the cameras' frame.
+        """Return the mesh with at most `n_faces` faces and a texture of `size` texels a side, in the cameras' frame.
 
         Raises:
             ConfigError: if the texture's size cannot be baked.
@@ -162,7 +163,7 @@ class Takeaway(NamedTuple):
 
 
 def simplify(mesh: Mesh, n_faces: int) -> Mesh:
-    """The mesh with at most `n_faces` faces; colours are those of the nearest old vertices."""
+    """Return the mesh with at most `n_faces` faces; colours are those of the nearest old vertices."""
     vertices, faces = decimate(mesh.vertices, mesh.faces, n_faces)
     if len(faces) == len(mesh.faces):
         return mesh

@@ -159,7 +159,7 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
 def with_mesh(
     config: Config, resolution: int | None, faces: int | None, keep: str | None, watertight: bool | None
 ) -> Config:
-    """The configuration with the mesh options that were given, checked like any setting."""
+    """Return the configuration with the mesh options that were given, checked like any setting."""
     given = {
         "mesh.resolution": resolution,
         "mesh.faces": faces,
@@ -170,7 +170,7 @@ def with_mesh(
 
 
 def mesh_of(run: Run) -> Path:
-    """The run's mesh, in whichever form it has.
+    """Return the run's mesh, in whichever form it has.
 
     Raises:
         OutputError: if it has none.
@@ -189,5 +189,5 @@ def drop_older(folder: Path, files: Sequence[Path]) -> None:
 
 
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
-    """The options of an extraction that may take `seconds`; None: as long as it needs."""
+    """Return the options of an extraction that may take `seconds`; None: as long as it needs."""
     return MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)

@@ -14,14 +14,14 @@ _SIZE_STEP = 64  # texels: graphics cards like round sizes
 
 
 def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
-    """What a texture takes on two slow cores, roughly: unwrapping, texels, photos."""
+    """Tell what a texture takes on two slow cores, roughly: unwrapping, texels, photos."""
     return _SECONDS_A_FACE * n_faces + _SECONDS_A_TEXEL * size * size + SECONDS_A_PHOTO * n_photos
 
 
 def affordable_texture(
     seconds: float, most: float, n_faces: int, size: int, n_photos: int
 ) -> tuple[int, int] | None:
-    """Faces and texels a side that are expected to take `seconds`, at most those asked for.
+    """Return faces and texels a side that are expected to take `seconds`, at most those asked for.
 
     Faces and texels are cut by the same share q ≤ 1, so that a face keeps its number of texels:
     q (a · faces + b · size²) + c · photos = seconds. The least that is worth it may take up to `most`; None if it is

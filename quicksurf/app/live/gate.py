@@ -185,7 +185,7 @@ class Allowance:
 
 
 def is_understood(raw: object) -> bool:
-    """Whether `raw` is a message that the page sends, whole and with values in range."""
+    """Tell whether `raw` is a message that the page sends, whole and with values in range."""
     import msgspec
 
     if not isinstance(raw, bytes):

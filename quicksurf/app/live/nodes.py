@@ -49,11 +49,13 @@ class Nodes:
         self.show_ball(scene.roi)
 
     def to_view(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """World points in the frame of the page."""
+        """Return world points in the frame of the page."""
         return (points - np.array(self._origin.center)) / self._origin.radius
 
     def drag_ball(self, radius: float, moved: Callable[[], None]) -> "viser.TransformControlsHandle":
-        """A gizmo that carries the ball; `moved` hears of every pull. `radius` is in units of the first ball's."""
+        """Add a gizmo that carries the ball; `moved` hears of every pull. `radius` is in units of the first
+        ball's.
+        """
         gizmo = self._server.scene.add_transform_controls(
             "/region", scale=1.2, disable_rotations=True, depth_test=False
         )
@@ -68,12 +70,12 @@ class Nodes:
         )
 
     def roi_at(self, position: Float[np.ndarray, "3"], radius: float) -> Roi:
-        """The world's ball that stands at `position` with `radius` in the page."""
+        """Return the world's ball that stands at `position` with `radius` in the page."""
         x, y, z = (np.array(self._origin.center) + self._origin.radius * np.asarray(position, float)).tolist()
         return Roi((x, y, z), self._origin.radius * radius)
 
     def show_ball(self, roi: Roi) -> None:
-        """The region as a faint net, not to be moved (any more)."""
+        """Show the region as a faint net, not to be moved (any more)."""
         self._server.scene.remove_by_name("/region")
         self._ball = self._server.scene.add_icosphere(
             "/region",

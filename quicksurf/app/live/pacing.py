@@ -51,11 +51,11 @@ class Pacer:
         """Of the next mesh."""
 
     def due(self, now: float) -> bool:
-        """Whether the next mesh may be made."""
+        """Tell whether the next mesh may be made."""
         return now >= self._due_at
 
     def made(self, now: float, seconds: float, fit_seconds: float) -> None:
-        """A mesh was made until `now` in `seconds`, in a fit that takes `fit_seconds` as a whole."""
+        """Note that a mesh was made until `now` in `seconds`, in a fit that takes `fit_seconds` as a whole."""
         self._due_at = now + seconds / self._share
         interval = min(max(fit_seconds / N_MESHES, SHORTEST), LONGEST)
         finer = (self._share * interval / max(seconds, 1e-6)) ** (1 / POWER)

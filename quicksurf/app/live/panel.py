@@ -99,7 +99,7 @@ class SidePanel:
         self.allow_steering(False)
 
     def headline(self, text: str, share: float | None = None) -> None:
-        """What goes on, and how far it is (0 to 1)."""
+        """Tell what goes on, and how far it is (0 to 1)."""
         if text != self._title:  # asked for many times a second while somebody is waited for
             self._title = text
             self._headline.content = _html("b", text)
@@ -126,7 +126,7 @@ class SidePanel:
         self._curve.draw()
 
     def allow_steering(self, allowed: bool) -> None:
-        """Whether pausing, stopping and adding minutes mean something now."""
+        """Tell whether pausing, stopping and adding minutes mean something now."""
         for button in self._buttons.values():
             button.disabled = not allowed
 
@@ -135,7 +135,7 @@ class SidePanel:
         self._buttons["pause"].label = "Go on" if paused else "Pause"
 
     def hide_steering(self) -> None:
-        """There is no fit to steer."""
+        """Hide the buttons: there is no fit to steer."""
         for button in self._buttons.values():
             button.visible = False
         self._bar.visible = False

@@ -25,7 +25,9 @@ RIM_RINGS = 3  # faces around a seen vertex that are kept: few cameras leave gap
 
 
 def preview_mesh(reconstruction: TrainedModel, resolution: int) -> Mesh:
-    """The surface now, at `resolution` cells along the ROI, in the cameras' frame; without faces if there is none."""
+    """Return the surface now, at `resolution` cells along the ROI, in the cameras' frame; without faces if there is
+    none.
+    """
     field, grid = reconstruction.field, reconstruction.renderer.grid
     vertices, faces = extract_surface(field.logits, grid.occupied, grid.aabb, resolution)
     vertices, faces, _ = compact(vertices, faces[inside_ball(vertices, faces, ROI_RADIUS)])

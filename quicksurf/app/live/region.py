@@ -32,7 +32,7 @@ class RegionChooser:
         button.on_click(lambda event: start())
 
     def roi(self) -> Roi:
-        """The ball as it stands, in the world."""
+        """Return the ball as it stands, in the world."""
         return self._nodes.roi_at(self._gizmo.position, self._in_range())
 
     def close(self) -> None:

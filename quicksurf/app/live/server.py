@@ -34,7 +34,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """`PORT`, `HOST:PORT` or `HOST`; the host is this machine's loopback unless given.
+    """Return `PORT`, `HOST:PORT` or `HOST`; the host is this machine's loopback unless given.
 
     Raises:
         ViewError: if it is none of these.
@@ -50,7 +50,7 @@ def parse_address(text: str) -> Address:
 
 @contextmanager
 def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
-    """A server on `address` until the end of the block.
+    """Serve on `address` until the end of the block.
 
     Raises:
         ViewError: if viser is not installed, the port is taken or the host is not this machine.
@@ -66,7 +66,7 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
 
 
 def url_of(server: "viser.ViserServer") -> str:
-    """What to type into a browser on this machine; who has it may look at the page and press its buttons."""
+    """Tell what to type into a browser on this machine; who has it may look at the page and press its buttons."""
     host = server.get_host()
     here = "localhost" if host == "0.0.0.0" else host
     return f"http://{here}:{server.get_port()}/{getattr(server, TOKEN)}/"

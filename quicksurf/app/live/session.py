@@ -45,7 +45,7 @@ TITLES = {"read": "Reading the capture", "fit": "Fitting", "mesh": "Making the m
 
 @contextmanager
 def live_view(address: Address) -> Iterator["LiveView"]:
-    """A page for one fit, until the end of the block.
+    """Show the page of one fit until the end of the block.
 
     Raises:
         ViewError: if it cannot be opened.

@@ -47,7 +47,7 @@ class Needs(NamedTuple):
     n_views: Float64[np.ndarray, "v"]
 
     def missing(self) -> Float64[np.ndarray, "v"]:
-        """Share of the surface that each vertex still wants to be seen of."""
+        """Return the fraction of the surface that each vertex still wants to be seen of."""
         return self.weights * np.clip(1 - self.n_views / WANTED, 0, 1)
 
 
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> Frame:
-    """How directions are counted around the middle of a capture."""
+    """Tell how directions are counted around the middle of a capture."""
     target = torch.tensor(center, dtype=torch.float64)
     up = mean_up(cameras)
     ahead = horizontal_basis(up, cameras.centers().double() - target)[0]
@@ -77,7 +77,9 @@ def needs_of(
     center: Float64[np.ndarray, "3"],
     radius: float,
 ) -> Needs:
-    """The surface with its holes closed; those that the ROI's border cut are as they should be and need nothing."""
+    """Return the surface with its holes closed; those that the ROI's border cut are as they should be and need
+    nothing.
+    """
     holes = find_holes(faces)
     middles, fans = close_holes(vertices, holes)
     closed = np.concatenate([vertices, middles])
@@ -98,7 +100,7 @@ def needs_of(
 
 
 def next_places(needs: Needs, cameras: Cameras, frame: Frame) -> tuple[list[Place], Needs]:
-    """At most MAX_PLACES places worth going to, best first, and the needs that are left after them."""
+    """Return at most MAX_PLACES places worth going to, best first, and the needs that are left after them."""
     photos = frame.sphere(cameras.centers().double().numpy())
     candidates, nearest = _candidates(frame, photos)
     distance = float(np.median(np.linalg.norm(cameras.centers().double().numpy() - frame.center, axis=1)))
@@ -118,7 +120,7 @@ def next_places(needs: Needs, cameras: Cameras, frame: Frame) -> tuple[list[Plac
 def advise(
     places: Sequence[Place], left: Needs, frame: Frame, photos: Sphere, names: Sequence[str]
 ) -> list[str]:
-    """The sentences, most useful first; none where every place was seen often enough."""
+    """Return the sentences, most useful first; none where every place was seen often enough."""
     sentences = [_place_in_words(place, photos, names) for place in places]
     below = left.normals @ frame.up < _UNDERSIDE
     underside = float(left.missing()[below].sum())

@@ -21,7 +21,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
-    """Curves over seconds, each with a name; nothing to draw gives no drawing."""
+    """Return curves over seconds, each with a name; nothing to draw gives no drawing."""
     lines = {name: _thinned(line) for name, line in lines.items() if line}
     if not lines:
         return Markup("")
@@ -44,7 +44,7 @@ def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
 
 
 def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[float, float]]) -> Markup:
-    """The view sphere from above: straight up in the middle, the horizon as the drawn circle, below it outside.
+    """Return the view sphere from above: straight up in the middle, the horizon as the drawn circle, below it outside.
 
     Photo 1's side is at the bottom, where the reader stands, and azimuths grow to the right. Photos are dots (rings
     if held out), places to go are numbers.
@@ -82,7 +82,7 @@ def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[
 
 
 def bars(title: str, values: Mapping[str, float], unit: str) -> Markup:
-    """Horizontal bars with their values."""
+    """Return horizontal bars with their values."""
     if not values:
         return Markup("")
     most = max(max(values.values()), 1e-9)

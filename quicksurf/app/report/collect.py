@@ -49,7 +49,7 @@ class Clock:
         self._now, self._end = now, None if seconds is None else now() + seconds
 
     def left(self) -> float:
-        """Seconds until the page should be written."""
+        """Return seconds until the page should be written."""
         return float("inf") if self._end is None else self._end - self._now()
 
 
@@ -133,18 +133,18 @@ def gather(
 
 
 def surface_seconds(n_faces: int, n_photos: int) -> float:
-    """What the mesh's part of the page takes on two slow cores, roughly."""
+    """Tell what the mesh's part of the page takes on two slow cores, roughly."""
     return _SURFACE_SECONDS + _SECONDS_A_FACE * n_faces + _SECONDS_A_PHOTO * n_photos
 
 
 def shown(name: str) -> str:
-    """A file name fit for a page: no control or direction marks, no half characters, not endless."""
+    """Return a file name fit for a page: no control or direction marks, no half characters, not endless."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-36:]}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The photos' names for a page, without the folder that all have in common."""
+    """Return the photos' names for a page, without the folder that all have in common."""
     folders = {name.rpartition("/")[0] for name in names}
     return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
 

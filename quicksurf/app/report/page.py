@@ -99,7 +99,7 @@ def write_report(
 
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:
-    """A template of this folder filled in; every text in `values` that is not Markup is escaped."""
+    """Return a template of this folder filled in; every text in `values` that is not Markup is escaped."""
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
     page = _ENVIRONMENT.get_template(name).render(style=style, **values)
     return page.encode("utf-8", "replace").decode()

@@ -21,28 +21,28 @@ _PAPER = 245  # grey of what lies beside the mesh
 
 
 def shrink(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "v u 3"]:
-    """The image with a longest side of at most `side` pixels."""
+    """Return the image with a longest side of at most `side` pixels."""
     picture = Image.fromarray(image)
     picture.thumbnail((side, side), Image.Resampling.BOX)
     return np.asarray(picture)
 
 
 def as_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """JPEG without metadata."""
+    """Return JPEG without metadata."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=_QUALITY, optimize=True)
     return file.getvalue()
 
 
 def data_uri(jpeg: bytes) -> str:
-    """For an <img> of a page that may not ask the network for anything."""
+    """Encode for an <img> of a page that may not ask the network for anything."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def depth_colors(
     depth: Float[np.ndarray, "h w"], opacity: Float[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Near is yellow, far is violet, over the range of this image; nothing is light grey."""
+    """Colour depths: near is yellow, far is violet, over the range of this image; nothing is light grey."""
     seen = (opacity > SEEN) & np.isfinite(depth)
     image = np.full((*depth.shape, 3), _PAPER, np.uint8)
     if seen.any():
@@ -52,7 +52,7 @@ def depth_colors(
 
 
 def ramp(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Colours of values in [0, 1]."""
+    """Return the colours of values in [0, 1]."""
     at = np.clip(values, 0, 1) * (len(_RAMP) - 1)
     return (
         np.stack([np.interp(at, np.arange(len(_RAMP)), _RAMP[:, k]) for k in range(3)], -1)
@@ -62,7 +62,7 @@ def ramp(values: Float[np.ndarray, "n"]) -> UInt8[np.ndarray, "n 3"]:
 
 
 def draw_mesh(mesh: Mesh, cameras: Cameras, side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The mesh in its colours from where the first photo was taken, a little shaded, on light grey."""
+    """Return the mesh in its colours from where the first photo was taken, a little shaded, on light grey."""
     camera = close_up(cameras, mesh.vertices, 1, (side, side))
     pixels, depths = project(camera, 0, torch.from_numpy(mesh.vertices))
     projected = np.ascontiguousarray(torch.cat([pixels, depths[:, None]], 1).float().numpy())

@@ -24,7 +24,7 @@ MAX_VERTICES = 65_535
 
 
 def reduce(mesh: Mesh) -> Mesh:
-    """At most MAX_FACES faces and MAX_VERTICES vertices, coloured as the nearest vertices were."""
+    """Return at most MAX_FACES faces and MAX_VERTICES vertices, coloured as the nearest vertices were."""
     vertices, faces = decimate(mesh.vertices, mesh.faces, MAX_FACES)
     while len(vertices) > MAX_VERTICES:  # single triangles that hang together nowhere
         vertices, faces = _first_faces(vertices, faces, len(faces) // 2)
@@ -33,7 +33,7 @@ def reduce(mesh: Mesh) -> Mesh:
 
 
 def pack(mesh: Mesh, n_views: Int64[np.ndarray, "v"], frame: Frame) -> str:
-    """The bytes above as base64."""
+    """Return the bytes above as base64."""
     axes = np.stack([np.cross(frame.up, frame.ahead), frame.up, frame.ahead])
     local = mesh.vertices @ axes.T
     local -= (local.min(0) + local.max(0)) / 2

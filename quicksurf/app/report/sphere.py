@@ -34,7 +34,7 @@ class Frame(NamedTuple):
     """Horizontal, from the middle towards the first photo."""
 
     def sphere(self, points: Directions) -> Sphere:
-        """Where points lie as seen from the middle."""
+        """Find where points lie as seen from the middle."""
         offsets = points - self.center
         offsets = offsets / np.maximum(np.linalg.norm(offsets, axis=1, keepdims=True), 1e-30)
         right = np.cross(self.up, self.ahead)
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
         return Sphere(azimuths, np.degrees(np.arcsin(np.clip(offsets @ self.up, -1, 1))))
 
     def directions(self, sphere: Sphere) -> Directions:
-        """Unit vectors from the middle."""
+        """Return unit vectors from the middle."""
         azimuths, elevations = np.radians(sphere.azimuths), np.radians(sphere.elevations)
         right = np.cross(self.up, self.ahead)
         flat = np.cos(azimuths)[:, None] * self.ahead + np.sin(azimuths)[:, None] * right
@@ -52,12 +52,15 @@ class Frame(NamedTuple):
 def angles_between(
     first: Float64[np.ndarray, "n 3"], second: Float64[np.ndarray, "m 3"]
 ) -> Float64[np.ndarray, "n m"]:
-    """Degrees between every two unit vectors."""
+    """Compute degrees between every two unit vectors."""
     return np.degrees(np.arccos(np.clip(first @ second.T, -1, 1)))
 
 
 def covered_share(frame: Frame, photos: Sphere) -> float:
-    """Share of the directions above the lowest photo, or above the horizon if that is lower, within NEAR of a photo."""
+    """Return the fraction of the directions above the lowest photo, or above the horizon if that is lower, within
+    NEAR of a
+    photo.
+    """
     samples = _even_directions(_SAMPLES)
     floor = min(0.0, float(photos.elevations.min()))
     samples = samples[np.degrees(np.arcsin(np.clip(samples @ frame.up, -1, 1))) >= floor]
@@ -65,7 +68,7 @@ def covered_share(frame: Frame, photos: Sphere) -> float:
 
 
 def widest_gap(photos: Sphere) -> tuple[float, int, int]:
-    """The widest gap in azimuth in degrees, and the photos on its left and right, seen facing the object."""
+    """Return the widest gap in azimuth in degrees, and the photos on its left and right, seen facing the object."""
     order = np.argsort(photos.azimuths, kind="stable")
     ordered = photos.azimuths[order]
     gaps = np.append(ordered[1:], ordered[0] + 360) - ordered
@@ -74,7 +77,9 @@ def widest_gap(photos: Sphere) -> tuple[float, int, int]:
 
 
 def step_in_words(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """From one (azimuth, elevation) to another, as told to somebody who stands at the first and faces the object."""
+    """Return from one (azimuth, elevation) to another, as told to somebody who stands at the first and faces the
+    object.
+    """
     around = (end[0] - start[0] + 180) % 360 - 180
     higher = end[1] - start[1]
     parts = []

@@ -42,7 +42,7 @@ class Topology(NamedTuple):
 
 
 def find_holes(faces: Int64[np.ndarray, "f 3"]) -> Holes:
-    """The rims of a mesh whose faces are wound alike."""
+    """Return the rims of a mesh whose faces are wound alike."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     _, first, counts = np.unique(_keys(np.sort(edges, axis=1)), return_index=True, return_counts=True)
     rim = edges[first[counts == 1]][:, ::-1]
@@ -58,7 +58,7 @@ def find_holes(faces: Int64[np.ndarray, "f 3"]) -> Holes:
 def close_holes(
     vertices: Float64[np.ndarray, "v 3"], holes: Holes
 ) -> tuple[Float64[np.ndarray, "h 3"], Int64[np.ndarray, "e 3"]]:
-    """The middle of each hole, and a face from every rim edge to it: vertex v + i is the middle of hole i."""
+    """Return the middle of each hole, and a face from every rim edge to it: vertex v + i is the middle of hole i."""
     middles = np.zeros((holes.count, 3))
     starts = vertices[holes.edges[:, 0]] if len(holes.edges) else np.zeros((0, 3))
     np.add.at(middles, holes.labels, starts)
@@ -67,7 +67,7 @@ def close_holes(
 
 
 def examine(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Topology:
-    """The figures of a mesh with at least one face."""
+    """Return the figures of a mesh with at least one face."""
     holes = find_holes(faces)
     used = np.unique(faces)
     labels = _components(np.concatenate([faces[:, :2], faces[:, 1:]]))

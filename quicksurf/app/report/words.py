@@ -33,7 +33,7 @@ _LOST = (  # how a reason begins or ends, what to do about it
 
 
 def page_values(found: Findings) -> dict[str, Any]:
-    """What report.html is filled in with; Markup is left as it is, every other text will be escaped."""
+    """Tell what report.html is filled in with; Markup is left as it is, every other text will be escaped."""
     summary, surface, photos = found.summary, found.surface, found.photos
     lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _lost(summary).items()]
     pictures = _photo_entries(found, photos) if photos is not None else []
@@ -75,7 +75,7 @@ def page_values(found: Findings) -> dict[str, Any]:
 
 
 def shown_reason(text: Any) -> str:
-    """A sentence fit for a page."""
+    """Return a sentence fit for a page."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return plain if len(plain) <= 400 else plain[:400] + "…"
 
@@ -113,7 +113,9 @@ def _advice(found: Findings) -> list[str]:
 
 
 def advice_on_lost(lost: Mapping[str, str]) -> list[str]:
-    """What to do about photos that are not used, by their reasons (quicksurf.capture); nothing about second copies."""
+    """Tell what to do about photos that are not used, by their reasons (quicksurf.capture); nothing about second
+    copies.
+    """
     sentences = []
     for mark, words in _LOST:
         whole = f"too few matches: {mark}"

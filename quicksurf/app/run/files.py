@@ -18,7 +18,7 @@ _POSES_LITTER = re.compile(r"(sfm|frames)-[a-z0-9_]{8}")  # folders at work, wit
 
 
 def own_file(path: Path) -> BinaryIO:
-    """A file of a run, to append to; a link to another one is not followed, and nothing but a file is opened.
+    """Return a file of a run, to append to; a link to another one is not followed, and nothing but a file is opened.
 
     Raises:
         OSError: if it is a link, a pipe or a device, or cannot be opened.
@@ -49,7 +49,7 @@ def sweep(folder: Path) -> None:
 
 
 def half_written(folder: Path, names: Iterable[str]) -> list[Path]:
-    """The files of `folder` that a killed command was writing to become `names`."""
+    """Return the files of `folder` that a killed command was writing to become `names`."""
     patterns = [
         re.compile(rf"\.{re.escape(Path(name).stem)}-[0-9a-f]{{8}}{re.escape(Path(name).suffix)}")
         for name in names
@@ -61,7 +61,7 @@ def half_written(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def holds_more(folder: Path, *names: str) -> bool:
-    """Whether a folder holds anything but a lock and what a killed command left of `names`, its first files."""
+    """Tell whether a folder holds anything but a lock and what a killed command left of `names`, its first files."""
     litter = half_written(folder, names)
     return any(entry.name != ".lock" and entry not in litter for entry in folder.iterdir())
 
@@ -101,7 +101,7 @@ def sweep_run(path: Path) -> None:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file's name is that of one which was not finished."""
+    """Tell whether a file's name is that of one which was not finished."""
     return _LITTER.fullmatch(name) is not None
 
 

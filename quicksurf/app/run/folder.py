@@ -189,7 +189,9 @@ class Run:
         return str(name) in (MARKER, ".lock") or is_litter(name.name)
 
     def checkpoint_folder(self) -> Path | None:
-        """The newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two renames."""
+        """Return the newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two
+        renames.
+        """
         folders = (self.path / "checkpoint", self.path / "checkpoint.old")
         return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
 
@@ -264,7 +266,7 @@ class Run:
                 write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
 
     def read_summary(self) -> dict[str, Any]:
-        """summary.json of a finished run.
+        """Return summary.json of a finished run.
 
         Raises:
             OutputError: if it is damaged or absent.
@@ -306,18 +308,18 @@ class Run:
 
 
 def default_output(name: str) -> Path:
-    """`runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
+    """Return `runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "capture"
     return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run folder."""
+    """Tell whether `path` is a run folder."""
     return (path / MARKER).is_file()
 
 
 def open_run(path: Path) -> Run:
-    """A run folder that exists.
+    """Return a run folder that exists.
 
     Raises:
         OutputError: if it is not one, or run.json is damaged.

@@ -10,7 +10,7 @@ MAX_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
 
 
 def read_course(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that can be read, their `seconds` counted from the first sitting on.
+    """Return the lines of metrics.jsonl that can be read, their `seconds` counted from the first sitting on.
 
     A command that goes on with a run counts its own seconds, from 0: where they fall, a sitting has ended, and what it
     had counted is added to all that follow. A torn line, which a kill leaves, and one without seconds are left out;

@@ -11,7 +11,7 @@ MAX_JSON_BYTES = 64 << 20  # a thousand cameras are half a megabyte
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a file holds.
+    """Return the object that a file holds.
 
     Raises:
         OutputError: if it cannot be read or is damaged.

@@ -5,7 +5,7 @@ import sys
 
 
 def stage_seconds(poses: float, began: float, fitted: float, total: float) -> dict[str, float]:
-    """Seconds of each stage, which add up to the whole: `read` holds start-up and imports, `mesh` the files.
+    """Return seconds of each stage, which add up to the whole: `read` holds start-up and imports, `mesh` the files.
 
     Args:
         poses: seconds that structure from motion took, between the start and `began`.
@@ -24,7 +24,7 @@ def stage_seconds(poses: float, began: float, fitted: float, total: float) -> di
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process or of one that it started (structure from motion) so far.
+    """Return the largest resident memory of this process or of one that it started (structure from motion) so far.
 
     They are not added up: this process waits, small, while the other works. Linux counts kilobytes, macOS bytes
     (getrusage(2)).

@@ -25,7 +25,7 @@ POINTS, MASKS = "points.safetensors", "masks"
 
 
 def read_capture(run: Run, options: ReadOptions) -> Scene:
-    """The scene of a run, new or old.
+    """Return the scene of a run, new or old.
 
     Raises:
         CaptureError: if the images are no longer those that the run was fitted to.
@@ -120,7 +120,7 @@ def _doubts(run: Run) -> list[str]:
 
 
 def load_points(run: Run) -> SparsePoints | None:
-    """The points that `keep_points` wrote, if there were any.
+    """Return the points that `keep_points` wrote, if there were any.
 
     Raises:
         OutputError: if they are damaged.

@@ -18,7 +18,7 @@ from quicksurf.kernels.reference import networks as torch_networks
 
 
 def networks(device: torch.device) -> tuple[Run, str]:
-    """The fastest networks that work on the GPU, and what to say about them."""
+    """Return the fastest networks that work on the GPU, and what to say about them."""
     advice = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
     if importlib.util.find_spec("tinycudann") is not None:
         try:
@@ -40,7 +40,7 @@ def networks(device: torch.device) -> tuple[Run, str]:
 
 
 def rays(device: torch.device) -> tuple[ModuleType, ModuleType]:
-    """Ray operations for the GPU and UNISURF's: with fewer launches where Triton works."""
+    """Return ray operations for the GPU and UNISURF's: with fewer launches where Triton works."""
     try:
         from quicksurf.kernels.gpu import rays as triton_rays
         from quicksurf.kernels.gpu import unisurf as triton_unisurf

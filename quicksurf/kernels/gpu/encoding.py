@@ -28,14 +28,14 @@ N_FIELDS = tl.constexpr(4)
 @triton.jit
 @no_type_check
 def load_coordinate(x, points, n, stride_point, AXIS: tl.constexpr, stride_axis):
-    """One coordinate of the tile's points, as it was given."""
+    """Return one coordinate of the tile's points, as it was given."""
     return tl.load(x + points * stride_point + AXIS * stride_axis, mask=points < n, other=0.0)
 
 
 @triton.jit
 @no_type_check
 def cell_and_fraction(coordinate, scale):
-    """floor(p) and p − floor(p) of p = x · scale + 0.5, x clamped to [0, 1]; NaN counts as 0."""
+    """Compute floor(p) and p − floor(p) of p = x · scale + 0.5, x clamped to [0, 1]; NaN counts as 0."""
     position = tl.minimum(tl.where(coordinate > 0, coordinate, 0.0), 1.0) * scale + 0.5
     cell = tl.floor(position)
     return cell.to(tl.int32).to(tl.uint32), position - cell
@@ -79,7 +79,7 @@ def encode_grid_forward(
     F: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """encoded[level · F + f, i] = Σ_corners w · table[entry, f] for i < pitch; points from n on count as 0."""
+    """Compute encoded[level · F + f, i] = Σ_corners w · table[entry, f] for i < pitch; points from n on count as 0."""
     index = tl.program_id(1)
     level, scale = levels + index * N_FIELDS, tl.load(scales + index)
     points = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
@@ -115,7 +115,7 @@ def encode_grid_backward(
     F: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """grad_table[entry, f] += w · grad_encoded[level · F + f, i]; points without gradient take no part."""
+    """Compute grad_table[entry, f] += w · grad_encoded[level · F + f, i]; points without gradient take no part."""
     index = tl.program_id(1)
     level, scale = levels + index * N_FIELDS, tl.load(scales + index)
     points = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
@@ -142,7 +142,9 @@ def encode_grid_backward(
 @triton.jit
 @no_type_check
 def add_axis_gradient(grad_x, points, n, coordinate, scale, total, AXIS: tl.constexpr):
-    """grad_x[axis, i] += scale · total where the coordinate lies in [0, 1], on whose ends the clamp lets it pass."""
+    """Compute grad_x[axis, i] += scale · total where the coordinate lies in [0, 1], on whose ends the clamp lets it
+    pass.
+    """
     inside = (coordinate >= 0) & (coordinate <= 1)
     tl.atomic_add(grad_x + AXIS * n + points, scale * total, mask=inside & (points < n), sem="relaxed")
 
@@ -163,7 +165,7 @@ def encode_grid_backward_input(
     F: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """grad_x[axis, i] += Σ_corners dw/dx_axis · ⟨table[entry], grad_encoded[level · F :, i]⟩."""
+    """Compute grad_x[axis, i] += Σ_corners dw/dx_axis · ⟨table[entry], grad_encoded[level · F :, i]⟩."""
     index = tl.program_id(1)
     level, scale = levels + index * N_FIELDS, tl.load(scales + index)
     points = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)

@@ -27,7 +27,7 @@ BACKWARD_PRECISION = tl.constexpr(
 @triton.jit
 @no_type_check
 def activate(y, NAME: tl.constexpr):
-    """tiny-cuda-nn's activations by name."""
+    """Return tiny-cuda-nn's activations by name."""
     if NAME == "ReLU":
         y = tl.maximum(y, 0.0)
     if NAME == "Softplus":
@@ -40,7 +40,7 @@ def activate(y, NAME: tl.constexpr):
 @triton.jit
 @no_type_check
 def activation_slope(y, NAME: tl.constexpr):
-    """The activation's derivative, from its value."""
+    """Return the activation's derivative, from its value."""
     slope = tl.full(y.shape, 1.0, tl.float32)
     if NAME == "ReLU":
         slope = tl.where(y > 0, 1.0, 0.0)
@@ -70,7 +70,9 @@ def network_forward(
     PRECISION: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """output[j, i] for i < n; hidden[layer, i, unit] if KEEP. N_INPUT counts padded rows, N_OUTPUT true ones."""
+    """Compute output[j, i] for i < n; hidden[layer, i, unit] if KEEP. N_INPUT counts padded rows, N_OUTPUT true
+    ones.
+    """
     points = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     units, block = tl.arange(0, WIDTH), tl.arange(0, 16)
     kept = hidden + points[:, None] * WIDTH + units[None, :]
@@ -121,7 +123,8 @@ def network_backward(
     WANT_ENCODED: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """hidden_deltas[layer, i, unit], output_deltas[i, padded row], and grad_encoded[row, i] if wanted; 0 from n on.
+    """Compute hidden_deltas[layer, i, unit], output_deltas[i, padded row], and grad_encoded[row, i] if wanted; 0 from
+    n on.
 
     `grad_output` is addressed by its strides, `output` is [N_OUTPUT, n].
     """

@@ -80,7 +80,7 @@ class _RunNetwork(torch.autograd.Function):
 def evaluate(
     layout: NetworkLayout, params: Tensor, x: Float[Tensor, "n d"], n_active_levels: int, *, keep: bool
 ) -> Evaluation:
-    """The forward pass; `keep` holds hidden activations for the gradient."""
+    """Run the forward pass; `keep` holds hidden activations for the gradient."""
     n, width, n_hidden = x.shape[0], layout.width, layout.n_hidden_layers
     if not n_hidden:
         encoded = params.new_empty(layout.n_encoded, n)
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def launch_constants(layout: NetworkLayout) -> dict[str, Any]:
-    """Constants of both network kernels, and warps: a thread has 32 accumulators at most.
+    """Return constants of both network kernels, and warps: a thread has 32 accumulators at most.
 
     Twice as many points fill a thread's 255 registers and leave 8 warps to a multiprocessor (compiled for 9.0).
     """

@@ -41,12 +41,12 @@ class TinycudannNetwork(NamedTuple):
     """Our parameters behind the first matrix: sizes of stretches, and whether it has them."""
 
     def values(self) -> tuple[list[int], list[int]]:
-        """Our encoded values that it computes, and where."""
+        """Return our encoded values that it computes, and where."""
         pairs = [(ours, theirs) for theirs, ours in enumerate(self.columns) if ours >= 0]
         return [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
 
     def selection(self, layout: NetworkLayout) -> Float[Tensor, "ours theirs"]:
-        """S with W_theirs = W_ours S for the first matrix: all our columns of ones share its first one."""
+        """Return s with W_theirs = W_ours S for the first matrix: all our columns of ones share its first one."""
         matrix = torch.zeros(layout.matrices()[0][1], len(self.columns))
         matrix[self.values()] = 1
         if len(matrix) > layout.n_encoded:
@@ -63,7 +63,7 @@ class _Placed(NamedTuple):
 
 
 def tinycudann_network(layout: NetworkLayout, n_active_levels: int) -> TinycudannNetwork:
-    """The network that gives `layout`'s output with the first `n_active_levels` of its grids' levels.
+    """Return the network that gives `layout`'s output with the first `n_active_levels` of its grids' levels.
 
     The binding cannot mask levels. The features of inactive ones are zero, and so are the gradients of their entries
     and of their columns: a smaller network without them has the same output, and costs less.

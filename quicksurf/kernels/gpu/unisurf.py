@@ -79,7 +79,7 @@ def march(
     N_BOXES: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """One tile of all rays' steps, each on its own: where it lies, and whether its cell is occupied."""
+    """Return one tile of all rays' steps, each on its own: where it lies, and whether its cell is occupied."""
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = at < n
     ray, k = at // n_steps, at % n_steps
@@ -117,7 +117,7 @@ def march(
 @triton.jit
 @no_type_check
 def load_point(points, row, mask):
-    """Three coordinates of a row."""
+    """Return three coordinates of a row."""
     x = tl.load(points + 3 * row, mask=mask, other=0.0)
     y = tl.load(points + 3 * row + 1, mask=mask, other=0.0)
     return x, y, tl.load(points + 3 * row + 2, mask=mask, other=1.0)
@@ -126,7 +126,7 @@ def load_point(points, row, mask):
 @triton.jit
 @no_type_check
 def slab(box, x, dx):
-    """Depths between which a ray is within the box on one axis; all of it where it runs along a face."""
+    """Return depths between which a ray is within the box on one axis; all of it where it runs along a face."""
     a = (tl.load(box) - x) / dx
     b = (tl.load(box + 3) - x) / dx
     unknown = (a != a) | (b != b)
@@ -253,7 +253,7 @@ def spread(
     n_interval,
     STEPS: tl.constexpr,
 ):
-    """All samples of one ray, in the measure of its occupied steps."""
+    """Return all samples of one ray, in the measure of its occupied steps."""
     ray = tl.program_id(0)
     k = tl.arange(0, STEPS)
     of_ray = k < n_steps

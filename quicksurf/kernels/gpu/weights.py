@@ -82,7 +82,7 @@ def weights_forward(
     PAPER: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Weights of a tile's rays, and their sums."""
+    """Compute weights of a tile's rays, and their sums."""
     ray = tl.program_id(0) * TILE + tl.arange(0, TILE)
     begin = tl.load(packed_info + 2 * ray, mask=ray < n, other=0)
     count = tl.load(packed_info + 2 * ray + 1, mask=ray < n, other=0)
@@ -114,7 +114,7 @@ def weights_backward(
     PAPER: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Gradients by the logits of a tile's rays."""
+    """Return gradients by the logits of a tile's rays."""
     ray = tl.program_id(0) * TILE + tl.arange(0, TILE)
     begin = tl.load(packed_info + 2 * ray, mask=ray < n, other=0)
     count = tl.load(packed_info + 2 * ray + 1, mask=ray < n, other=0)
@@ -152,7 +152,7 @@ def weights_backward(
 @triton.jit
 @no_type_check
 def load_depth(logits, thicknesses, at, mask, sharpness, PAPER: tl.constexpr):
-    """s of a sample, its thickness, and ds/dl; zeros where it stands for nothing."""
+    """Return s of a sample, its thickness, and ds/dl; zeros where it stands for nothing."""
     thickness = tl.load(thicknesses + at, mask=mask, other=-1.0)
     x = sharpness * tl.load(logits + at, mask=mask, other=0.0)
     if not PAPER:
@@ -171,7 +171,7 @@ def load_depth(logits, thicknesses, at, mask, sharpness, PAPER: tl.constexpr):
 @triton.jit
 @no_type_check
 def gain(depth, before, thickness, sharpness, PAPER: tl.constexpr):
-    """g of a sample, before it is capped."""
+    """Return g of a sample, before it is capped."""
     if PAPER:
         gained = depth
     else:
@@ -182,5 +182,5 @@ def gain(depth, before, thickness, sharpness, PAPER: tl.constexpr):
 @triton.jit
 @no_type_check
 def capped(gained):
-    """At most what MAX_ALPHA stops; what is no number stays one."""
+    """Return at most what MAX_ALPHA stops; what is no number stays one."""
     return tl.where(gained > _MOST, _MOST, gained)

@@ -36,7 +36,7 @@ def run_network(
 
 
 def activate(name: str, x: Tensor) -> Tensor:
-    """tiny-cuda-nn's activations by name."""
+    """Return tiny-cuda-nn's activations by name."""
     if name == "ReLU":
         return torch.relu(x)
     if name == "Softplus":
@@ -47,7 +47,7 @@ def activate(name: str, x: Tensor) -> Tensor:
 def encode(
     part: PartLayout, table: Tensor, x: Float[Tensor, "n d"], n_active_levels: int
 ) -> Float[Tensor, "n r"]:
-    """One part of an encoding; grid levels from `n_active_levels` on give zeros."""
+    """Return one part of an encoding; grid levels from `n_active_levels` on give zeros."""
     if part.kind == "Identity":
         return x
     if part.kind == "SphericalHarmonics":
@@ -65,7 +65,7 @@ def encode(
 def grid_level(
     level: GridLevelLayout, entries: Float[Tensor, "s f"], x: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n f"]:
-    """Trilinear interpolation of the table's entries at x · scale + 0.5; NaN counts as 0."""
+    """Interpolate trilinearly the table's entries at x · scale + 0.5; NaN counts as 0."""
     position = torch.nan_to_num(x, nan=0.0).clamp(0, 1) * level.scale + 0.5
     cell = position.detach().floor()
     frac, cell = position - cell, cell.long()
@@ -87,7 +87,7 @@ def entry_index(level: GridLevelLayout, cell: Tensor) -> Tensor:
 
 
 def spherical_harmonics(degree: int, v: Float[Tensor, "n 3"]) -> Float[Tensor, "n r"]:
-    """Real spherical harmonics of bands 0 … degree − 1 as polynomials of a unit direction."""
+    """Return real spherical harmonics of bands 0 … degree − 1 as polynomials of a unit direction."""
     x, y, z = v.unbind(-1)
     one, xx, yy, zz = torch.ones_like(x), x * x, y * y, z * z
     basis = [

@@ -15,7 +15,9 @@ from quicksurf.geometry.rays import Steps, pack_counts
 def ray_aabb_intersect(
     rays_o: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 3"], aabbs: Float[Tensor, "m 6"]
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Slab method for every ray and box: t where it enters, t where it leaves (inf for a miss), whether it hits."""
+    """Intersect every ray and box by the slab method: t where it enters, t where it leaves (inf for a miss), whether it
+    hits.
+    """
     a = (aabbs[None, :, :3] - rays_o[:, None]) / rays_d[:, None]
     b = (aabbs[None, :, 3:] - rays_o[:, None]) / rays_d[:, None]
     t_mins = torch.minimum(a, b).nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(-1)
@@ -34,7 +36,9 @@ def traverse_grids(
     far_planes: Float[Tensor, "n"],
     step_size: float,
 ) -> Steps:
-    """Steps from `near_planes` on whose midpoint lies in an occupied cell of the smallest grid that holds it."""
+    """Return the steps from `near_planes` on whose midpoint lies in an occupied cell of the smallest grid that holds
+    it.
+    """
     t_mins, t_maxs, hits = (values[:, -1] for values in ray_aabb_intersect(rays_o, rays_d, aabbs[-1:]))
     resolution, starts, ends = torch.tensor(binaries.shape[1:]), [], []
     for ray in range(rays_o.shape[0]):
@@ -59,7 +63,7 @@ def traverse_grids(
 def render_weight_from_alpha(
     alphas: Float[Tensor, "m"], packed_info: Tensor
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"]]:
-    """Weights w_i = α_i T_i and transmittance T_i = Π_{j<i} (1 − α_j) (Mildenhall et al. 2020, eq. 3)."""
+    """Compute weights w_i = α_i T_i and transmittance T_i = Π_{j<i} (1 − α_j) (Mildenhall et al. 2020, eq. 3)."""
     through = [
         torch.cumprod(torch.cat([alphas.new_ones(1), 1 - alphas[begin : begin + count]]), 0)[:-1]
         for begin, count in packed_info.tolist()
@@ -72,7 +76,7 @@ def render_weight_from_alpha(
 def accumulate_along_rays(
     weights: Float[Tensor, "m"], values: Float[Tensor, "m d"] | None, packed_info: Tensor
 ) -> Float[Tensor, "n d"]:
-    """Σ_i w_i v_i on each ray; opacity (d = 1) when `values` is None."""
+    """Compute Σ_i w_i v_i on each ray; opacity (d = 1) when `values` is None."""
     rays = torch.repeat_interleave(torch.arange(packed_info.shape[0]), packed_info[:, 1])
     terms = weights[:, None] if values is None else weights[:, None] * values
     return weights.new_zeros(packed_info.shape[0], terms.shape[1]).index_add(0, rays, terms)
@@ -91,7 +95,7 @@ def adam_step(
     skip_zero: bool,
     sound: Bool[Tensor, ""] | None = None,
 ) -> None:
-    """One step of Adam in place (Kingma and Ba 2015, algorithm 1).
+    """Make one step of Adam in place (Kingma and Ba 2015, algorithm 1).
 
     `skip_zero` leaves value and moments of entries without gradient alone; so is everything where `sound`, a truth
     value on the same device, is false: the gradient may then hold anything.

@@ -16,29 +16,29 @@ Scan = Callable[[Float[Tensor, "m"]], Float[Tensor, "m"]]
 
 
 def inclusive_sum(x: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
-    """y_i = Σ_{j≤i} x_j."""
+    """Compute y_i = Σ_{j≤i} x_j."""
     return x.cumsum(0)
 
 
 def exclusive_sum(x: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
-    """y_i = Σ_{j<i} x_j."""
+    """Compute y_i = Σ_{j<i} x_j."""
     return torch.cat([x.new_zeros(1), x[:-1]]).cumsum(0)
 
 
 def inclusive_prod(x: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
-    """y_i = Π_{j≤i} x_j; torch's gradient of cumprod is right at zeros."""
+    """Compute y_i = Π_{j≤i} x_j; torch's gradient of cumprod is right at zeros."""
     return x.cumprod(0)
 
 
 def exclusive_prod(x: Float[Tensor, "m"]) -> Float[Tensor, "m"]:
-    """y_i = Π_{j<i} x_j."""
+    """Compute y_i = Π_{j<i} x_j."""
     return torch.cat([x.new_ones(1), x[:-1]]).cumprod(0)
 
 
 def scan_chunks(
     scan: Scan, inputs: Float[Tensor, "m"], packed_info: Int[Tensor, "n 2"], normalize: bool = False
 ) -> Float[Tensor, "m"]:
-    """`scan` in each chunk, over max(Σ x, 1e-10) if `normalize`; zero outside of all chunks."""
+    """Return `scan` in each chunk, over max(Σ x, 1e-10) if `normalize`; zero outside of all chunks."""
     outputs = torch.zeros_like(inputs)
     for start, count in packed_info.tolist():
         if count == 0:
@@ -53,7 +53,7 @@ def scan_chunks(
 def importance_sampling(
     keys: Float[Tensor, "k"], cdf: Float[Tensor, "k"], n: int, bias: float = 0.5
 ) -> tuple[Float[Tensor, "e"], Float[Tensor, "n"]]:
-    """Edges and samples of one ray: the inverse of the interpolated `cdf` in n strata of its range."""
+    """Return the edges and samples of one ray: the inverse of the interpolated `cdf` in n strata of its range."""
     if n == 0 or len(keys) == 0:
         return torch.zeros(n + 1), torch.zeros(n)
     samples = []
@@ -73,7 +73,7 @@ def importance_sampling(
 
 
 def searchsorted(keys: Float[Tensor, "k"], queries: Float[Tensor, "q"]) -> Int[Tensor, "2 q"]:
-    """Neighbours of each query on one ray with keys, clamped to them."""
+    """Return the neighbours of each query on one ray with keys, clamped to them."""
     above = (keys[None, :-1] <= queries[:, None]).sum(1)
     return torch.stack([(above - 1).clamp_min(0), above.clamp_max(len(keys) - 1)])
 
@@ -86,7 +86,9 @@ def ray_cells(
     near: float,
     far: float,
 ) -> list[tuple[float, float, bool]]:
-    """Cells that a ray crosses between near and far: begin, end, occupied. The smallest of the nested grids decides."""
+    """Return the cells that a ray crosses between near and far: begin, end, occupied. The smallest of the nested grids
+    decides.
+    """
     o, d, boxes = origin.double(), direction.double(), aabbs.double()
     resolution = torch.tensor(binaries.shape[1:])
 
@@ -120,7 +122,7 @@ def ray_cells(
 def march_cells(
     cells: list[tuple[float, float, bool]], near: float, step_size: float, cone_angle: float, limit: int = 0
 ) -> tuple[list[tuple[float, float]], float]:
-    """nerfacc's steps of one ray: those whose middle lies in an occupied cell; and where the march stops.
+    """Return nerfacc's steps of one ray: those whose middle lies in an occupied cell; and where the march stops.
 
     dt = max(step_size, t · cone_angle); an empty cell is left with the dt of its beginning. One step per cell for
     step_size <= 0.

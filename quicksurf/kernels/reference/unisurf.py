@@ -48,7 +48,8 @@ def find_surface(
     step_size: float,
     level: float,
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """Where a ray enters the first matter above `level`, at the middles of its occupied steps, by the secant method.
+    """Find where a ray enters the first matter above `level`, at the middles of its occupied steps, by the secant
+    method.
 
     Leaves a ray there. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
     is part of the result.
@@ -69,7 +70,7 @@ def find_surface(
 def first_crossing(
     surface: LogitNetwork, rays: Rays, steps: Steps, level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
-    """Last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
+    """Return last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
 
     Matter that stays below lets light pass: a search that ended there would hide what lies behind it. After a logit
     l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
@@ -132,7 +133,7 @@ def secant(
     logit_low: Tensor,
     logit_high: Tensor,
 ) -> Float[Tensor, "k"]:
-    """Root of the logit in [low, high] by regula falsi with the Illinois rule: a bracket is never lost."""
+    """Compute the root of the logit in [low, high] by regula falsi with the Illinois rule: a bracket is never lost."""
     side = torch.zeros_like(low)
     for _ in range(N_SECANT):
         t = _false_position(low, high, logit_low, logit_high)
@@ -160,7 +161,7 @@ def interval_samples(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> Samples:
-    """UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
+    """Compute UNISURF's samples (Oechsle et al. 2021, section 3.3) on the union S of a ray's steps.
 
     With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width
     of t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval
@@ -203,7 +204,9 @@ def render_weight_from_logits(
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """Weights of samples, and their sum on each ray, by one of the two readings of opacity in render/unisurf.py."""
+    """Compute weights of samples, and their sum on each ray, by one of the two readings of opacity in
+    render/unisurf.py.
+    """
     weights, _ = render_weight_from_alpha(
         alphas_from_logits(logits, thicknesses, packed_info, sharpness, opacity), packed_info
     )
@@ -217,7 +220,7 @@ def alphas_from_logits(
     sharpness: float,
     opacity: str,
 ) -> Float[Tensor, "m"]:
-    """α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
+    """Compute α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
     begins, counts = packed_info.unbind(1)
     first = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     first[begins[counts > 0]] = True
@@ -232,7 +235,7 @@ def optical_depths(
     sharpness: float,
     opacity: str,
 ) -> Float[Tensor, "m"]:
-    """−ln(1 − α_i) before α is capped; `first` marks the first sample of a ray."""
+    """Compute −ln(1 − α_i) before α is capped; `first` marks the first sample of a ray."""
     if opacity == "occupancy":
         return torch.nn.functional.softplus(sharpness * logits)
     depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)

@@ -41,14 +41,14 @@ class Texels(NamedTuple):
     def interpolate(
         self, values: Float32[np.ndarray, "v k"], faces: Int64[np.ndarray, "f 3"]
     ) -> Float32[np.ndarray, "t k"]:
-        """Values of vertices at the texels."""
+        """Return values of vertices at the texels."""
         total = np.zeros((len(self.faces), values.shape[1]), np.float32)
         for k in range(3):
             total += self.weights[:, k : k + 1] * values.take(faces[:, k].take(self.faces), 0)
         return total
 
     def select(self, index: Int64[np.ndarray, "s"] | slice) -> "Texels":
-        """The texels at `index`."""
+        """Return the texels at `index`."""
         return Texels(
             *(values[index] if isinstance(index, slice) else values.take(index, 0) for values in self)
         )
@@ -101,7 +101,7 @@ def _gather(
 
 
 def find_texels(atlas: Atlas, size: int) -> Texels:
-    """All texels that show a piece of the mesh; faces without area in the atlas have none."""
+    """Return all texels that show a piece of the mesh; faces without area in the atlas have none."""
     flat = np.concatenate([atlas.uvs * np.float32(size), np.ones_like(atlas.uvs[:, :1])], 1)
     _, shown = rasterize(flat, atlas.faces, size, size)
     cells = np.flatnonzero(shown.ravel() >= 0)

@@ -194,7 +194,9 @@ class _View:
 def fill_gaps(
     colors: UInt8[np.ndarray, "t 3"], cells: Int64[np.ndarray, "t"], size: int
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The texture with the texels beside the charts coloured as their nearest: filters and mip-maps reach over."""
+    """Return the texture with the texels beside the charts coloured as their nearest: filters and mip-maps reach
+    over.
+    """
     texture, empty = np.zeros((size * size, 3), np.uint8), np.ones(size * size, bool)
     texture[cells], empty[cells] = colors, False
     if not len(cells):
