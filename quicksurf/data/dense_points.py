@@ -35,7 +35,7 @@ _MOST_PIXELS, _MOST_RELATIVE = 1.0, 0.01
 _LEAST_COSINE = 0.15
 _UNSEEN = 2.0  # the cost of what no photo confirms
 _PIXELS = 40_000, 200_000  # of a photo: below, windows are as large as what is to be measured
-_FINER = 2  # size of the next level
+_MOST_PIXELS = 16_000_000  # of all photos: 256 MB of planes and costs
 _FEWEST_POINTS = 20  # of a photo that is matched: what its depths may be must be known
 _MOST_KEPT = 1_500_000  # points: a fit draws no more in 2000 steps; 100 MB
 _MICROSECONDS = {"v4": 4.0, "vnni": 4.0, "amx": 4.0, "v3": 9.0, "avxvnni": 9.0}  # a pixel, on one core; else:
@@ -66,15 +66,19 @@ def find_dense_points(
     points = scene.points
     if points is None or not len(points.observations):
         return None
-    n_pixels = affordable_pixels(len(scene.images), seconds)
+    n_pixels = min(affordable_pixels(len(scene.images), seconds), _MOST_PIXELS // len(scene.images))
     if n_pixels < _PIXELS[0]:
         return None
     began = time.monotonic()
     photos = stereo_photos(scene, points, min(n_pixels, _PIXELS[1]))
     partners = choose_partners(photos, points, _PARTNERS)
     maps = [_depth_map(photos, view, partners[view], seed) for view in range(len(photos))]
-    parts = [_verified(photos, maps, view, partners[view]) for view in range(len(photos))]
-    dense = _joined(parts, seed)
+    most = _MOST_KEPT // len(photos)
+    parts = [
+        _thinned(_verified(photos, maps, view, partners[view]), most, seed + view)
+        for view in range(len(photos))
+    ]
+    dense = DensePoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
     took, n = time.monotonic() - began, sum(photo.grey.size for photo in photos)
     say(
         f"dense points: {len(dense.positions):,} from {len(photos)} photos, {took:.0f} s "
@@ -158,11 +162,10 @@ def _verified(
     )
 
 
-def _joined(parts: Sequence[DensePoints], seed: int) -> DensePoints:
-    """All of them, or as many as there is room for."""
-    joined = DensePoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
-    if len(joined.positions) <= _MOST_KEPT:
-        return joined
+def _thinned(points: DensePoints, most: int, seed: int) -> DensePoints:
+    """All of them, or `most` at random."""
+    if len(points.positions) <= most:
+        return points
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.randperm(len(joined.positions), generator=generator)[:_MOST_KEPT].sort().values
-    return DensePoints(*(part[kept] for part in joined))
+    kept = torch.randperm(len(points.positions), generator=generator)[:most].sort().values
+    return DensePoints(*(part[kept] for part in points))

@@ -10,6 +10,7 @@ from rendered_box import HEIGHT, WIDTH, arc, render
 
 from quicksurf import _native
 from quicksurf.cameras import project
+from quicksurf.data import dense_points
 from quicksurf.data.dense_points import affordable_pixels, find_dense_points
 from quicksurf.data.scene import ReadReport, Roi, Scene, SparsePoints
 from quicksurf.data.stereo import choose_partners, stereo_photos
@@ -125,3 +126,13 @@ def test_bent_photos_are_straightened(scene):
     column, row = (a * shrink * 520 + WIDTH / 2 - 0.5, b * shrink * 520 + HEIGHT / 2 - 0.5)
     near = scene.images[0][int(row) : int(row) + 2, int(column) : int(column) + 2, 0].astype(int)
     assert near.min() - 2 <= photo.grey[int(v), int(u)] <= near.max() + 2
+
+
+def test_no_more_points_are_kept_than_there_is_room_for(scene, monkeypatch):
+    monkeypatch.setattr(dense_points, "_MOST_KEPT", 4000)
+    dense = find_dense_points(scene, PLENTY, 0)
+    assert torch.equal(torch.bincount(dense.views), torch.full((N_PHOTOS,), 1000))
+    monkeypatch.setattr(dense_points, "_MOST_PIXELS", N_PHOTOS * 50_000)
+    lines = []
+    find_dense_points(scene, PLENTY, 0, lines.append)
+    assert 45_000 < int(lines[0].split(" a pixel of ")[1].split(" a photo")[0].replace(",", "")) <= 51_000
