@@ -29,7 +29,7 @@ from quicksurf.app.listener import Watcher
 from quicksurf.app.requests import FitRequest, claim, parse_roi
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.app.run.resume import keep_points
-from quicksurf.capture.scene import Scene, SparsePoints
+from quicksurf.capture.scene import DensePoints, Scene, SparsePoints
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.config import load_config
 from quicksurf.errors import (
@@ -573,3 +573,29 @@ def test_same_api_from_python(fitted: FitResult) -> None:
     view = loaded.render(loaded.cameras)
     assert view.color.shape == (48, 48, 3)
     assert callable(quicksurf.fit)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_stereo_takes_a_share_of_the_time_and_the_fit_gets_its_points(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    points = DensePoints(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long), torch.ones(1), torch.ones(1))
+    given: list[float] = []
+    fitted_to: list[DensePoints | None] = []
+
+    def find(scene: Scene, seconds: float, seed: int, say: Callable[[str], None]) -> DensePoints:
+        given.append(seconds)
+        return points
+
+    def fit(scene: Scene, *_: Any, **__: Any) -> TrainedModel:
+        fitted_to.append(scene.dense)
+        raise SurfaceError("enough")
+
+    preset = tmp_path / "preset.toml"
+    weight = "" if wanted else "dense_weight = 0.0\n"
+    preset.write_text(Path(TINY).read_text().replace("[train]\n", "[train]\n" + weight))
+    monkeypatch.setattr(pipeline, "find_dense_points", find)
+    with pytest.raises(SurfaceError, match="enough"):
+        run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=str(preset)), fit=fit)
+    assert fitted_to == [points if wanted else None]
+    assert [0 < seconds < 0.2 * 60 for seconds in given] == [True] * wanted

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from quicksurf.capture.scene import DensePoints, Scene, SparsePoints
+from quicksurf.capture.scene import DensePoints, Scene
 from quicksurf.capture.stereo import (
     StereoPhoto,
     choose_partners,
@@ -22,7 +22,7 @@ from quicksurf.capture.stereo import (
     stereo_photos,
     transform,
 )
-from quicksurf.kernels.host import match_patches, verify_depths
+from quicksurf.kernels.host import instruction_set, match_patches, num_threads, verify_depths
 
 _PARTNERS = 5
 _BEST = 2  # partners that a hypothesis is judged by: those that see the same, not what hides it
@@ -34,12 +34,14 @@ _AGREEING = 2
 _MOST_PIXELS, _MOST_RELATIVE = 1.0, 0.01
 _LEAST_COSINE = 0.15
 _UNSEEN = 2.0  # the cost of what no photo confirms
-# Sizes of a photo: below the first, windows are as large as what is to be measured.
-_PIXELS = 40_000, 60_000, 90_000, 130_000, 200_000
-_NOT_MATCHING = 1.4  # times the time of matching: verification and preparation, measured
-_MOST_OVERRUN = 1.3  # times the seconds after which no further photo is matched
+# Pixels of a photo: with fewer, windows are as large as what is to be measured.
+_PIXELS = 40_000, 200_000
+_MOST_IN_ALL = 16_000_000  # pixels of all photos: 256 MB of planes and costs
+# Microseconds that a pixel takes on one core, by the vectors of the processor; elsewhere without gather.
+_MICROSECONDS = {"v4": 4.0, "vnni": 4.0, "amx": 4.0, "v3": 9.0, "avxvnni": 9.0}
+_MICROSECONDS_ELSEWHERE = 40.0
+_MOST_OVERRUN = 1.5  # times the seconds, on a busy machine: then no further photo is matched
 _STRIDE = 4
-_FINER = 2  # size of the next level
 _FEWEST_POINTS = 20  # of a photo that is matched: what its depths may be must be known
 _MOST_KEPT = 1_500_000  # points: a fit draws no more in 2000 steps; 100 MB
 
@@ -68,19 +70,23 @@ def find_dense_points(
     points = scene.points
     if points is None or not len(points.observations):
         return None
-    began = time.monotonic()
-    n_pixels = _affordable_pixels(scene, points, seconds)
-    if n_pixels is None:
+    n_pixels = min(affordable_pixels(len(scene.images), seconds), _MOST_IN_ALL // len(scene.images))
+    if n_pixels < _PIXELS[0]:
         return None
-    photos = stereo_photos(scene, points, n_pixels)
+    began = time.monotonic()
+    photos = stereo_photos(scene, points, min(n_pixels, _PIXELS[1]))
     partners = choose_partners(photos, points, _PARTNERS)
     maps = [_no_map(photo) for photo in photos]
     for view in _spread(len(photos)):
         if time.monotonic() - began > _MOST_OVERRUN * seconds:
             break
         maps[view] = _depth_map(photos, view, partners[view], seed)
-    parts = [_verified(photos, maps, view, partners[view]) for view in range(len(photos))]
-    dense = _joined(parts, seed)
+    most = _MOST_KEPT // len(photos)
+    parts = [
+        _thinned(_verified(photos, maps, view, partners[view]), most, seed + view)
+        for view in range(len(photos))
+    ]
+    dense = DensePoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
     took, n = time.monotonic() - began, sum(photo.grey.size for photo in photos)
     say(
         f"dense points: {len(dense.positions):,} from {len(photos)} photos, {took:.0f} s "
@@ -89,25 +95,10 @@ def find_dense_points(
     return dense if len(dense.positions) else None
 
 
-def affordable_pixels(n_photos: int, seconds: float, microseconds: float) -> int | None:
-    """Choose the pixels of a photo that `seconds` suffice for; None where the fewest are too many.
-
-    Args:
-        microseconds: that a pixel takes.
-    """
-    affordable = seconds * 1e6 / (microseconds * max(n_photos, 1))
-    return max((size for size in _PIXELS if size <= affordable), default=None)
-
-
-def _affordable_pixels(scene: Scene, points: SparsePoints, seconds: float) -> int | None:
-    """Match one photo at the smallest size, to learn how fast this machine is now."""
-    photos = stereo_photos(scene, points, _PIXELS[0])
-    partners = choose_partners(photos, points, _PARTNERS)
-    view = max(range(len(photos)), key=lambda view: len(partners[view]))
-    began = time.monotonic()
-    _depth_map(photos, view, partners[view], 0)
-    microseconds = 1e6 * (time.monotonic() - began) / photos[view].grey.size
-    return affordable_pixels(len(photos), seconds, _NOT_MATCHING * microseconds)
+def affordable_pixels(n_photos: int, seconds: float) -> int:
+    """Return the pixels of a photo that `seconds` suffice for."""
+    microseconds = _MICROSECONDS.get(instruction_set(), _MICROSECONDS_ELSEWHERE)
+    return int(seconds * num_threads() * 1e6 / (microseconds * max(n_photos, 1)))
 
 
 def _spread(n_photos: int) -> list[int]:
@@ -188,11 +179,10 @@ def _verified(
     )
 
 
-def _joined(parts: Sequence[DensePoints], seed: int) -> DensePoints:
-    """All of them, or as many as there is room for."""
-    joined = DensePoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
-    if len(joined.positions) <= _MOST_KEPT:
-        return joined
+def _thinned(points: DensePoints, most: int, seed: int) -> DensePoints:
+    """Return all points, or `most` at random."""
+    if len(points.positions) <= most:
+        return points
     generator = torch.Generator().manual_seed(seed)
-    kept = torch.randperm(len(joined.positions), generator=generator)[:_MOST_KEPT].sort().values
-    return DensePoints(*(part[kept] for part in joined))
+    kept = torch.randperm(len(points.positions), generator=generator)[:most].sort().values
+    return DensePoints(*(part[kept] for part in points))
