@@ -27,7 +27,7 @@ from quicksurf.methods import load as load_method
 from quicksurf.render.renderer import Renderer, Rendering
 
 _BATCH_RAYS = 1 << 14
-# Radii from the region's centre: where photos do not go around an object, its surroundings have parallax, and a
+# Radii from the region's centre: where photos do not go around an object, its background have parallax, and a
 # background that begins at the region would show them.
 BACKGROUND_START = {"facade": 3.0, "inside": 3.0}
 

@@ -29,7 +29,7 @@ from quicksurf.geometry.paths import look_at
 SIDE = 40  # cells along the plane [0, 1]²
 N_SAMPLES = 60_000
 FOUND = 1 - 2.0**-4  # has one of so few random points within two median distances: half have none within one
-SHARE = 0.01  # of samples in a region of a tenth: three standard deviations are 0.004
+FRACTION = 0.01  # of samples in a region of a tenth: three standard deviations are 0.004
 INNER = 0.96  # of the side, between the 2nd and 98th percentile of samples
 DIAGONAL = INNER * 2**0.5
 N_PHOTOS, SIZE = 8, 64
@@ -97,9 +97,9 @@ def test_the_same_mesh_agrees(capture):
 
 def test_a_hole_is_missed_but_for_its_rim(capture):
     figures = scored(capture, plane(hole=0.25))
-    assert figures["missed"] / 100 == pytest.approx(0.25 - 0.01 * DIAGONAL, abs=SHARE)
+    assert figures["missed"] / 100 == pytest.approx(0.25 - 0.01 * DIAGONAL, abs=FRACTION)
     assert figures["elsewhere"] == 0 and figures["precision"] == 1
-    assert figures["recall"] == pytest.approx(0.75 * FOUND, abs=SHARE)
+    assert figures["recall"] == pytest.approx(0.75 * FOUND, abs=FRACTION)
 
 
 def test_what_the_other_lacks_is_elsewhere_and_costs_no_precision(tmp_path):
@@ -107,7 +107,7 @@ def test_what_the_other_lacks_is_elsewhere_and_costs_no_precision(tmp_path):
     low, high = 0.25 + 0.75 * 0.02, 1 - 0.75 * 0.02
     diagonal = np.hypot(high - low, INNER)
     figures = scored(capture, plane())
-    assert figures["elsewhere"] / 100 == pytest.approx(0.25 - 0.01 * diagonal, abs=SHARE)
+    assert figures["elsewhere"] / 100 == pytest.approx(0.25 - 0.01 * diagonal, abs=FRACTION)
     assert figures["missed"] == 0 and figures["precision"] == 1
 
 

@@ -14,7 +14,7 @@ from kernel_bench.timing import Action, interleaved, spread
 
 from quicksurf.kernels.layout import encoding_layout, network_layout
 
-COMMITTED = {"encode: times the twin": 40.0, "MLP: share of sgemm": 0.8, "scan: share of copy": 0.5}
+COMMITTED = {"encode: times the twin": 40.0, "MLP: fraction of sgemm": 0.8, "scan: fraction of copy": 0.5}
 GRID = {"otype": "HashGrid", "n_levels": 3, "log2_hashmap_size": 8, "base_resolution": 4}
 
 
@@ -36,20 +36,20 @@ def test_a_ratio_that_fell_fails_and_is_named(name):
 def test_a_ratio_that_is_not_measured_or_no_number_fails():
     fewer = {name: ratio for name, ratio in COMMITTED.items() if "MLP" not in name}
     assert len(gate.regressions(fewer, COMMITTED)) == 1
-    assert len(gate.regressions(COMMITTED | {"scan: share of copy": float("nan")}, COMMITTED)) == 1
+    assert len(gate.regressions(COMMITTED | {"scan: fraction of copy": float("nan")}, COMMITTED)) == 1
 
 
 def test_new_ratios_need_no_baseline():
-    assert gate.regressions(COMMITTED | {"new: share of copy": 0.1}, COMMITTED) == []
+    assert gate.regressions(COMMITTED | {"new: fraction of copy": 0.1}, COMMITTED) == []
 
 
 def test_the_baseline_survives_writing_and_holds_ratios_alone(tmp_path):
     row = Row("MLP")
     row.add("rate", spread([100.0]), "GFLOP/s")
-    row.add_ratio("share of sgemm", spread([0.7, 0.8123, 0.9]), 0.65)
+    row.add_ratio("fraction of sgemm", spread([0.7, 0.8123, 0.9]), 0.65)
     gate.write_baseline(tmp_path / "baseline.json", ratios_of([row]))
     baseline = gate.read_baseline(tmp_path / "baseline.json")
-    assert baseline["ratios"] == {"MLP: share of sgemm": 0.812}
+    assert baseline["ratios"] == {"MLP: fraction of sgemm": 0.812}
     assert baseline["machine"] == gate.machine()
 
 

@@ -31,17 +31,17 @@ def test_everything_but_the_fits_is_measured_and_held_against_targets():
     json.dumps(result)
     for name, bound in check_cuda.HALF.items():
         assert result["parity"][name] < bound
-    assert result["step"]["samples_per_second"] > 0 and result["step"]["kernel_share"] == 0
-    assert result["networks"]["forward"]["share_of_copy"] > 0
+    assert result["step"]["samples_per_second"] > 0 and result["step"]["kernel_fraction"] == 0
+    assert result["networks"]["forward"]["fraction_of_copy"] > 0
     met = {target["name"]: target["met"] for target in check_cuda.targets(result)}
-    assert met["parity of colors"] and not met["share of kernels"]
+    assert met["parity of colors"] and not met["fraction of kernels"]
     assert not met["waits for the device a step"]
     assert not met["dev-a, 60 s"]  # not run is not met
 
 
 @pytest.mark.parametrize(("chamfer", "met"), [(0.19, True), (0.21, False)])
 def test_a_fit_is_held_against_its_chamfer(chamfer, met):
-    step = {"samples_per_second": 61e6, "kernel_share": 0.95, "host_waits": 1.1}
+    step = {"samples_per_second": 61e6, "kernel_fraction": 0.95, "host_waits": 1.1}
     fits = [{"seconds": 60, "chamfer": chamfer}, {"seconds": 150, "chamfer": 0.1}]
     result = {"parity": dict.fromkeys(check_cuda.HALF, 0.0), "step": step, "fits": fits}
     assert all(target["met"] for target in check_cuda.targets(result)) is met

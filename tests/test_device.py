@@ -62,11 +62,11 @@ def test_a_fit_stays_on_its_device(tmp_path, masks):
     assert torch.allclose(loaded.occupancy(torch.zeros(5, 3)), inside, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["masks", "solid", "surroundings", "lens"])
+@pytest.mark.parametrize("kind", ["masks", "solid", "background", "lens"])
 def test_a_step_waits_for_the_device_once(tmp_path, kind):
     """With everything in it: photos compared, cameras refined, a lens to invert."""
     scene = scene_of(tmp_path, kind == "masks")
-    if kind == "surroundings":
+    if kind == "background":
         for index, image in enumerate(scene.images):
             image[:3] = 20 * index
     if kind == "lens":

@@ -131,7 +131,7 @@ def test_background_begins_as_the_colour_of_the_border(backend):
 
 
 def test_noise_blurs_the_background_by_its_standard_deviation(backend, monkeypatch):
-    """A wall, white where x > 0: noise of deviation s shows at x the share Φ(x/s) of white."""
+    """A wall, white where x > 0: noise of deviation s shows at x the fraction Φ(x/s) of white."""
 
     def wall(contracted):
         return torch.full_like(contracted[:, 0], 1e6), (contracted[:, :1] > 0).float().expand(-1, 3)
@@ -145,8 +145,8 @@ def test_noise_blurs_the_background_by_its_standard_deviation(backend, monkeypat
         origins = torch.tensor([x, 0.0, -0.5]).expand(n, 3)
         rays = Rays(origins, directions, torch.zeros(n), torch.full((n,), 0.7))
         seen = field.render(rays, torch.full((n, 4), 0.5), noise).mean()
-        share = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(x / deviation))
-        assert abs(seen - share) < 0.02  # five deviations of the mean
+        fraction = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(x / deviation))
+        assert abs(seen - fraction) < 0.02  # five deviations of the mean
 
 
 def test_appearance_starts_as_identity_and_keeps_its_gauge():

@@ -1,4 +1,4 @@
-"""A share of tools/fuzz.py: damaged captures, runs and meshes are used or refused, and none ends as a bug."""
+"""A fraction of tools/fuzz.py: damaged captures, runs and meshes are used or refused, and none ends as a bug."""
 
 import random
 import sys

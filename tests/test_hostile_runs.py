@@ -23,8 +23,8 @@ from quicksurf.app.fit import run_fit
 from quicksurf.app.report.charts import curves
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.files import sweep_files
-from quicksurf.app.run.folder import Claim, Run, claim_run, open_run
-from quicksurf.app.run.metrics_log import read_course
+from quicksurf.app.run.folder import NewRun, Run, claim_run, open_run
+from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.errors import OutputError, QuicksurfError, SurfaceError
 from quicksurf.mesh.export import read_mesh
 
@@ -304,7 +304,7 @@ def test_figures_of_any_kind_make_no_bug(run: Path, what: str, capsys: Any) -> N
     if code == 0:
         page = (run / "report.html").read_text()
         assert DIGITS not in page and len(page) < 4_000_000
-    list(read_course(open_run(run)))
+    list(read_metrics_log(open_run(run)))
 
 
 @pytest.mark.parametrize("low", [0.0, 1e14, -1e14, 1e-300])
@@ -377,7 +377,7 @@ def test_a_mesh_that_is_cut_off_is_said_and_not_measured(tmp_path: Path, binary:
     trimesh.creation.icosphere(2).export(truth, encoding="binary" if binary else "ascii")
     content = truth.read_bytes()
     for share in (0.99, 0.6, 0.2):
-        path.write_bytes(content[: content.rfind(b"\n", 0, int(share * len(content))) + 1])
+        path.write_bytes(content[: content.rfind(b"\n", 0, int(fraction * len(content))) + 1])
         for mesh, other in ((path, truth), (truth, path)):
             assert main(["eval", str(mesh), "--truth", str(other)]) == SurfaceError.exit_code, share
             assert "mesh.ply" in capsys.readouterr().err
@@ -419,7 +419,7 @@ def test_litter_of_killed_commands_is_removed_under_the_lock(run: Path, tmp_path
 
 def test_litter_alone_is_no_reason_to_keep_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    run: Run = claim_run(tmp_path / "run", Claim(tmp_path / "photos", False, False))
+    run: Run = claim_run(tmp_path / "run", NewRun(tmp_path / "photos", False, False))
     (run.path / ".run-abcd1234.json").write_text("{")
     run.discard_if_unused()
     assert not run.path.exists()

@@ -1,4 +1,4 @@
-"""A share of tools/kill.py: commands killed at random moments lose nothing, and the next one sweeps up."""
+"""A fraction of tools/kill.py: commands killed at random moments lose nothing, and the next one sweeps up."""
 
 import subprocess
 import sys

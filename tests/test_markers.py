@@ -12,7 +12,7 @@ import torch
 
 from quicksurf.app.export.frame import FrameRequest, export_frame
 from quicksurf.app.export.markers import find_ruler
-from quicksurf.app.export.products import Takeaway
+from quicksurf.app.export.products import ExportedMesh
 from quicksurf.errors import ConfigError
 from quicksurf.geometry.cameras import Cameras, pixel_rays
 from quicksurf.geometry.paths import look_at
@@ -86,7 +86,7 @@ def test_the_mesh_is_scaled_to_the_markers(tmp_path: Path) -> None:
     cameras = cameras_at([0, 40])
     files = write_photos(tmp_path, cameras, sheet([5]))
     scene = SimpleNamespace(files=[SimpleNamespace(path=path, upright=upright) for path, upright in files])
-    taken = Takeaway(SimpleNamespace(cameras=cameras), scene, None)  # type: ignore[arg-type]
+    taken = ExportedMesh(SimpleNamespace(cameras=cameras), scene, None)  # type: ignore[arg-type]
     export = export_frame(taken, FrameRequest(("markers", 0.05)))
     assert export.similarity.scale == pytest.approx(0.05 / SIDE, rel=SIDE_ERROR)
     assert export.ruler is not None and export.ruler.ids == [5]

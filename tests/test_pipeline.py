@@ -22,10 +22,10 @@ from tiny_capture import AXES, CENTER, write_capture
 import quicksurf
 from quicksurf.app import fit as pipeline
 from quicksurf.app.budget import Budget, StopRequest
-from quicksurf.app.export.products import Extras, Takeaway
+from quicksurf.app.export.products import ExportedMesh, Extras
 from quicksurf.app.export.surface import PRODUCTS, check_surface, run_mesh
 from quicksurf.app.fit import FitResult, run_fit
-from quicksurf.app.listener import Watcher
+from quicksurf.app.listener import Listener
 from quicksurf.app.requests import FitRequest, claim, parse_roi
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.app.run.resume import keep_points
@@ -50,7 +50,7 @@ from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
-SECONDS = 4.0  # of processor time, of the fit that all tests share: the ellipsoid is recognised
+SECONDS = 4.0  # of processor time, of the fit that all tests fraction: the ellipsoid is recognised
 FEW_SECONDS = 0.3  # of the fits that go on from it
 SUMMARY_KEYS = {
     *("photos", "registered", "seconds", "psnr_held_out", "faces", "device", "backend"),
@@ -344,7 +344,7 @@ def test_a_vanished_photo_costs_the_confidence_and_not_the_mesh(
     def gone(*_: object) -> Any:
         raise ImageError("00.png is gone")
 
-    monkeypatch.setattr(Takeaway, "observed", gone)
+    monkeypatch.setattr(ExportedMesh, "observed", gone)
     result = run_fit(FitRequest(run.path, 1.0, extras=Extras(trim=0.5)), fit=cut_to(0.5))
     assert result.summary["files"] == ["mesh.ply"] and (run.path / "mesh.ply").exists()
     assert any("confidence is not measured: 00.png is gone" in line for line in result.summary["warnings"])
@@ -430,11 +430,11 @@ def test_a_report_that_there_is_no_time_for_is_said(run: Run, monkeypatch: pytes
 def test_a_large_surface_ends_the_fit_sooner(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     reserves = []
 
-    class Seen(Watcher):
+    class Seen(Listener):
         def begin(self, budget: Budget, stop: StopRequest) -> None:
             self.budget = budget
 
-    watcher = Seen()
+    listener = Seen()
 
     def fit(*args: Any, on_checkpoint: Any, on_status: Any, **rest: Any) -> TrainedModel:
         reconstruction = fit_scene(*args, seconds=FEW_SECONDS, **rest)
@@ -442,10 +442,10 @@ def test_a_large_surface_ends_the_fit_sooner(run: Run, monkeypatch: pytest.Monke
             cost = MeshCost(0.0, n_vertices, 50)
             monkeypatch.setattr(TrainedModel, "mesh_cost", lambda self, cost=cost: cost)
             on_checkpoint(reconstruction)
-            reserves.append(watcher.budget.reserve())
+            reserves.append(listener.budget.reserve())
         return reconstruction
 
-    run_fit(FitRequest(run.path, 5.0), watcher=watcher, fit=fit)
+    run_fit(FitRequest(run.path, 5.0), listener=listener, fit=fit)
     assert reserves == [pytest.approx(8), pytest.approx(1.5 * 0.06 * 300)]
 
 

@@ -1,4 +1,4 @@
-"""The outward pressure on a surface against its definition."""
+"""The balloon force on a surface against its definition."""
 
 import pytest
 import torch

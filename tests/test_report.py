@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from quicksurf.app.report import charts, solid
 from quicksurf.app.report.advice import advise, frame_of, needs_of, next_places
 from quicksurf.app.report.collect import Clock, shown
-from quicksurf.app.report.sphere import Sphere, covered_share, step_in_words, widest_gap
+from quicksurf.app.report.sphere import Sphere, covered_fraction, step_in_words, widest_gap
 from quicksurf.app.report.topology import close_holes, examine, find_holes
 from quicksurf.app.report.words import advice_on_lost
 from quicksurf.capture.photo_figures import exposures, fitted_stops, flag, measure
@@ -92,9 +92,9 @@ def test_one_photo_covers_a_cap_and_many_the_sphere() -> None:
     frame = frame_of(rings([0.0, 90.0, 180.0, 270.0]), CENTER)
     one = Sphere(np.array([0.0]), np.array([89.0]))
     cap = 1 - math.cos(math.radians(20))  # of a half sphere
-    assert covered_share(frame, one) == pytest.approx(cap, abs=0.005)
+    assert covered_fraction(frame, one) == pytest.approx(cap, abs=0.005)
     azimuths, elevations = np.meshgrid(np.arange(0, 360, 15.0), np.arange(0, 91, 15.0))
-    assert covered_share(frame, Sphere(azimuths.ravel(), elevations.ravel())) == 1
+    assert covered_fraction(frame, Sphere(azimuths.ravel(), elevations.ravel())) == 1
 
 
 def test_the_side_that_no_photo_saw_is_the_place_to_go() -> None:
@@ -116,12 +116,12 @@ def test_a_hole_is_worth_seeing_unless_the_region_cut_it() -> None:
     mesh = ball()
     kept = mesh.faces[~(mesh.vertices[mesh.faces].mean(1)[:, 0] > CENTER[0] + 0.9)]
     n_views = np.full(len(mesh.vertices), 10)
-    open_share = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
-    cut_share = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
-    assert open_share == pytest.approx(
+    open_fraction = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
+    cut_fraction = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
+    assert open_fraction == pytest.approx(
         0.047, abs=0.015
     )  # a disc of radius √(1 − 0.9²) over the area of the ball
-    assert cut_share == 0
+    assert cut_fraction == 0
 
 
 def test_topology_of_known_solids() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from quicksurf.app.run import checkpoint
-from quicksurf.app.run.folder import Claim, Run, claim_run, default_output, is_run, open_run
-from quicksurf.app.run.metrics_log import MAX_BYTES, read_course
+from quicksurf.app.run.folder import NewRun, Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.run.metrics_log import MAX_BYTES, read_metrics_log
 from quicksurf.errors import OutputError
 from quicksurf.files import write_json
 
@@ -40,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> Run:
-    return claim_run(tmp_path / "run", Claim(source, False, False))
+    return claim_run(tmp_path / "run", NewRun(source, False, False))
 
 
 def finish(run: Run) -> None:
@@ -62,40 +62,40 @@ def test_new_run_is_marked_and_opens_again(run: Run, source: Path) -> None:
 
 def test_an_empty_folder_may_be_used(tmp_path: Path, source: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert claim_run(tmp_path / "empty", Claim(source, False, False)).state == "new"
+    assert claim_run(tmp_path / "empty", NewRun(source, False, False)).state == "new"
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path, source: Path) -> None:
     (source / "a.jpg").write_text("x")
     with pytest.raises(OutputError, match="files that are not a run's"):
-        claim_run(source, Claim(source, True, True))
+        claim_run(source, NewRun(source, True, True))
     assert [path.name for path in source.iterdir()] == ["a.jpg"]
 
 
 def test_a_file_is_no_output(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
-        claim_run(tmp_path / "file", Claim(source, False, False))
+        claim_run(tmp_path / "file", NewRun(source, False, False))
 
 
 def test_a_run_of_another_source_is_left_alone(run: Run, tmp_path: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="holds a run of"):
-        claim_run(run.path, Claim(tmp_path / "other", True, True))
+        claim_run(run.path, NewRun(tmp_path / "other", True, True))
 
 
 def test_unfinished_run_goes_on_only_when_asked(run: Run, source: Path) -> None:
     run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
     with pytest.raises(OutputError, match="--resume"):
-        claim_run(run.path, Claim(source, False, True))
-    assert claim_run(run.path, Claim(source, True, False)).state == "unfinished"
+        claim_run(run.path, NewRun(source, False, True))
+    assert claim_run(run.path, NewRun(source, True, False)).state == "unfinished"
 
 
 def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="--minutes"):
-        claim_run(run.path, Claim(source, False, False))
-    assert claim_run(run.path, Claim(source, False, True)).state == "finished"
+        claim_run(run.path, NewRun(source, False, False))
+    assert claim_run(run.path, NewRun(source, False, True)).state == "finished"
 
 
 def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
 
 def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
-        claim_run(tmp_path / "absent", Claim(source, True, False))
+        claim_run(tmp_path / "absent", NewRun(source, True, False))
     assert not (tmp_path / "absent").exists()
 
 
@@ -170,11 +170,11 @@ def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: P
 def test_sittings_follow_one_another_in_the_course(run: Run) -> None:
     for seconds in (1.0, 2.5, 0.5, 3.0, 0.25):  # begun, gone on with, and again
         run.append_metrics({"seconds": seconds, "psnr": 20.0})
-    assert [line["seconds"] for line in read_course(run)] == [1.0, 2.5, 3.0, 5.5, 5.75]
+    assert [line["seconds"] for line in read_metrics_log(run)] == [1.0, 2.5, 3.0, 5.5, 5.75]
 
 
 def test_lines_without_seconds_are_no_part_of_the_course(run: Run) -> None:
-    assert read_course(run) == []
+    assert read_metrics_log(run) == []
     lines = (
         '{"seconds": 1.0, "psnr": null}',
         "[1]",
@@ -184,10 +184,10 @@ def test_lines_without_seconds_are_no_part_of_the_course(run: Run) -> None:
         '{"sec',
     )
     (run.path / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_course(run) == [{"seconds": 1.0, "psnr": None}, {"seconds": 4.0}]
+    assert read_metrics_log(run) == [{"seconds": 1.0, "psnr": None}, {"seconds": 4.0}]
     with open(run.path / "metrics.jsonl", "r+b") as file:
         file.truncate(MAX_BYTES + 1)  # sparse: takes no room
-    assert read_course(run) == []
+    assert read_metrics_log(run) == []
 
 
 @pytest.mark.parametrize(
@@ -257,13 +257,13 @@ def test_a_folder_whose_first_file_a_kill_cut_short_may_be_used(tmp_path: Path, 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".run-0a1b2c3d.json").write_text('{"form')
-    run = claim_run(folder, Claim(source, False, False))
+    run = claim_run(folder, NewRun(source, False, False))
     with run.locked():
         assert {path.name for path in folder.iterdir()} == {".lock", "run.json"}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".my-settings.json").write_text("{}")
     with pytest.raises(OutputError, match="not a run's"):
-        claim_run(tmp_path / "other", Claim(source, False, False))
+        claim_run(tmp_path / "other", NewRun(source, False, False))
 
 
 def test_a_kill_between_the_renames_of_checkpoints_keeps_the_newer(run: Run) -> None:

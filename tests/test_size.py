@@ -16,7 +16,7 @@ def test_tables_are_larger_where_the_time_holds_many_samples(backend):
 
 def test_speed_is_of_samples_not_of_trials(backend, monkeypatch):
     monkeypatch.setattr(size, "_trial", lambda field, points: 0.5)
-    expected = size._GEOMETRY_SHARE * 1024 * backend.batch_multiplier / 0.5
+    expected = size._GEOMETRY_FRACTION * 1024 * backend.batch_multiplier / 0.5
     assert size.samples_per_second(SMALL, backend) == expected
 
 

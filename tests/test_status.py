@@ -161,7 +161,7 @@ def test_several_reporters_hear_the_same() -> None:
     both = Several(*(Lines(Budget(600, clock=Hands()), stream) for stream in streams))
     both.stage("fit")
     both.note("a fact")
-    both.warn("a doubt")
+    both.warn("a problem")
     both.fit(Status())  # type: ignore[arg-type]
     first, second = (stream.getvalue() for stream in streams)
     assert first == second and first.count("\n") == 4

@@ -11,7 +11,7 @@ from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 from quicksurf.app import api
-from quicksurf.app.budget import EXTRAS_SHARE, Budget
+from quicksurf.app.budget import EXTRAS_FRACTION, Budget
 from quicksurf.app.export.frame import SIDECAR
 from quicksurf.app.export.products import Extras
 from quicksurf.app.export.surface import Wanted, run_mesh
@@ -180,7 +180,7 @@ def test_extras_keep_seconds_back_from_the_fit_but_not_too_many() -> None:
     assert plain.fit_seconds_left() - 10 < budget.fit_seconds_left() < plain.fit_seconds_left() - 5
     assert budget.mesh_seconds() == pytest.approx(plain.mesh_seconds() - 6.5)
     budget.keep_back(1000)
-    assert plain.fit_seconds_left() - budget.fit_seconds_left() == pytest.approx(100 * EXTRAS_SHARE)
+    assert plain.fit_seconds_left() - budget.fit_seconds_left() == pytest.approx(100 * EXTRAS_FRACTION)
 
 
 @pytest.mark.parametrize("extras", [Extras(texture_size=10), Extras(trim=2.0)])

@@ -3,7 +3,7 @@
     python tools/bench_budget.py ../shared/data                    12 fits, 57 minutes
     python tools/bench_budget.py ../shared/data --minutes 1 --fits 2
 
-A fit keeps its promise where its wall time is within the larger of SHARE and SECONDS of its minutes, and where
+A fit keeps its promise where its wall time is within the larger of FRACTION and SECONDS of its minutes, and where
 report.html is there or summary.json says that it was left out. The table is printed as it grows; the tool leaves with
 1 where a promise was broken. Every other fit runs beside a process that takes one core.
 """
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-SHARE, SECONDS = 0.03, 5.0
+FRACTION, SECONDS = 0.03, 5.0
 MINUTES = (1.0, 3.0, 5.0, 10.0)
 LATE = 2.0  # times the minutes after which a fit is ended
 CAPTURES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -56,7 +56,9 @@ class Row(NamedTuple):
     def kept(self) -> bool:
         """Whether the promise was kept; a fit that ends early has only what it says to be judged by."""
         said = self.report or any("report.html" in text for text in self.left_out)
-        return self.code in (0, 13) and said and self.late() <= max(SHARE * 60 * self.case.minutes, SECONDS)
+        return (
+            self.code in (0, 13) and said and self.late() <= max(FRACTION * 60 * self.case.minutes, SECONDS)
+        )
 
     def line(self) -> str:
         """Of the table."""

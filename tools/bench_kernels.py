@@ -1,4 +1,4 @@
-"""Check every kernel against its torch twin, time it, and print its share of a limit measured in the same run.
+"""Check every kernel against its torch twin, time it, and print its fraction of a limit measured in the same run.
 
     python tools/bench_kernels.py                    all rows
     python tools/bench_kernels.py --only 'MLP|scan'  rows whose name matches

@@ -36,13 +36,13 @@ class Row(NamedTuple):
 
     grid: str
     occupied: float
-    """Share of the cells."""
+    """Fraction of the cells."""
     search: float
     """Evaluations a ray takes to find its surface."""
     samples: float
     """Samples a ray is rendered with."""
     same: float
-    """Share of the rays whose surface is where it is found without a grid."""
+    """Fraction of the rays whose surface is where it is found without a grid."""
     time: float
     """Of search and sampling, beside the time without a grid."""
 
@@ -134,7 +134,7 @@ def _probed(result: TrainedModel, resolution: int) -> OccupancyGrid:
 
 
 def _share_alike(one: Surface, other: Surface) -> float:
-    """Share of rays on which both find the same, or neither finds any."""
+    """Fraction of rays on which both find the same, or neither finds any."""
     near = (one.ts - other.ts).abs() < _SAME
     return float(torch.where(one.hits & other.hits, near, one.hits == other.hits).float().mean())
 

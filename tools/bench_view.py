@@ -195,7 +195,7 @@ def main() -> int:
 
 
 def table(account: Account, total: float) -> list[str]:
-    """Lines of item, how often, milliseconds each and a minute, costliest first; then the shares of the process."""
+    """Lines of item, how often, milliseconds each and a minute, costliest first; then the fractions of the process."""
     lines = []
     for item, seconds in sorted(account.seconds.items(), key=lambda pair: -pair[1]):
         n_calls = account.calls.get(item, 0)

@@ -2,7 +2,7 @@
 
     QUICKSURF_DATA=captures python tools/check_cuda.py [--output check_cuda.json] [--no-fits]
 
-Parity with `cpu` on one step, speeds of networks and of a step with their share of limits measured beside them (copy
+Parity with `cpu` on one step, speeds of networks and of a step with their fraction of limits measured beside them (copy
 bandwidth, half-precision matrix rate), and fits of dev-a for 60 and 150 s. It uses the tinycudann that can be imported,
 else what the back end falls back to, and says which; it installs and builds nothing. Leaves with 0 if all targets are
 met, 1 if not, 3 where there is no GPU, and writes one JSON with everything in each case.
@@ -38,7 +38,7 @@ from quicksurf.train.trainer import Trainer
 
 MET, MISSED, NO_GPU = 0, 1, 3
 HALF = {"logits": 5e-3, "colors": 1e-2, "gradients": 5e-2}  # relative L2: half precision through three layers
-SAMPLES_PER_SECOND, KERNEL_SHARE = 60e6, 0.9
+SAMPLES_PER_SECOND, KERNEL_FRACTION = 60e6, 0.9
 HOST_WAITS = 1.2  # a step: one, and three more each 32nd step (tests/test_device.py)
 CHAMFER = {60: 0.20, 150: 0.12}  # percent of the diagonal, by seconds
 _MIDDLE = 0.5  # of a fit: all levels are active, the query noise is gone
@@ -147,7 +147,7 @@ def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
 def network_speeds(
     backend: Backend, config: Config, n_points: int, limits: dict[str, float]
 ) -> dict[str, Any]:
-    """Points a second of the geometry network, and the shares of the limits that its work would need.
+    """Points a second of the geometry network, and the fractions of the limits that its work would need.
 
     Bytes: 8 entries of each level, in half precision, written once more as gradients. Operations: 2 a weight and point,
     three times with gradients.
@@ -170,8 +170,8 @@ def network_speeds(
         rate = n_points / timed(backend.device, call)
         result[name] = {
             "points_per_second": rate,
-            "share_of_copy": rate * 2 * n_entries * passes / limits["copy_bytes_per_second"],
-            "share_of_matrix_rate": rate
+            "fraction_of_copy": rate * 2 * n_entries * passes / limits["copy_bytes_per_second"],
+            "fraction_of_matrix_rate": rate
             * 2
             * layout.n_network_params
             * passes
@@ -181,7 +181,7 @@ def network_speeds(
 
 
 def step_speed(backend: Backend, config: Config, size: Size) -> dict[str, float]:
-    """Samples and rays a second of training steps in the middle of a fit, and the share of kernels in their time."""
+    """Samples and rays a second of training steps in the middle of a fit, and the fraction of kernels in their time."""
     config = with_settings(config, {"train.n_samples": size.n_samples})
     trainer = Trainer(painted_ellipsoid(), config, replace(backend, batch_multiplier=1), None)
     for step in range(size.n_warm_up):
@@ -198,11 +198,11 @@ def step_speed(backend: Backend, config: Config, size: Size) -> dict[str, float]
         "rays_per_second": sum(len(rendering.colors) for rendering in renderings) / seconds,
         "milliseconds": 1e3 * seconds / size.n_steps,
         "host_waits": host_waits(backend.device, lambda: trainer.step(_MIDDLE), size.n_steps),
-        "kernel_share": kernel_share(backend.device, lambda: trainer.step(_MIDDLE), size.n_steps // 4),
+        "kernel_fraction": kernel_fraction(backend.device, lambda: trainer.step(_MIDDLE), size.n_steps // 4),
     }
 
 
-def kernel_share(device: torch.device, call: Callable[[], object], n: int) -> float:
+def kernel_fraction(device: torch.device, call: Callable[[], object], n: int) -> float:
     """Seconds of kernels over seconds of the clock, by torch's profiler; 0 where the device has none."""
     if device.type != "cuda":
         return 0.0
@@ -258,7 +258,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [_at_most(f"parity of {name}", parity_[name], bound) for name, bound in HALF.items()]
     rows.append(_at_least("samples a second", step["samples_per_second"], SAMPLES_PER_SECOND))
     rows.append(_at_most("waits for the device a step", step["host_waits"], HOST_WAITS))
-    rows.append(_at_least("share of kernels", step["kernel_share"], KERNEL_SHARE))
+    rows.append(_at_least("fraction of kernels", step["kernel_fraction"], KERNEL_FRACTION))
     chamfers = {fit["seconds"]: fit.get("chamfer", float("inf")) for fit in result["fits"]}
     return rows + [
         _at_most(f"dev-a, {s} s", chamfers.get(s, float("inf")), bound) for s, bound in CHAMFER.items()

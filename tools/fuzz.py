@@ -37,7 +37,7 @@ from quicksurf.app.fit import run_fit
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import open_run
-from quicksurf.app.run.metrics_log import read_course
+from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
@@ -61,7 +61,7 @@ def use_run(folder: Path, number: int) -> None:
     """What commands read of a run, as far as it goes."""
     backend = kernels.load("cpu")
     for step in (
-        lambda: read_course(open_run(folder)),
+        lambda: read_metrics_log(open_run(folder)),
         lambda: open_run(folder).read_summary(),
         lambda: list(views.render_run(folder, views.RenderRequest("input", 1, 8, 30, None), "cpu")),
         lambda: open_run(folder).load_checkpoint(backend).occupancy(np.zeros((4, 3))),

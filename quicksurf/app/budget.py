@@ -2,7 +2,7 @@
 
 A command's seconds are counted from the start of its process, imports included. They are divided in order: reading
 the capture, camera poses, the fit, then the mesh and its files. The last part cannot be cut short, so the fit ends
-early enough for it: the reserve starts as a share of the budget and follows what was measured since.
+early enough for it: the reserve starts as a fraction of the budget and follows what was measured since.
 
 Only what a person asks for moves the end: time in which somebody holds the command up (`held`) does not count, and
 minutes may be added (`extend`).
@@ -21,17 +21,19 @@ from quicksurf.errors import BudgetError
 MIN_RESERVE = (
     8.0  # seconds: reading back a checkpoint-sized model, a small mesh and its files, on two slow cores
 )
-RESERVE_SHARE = 0.06
+RESERVE_FRACTION = 0.06
 MAX_GROWTH = 1.5  # of the reserve: beyond it a coarser mesh serves the user better than a shorter fit
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
-POSES_SHARE = 0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
+POSES_FRACTION = (
+    0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
+)
 POINTS_FROM_SECONDS = 60.0  # of the budget; a shorter fit needs every second
-POINTS_SHARE = 0.1  # of the budget at most
+POINTS_FRACTION = 0.1  # of the budget at most
 POINTS_SECONDS, POINTS_SECONDS_A_PHOTO = 6.0, 0.18  # 15 s for 50 photos, 10 s for 25
 WRITE_SECONDS = 2.0  # colours, normals, files and summary, apart from evaluating the field
 MIN_MESH_SECONDS = 2.0  # a late coarse mesh is better than none
-EXTRAS_SHARE = 0.2  # of the budget: a texture of a bad surface helps nobody
-REPORT_SHARE = 0.02  # of the budget, at most REPORT_SECONDS, that the mesh leaves to the report
+EXTRAS_FRACTION = 0.2  # of the budget: a texture of a bad surface helps nobody
+REPORT_FRACTION = 0.02  # of the budget, at most REPORT_SECONDS, that the mesh leaves to the report
 REPORT_SECONDS = 4.0  # left after what is made of the mesh: the report takes 3 to 5 s, less if it must
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
@@ -60,7 +62,7 @@ class Budget:
         self.seconds = float(seconds)
         self._clock = clock
         self._start = clock() if started is None else started
-        self._planned = self._reserve = max(MIN_RESERVE, RESERVE_SHARE * self.seconds)
+        self._planned = self._reserve = max(MIN_RESERVE, RESERVE_FRACTION * self.seconds)
         self._kept_back = 0.0
         self._fit_end = float("inf")
         self._held_at: float | None = None
@@ -99,8 +101,8 @@ class Budget:
         return self._reserve + self._kept_back
 
     def keep_back(self, seconds: float) -> None:
-        """Keep up to EXTRAS_SHARE of the budget back for what is made of the mesh, such as a texture."""
-        self._kept_back = min(SAFETY * seconds, EXTRAS_SHARE * self.seconds)
+        """Keep up to EXTRAS_FRACTION of the budget back for what is made of the mesh, such as a texture."""
+        self._kept_back = min(SAFETY * seconds, EXTRAS_FRACTION * self.seconds)
 
     def extras_seconds(self) -> float:
         """Return seconds to aim at for what is made of the mesh, its files counted in, before the report."""
@@ -117,13 +119,13 @@ class Budget:
             BudgetError: if nothing would be left to fit with.
         """
         self._demand()
-        return POSES_SHARE * (self.left() - self.reserve())
+        return POSES_FRACTION * (self.left() - self.reserve())
 
     def points_seconds(self, n_photos: int) -> float:
         """Return the seconds that points for given cameras may take; 0 where the minutes are too few for them."""
         if self.seconds < POINTS_FROM_SECONDS:
             return 0.0
-        return min(POINTS_SHARE * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
+        return min(POINTS_FRACTION * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
 
     def begin_fit(self) -> None:
         """Fix the end of the fit, which a smaller reserve does not move any more.
@@ -142,7 +144,7 @@ class Budget:
         """Return the seconds that making the mesh may take, its files and the report not counted; at least
         MIN_MESH_SECONDS.
         """
-        report = min(REPORT_SHARE * self.seconds, REPORT_SECONDS)
+        report = min(REPORT_FRACTION * self.seconds, REPORT_SECONDS)
         return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS - report)
 
     def expect_mesh(self, n_evaluations: float, evaluations_per_second: float) -> None:
@@ -193,7 +195,7 @@ def mesh_evaluations(resolution: int) -> float:
 
 
 class StopRequest:
-    """A wish to stop: set by the first of CAUGHT while a fit can still end in a mesh."""
+    """A action to stop: set by the first of CAUGHT while a fit can still end in a mesh."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -217,7 +219,7 @@ class StopRequest:
                 signal.signal(signum, self.on_signal)
 
     def stop_gently(self) -> None:
-        """Note the wish, where stopping gives something."""
+        """Note the action, where stopping gives something."""
         self.requested = self.requested or self.worthwhile
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:

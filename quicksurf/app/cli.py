@@ -22,7 +22,7 @@ from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 
 if TYPE_CHECKING:
     from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
-    from quicksurf.app.listener import Watcher
+    from quicksurf.app.listener import Listener
 
 USAGE, INTERRUPTED = 2, 130
 DEBUG = "QUICKSURF_DEBUG"
@@ -153,25 +153,25 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         hold_out=command.hold_out,
         extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )
-    with _watching(command) as watcher:
+    with _watching(command) as listener:
         result = pipeline.run_fit(
             request,
             started=started,
             stop=stop,
             quiet=command.quiet,
             stream=sys.stderr if command.json else sys.stdout,
-            watcher=watcher,
+            listener=listener,
         )
     if command.json:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
-        shown_again = [] if watcher is None else [f"quicksurf view {result.run.path} shows it again"]
+        shown_again = [] if listener is None else [f"quicksurf view {result.run.path} shows it again"]
         _print_lines([*pipeline.describe(result), *shown_again])
-    return DOUBTFUL if result.doubts else 0
+    return DOUBTFUL if result.problems else 0
 
 
 @contextmanager
-def _watching(command: "Fit") -> "Iterator[Watcher | None]":
+def _watching(command: "Fit") -> "Iterator[Listener | None]":
     """The page that `--view` asks for, if it does."""
     if not command.view and command.view_at is None:
         yield None
@@ -179,10 +179,10 @@ def _watching(command: "Fit") -> "Iterator[Watcher | None]":
     from quicksurf.app.live.server import Address, parse_address
     from quicksurf.app.live.session import live_view
 
-    with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as watcher:
+    with live_view(Address() if command.view_at is None else parse_address(command.view_at)) as listener:
         if command.quiet:  # a page that nobody can find is no use
-            print(watcher.greeting, file=sys.stderr, flush=True)
-        yield watcher
+            print(listener.greeting, file=sys.stderr, flush=True)
+        yield listener
 
 
 def _mesh(command: "Mesh") -> int:

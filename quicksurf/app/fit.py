@@ -16,10 +16,10 @@ import numpy as np
 
 from quicksurf import kernels
 from quicksurf.app.budget import WRITE_SECONDS, Budget, StopRequest, mesh_evaluations
-from quicksurf.app.export.products import TEXTURED_FACES, Takeaway
+from quicksurf.app.export.products import TEXTURED_FACES, ExportedMesh
 from quicksurf.app.export.surface import CONFIDENCE, TEXTURED, check_surface, drop_older, mesh_options
 from quicksurf.app.export.texture_cost import affordable_texture
-from quicksurf.app.listener import Harmless, Watcher
+from quicksurf.app.listener import Harmless, Listener
 from quicksurf.app.progress import Several, Silent, Stream, Warnings, reporting
 from quicksurf.app.report.page import NAME, write_report
 from quicksurf.app.requests import (
@@ -59,8 +59,8 @@ _KINDS = {
     "facade": "photos of one side of something (--capture facade)",
     "inside": "photos from inside what they show (--capture inside)",
 }
-MASKS_SHARE = 0.2  # of what is left when the photos are read: making masks may take no more
-DENSE_SHARE = 0.12  # of what is left: stereo may take no more
+MASKS_FRACTION = 0.2  # of what is left when the photos are read: making masks may take no more
+DENSE_FRACTION = 0.12  # of what is left: stereo may take no more
 WARM_UP = 0.05  # progress before which the measured speed is that of cold caches and half the levels
 
 Fit = Callable[..., TrainedModel]
@@ -76,9 +76,9 @@ class FitResult(NamedTuple):
     """The page of the run, if there was time for it."""
 
     @property
-    def doubts(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What speaks against the poses and the surface."""
-        return [*self.summary["poses"]["doubts"], *self.summary["points"]["doubts"]]
+        return [*self.summary["poses"]["problems"], *self.summary["points"]["problems"]]
 
 
 @dataclass
@@ -93,7 +93,7 @@ class _Session:
     backend: Backend
     budget: Budget
     reporter: Silent
-    watcher: Watcher
+    listener: Listener
     stop: StopRequest
     warnings: Warnings
     last: FitStatus | None = None
@@ -127,7 +127,7 @@ def run_fit(
     stop: StopRequest | None = None,
     quiet: bool = True,
     stream: Stream | None = None,
-    watcher: Watcher | None = None,
+    listener: Listener | None = None,
     fit: Fit = fit_scene,
 ) -> FitResult:
     """Do what `request` asks; return within its minutes.
@@ -137,7 +137,7 @@ def run_fit(
         stop: consulted during the fit; once set, the mesh is made of what there is.
         quiet: print nothing.
         stream: where progress goes; standard output if None.
-        watcher: sees the fit and may steer it.
+        listener: sees the fit and may steer it.
         fit: the training loop.
 
     Raises:
@@ -145,7 +145,7 @@ def run_fit(
     """
     started = time.monotonic() if started is None else started
     stop, warnings = stop or StopRequest(), Warnings()
-    watcher = Harmless(watcher or Watcher(), warnings.add)
+    listener = Harmless(listener or Listener(), warnings.add)
     stop.listen_again()  # the imports are done
     check_formats(request.formats)
     run = claim(request)
@@ -159,15 +159,15 @@ def run_fit(
             config = resolve_config(request, run, resumed, budget.seconds, backend)
             request.extras.check(watertight=config.mesh.watertight)
             check_space(run, config)
-            watcher.begin(budget, stop)
+            listener.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
-                reporter = warnings.reporter = Several(terminal, watcher)
+                reporter = warnings.reporter = Several(terminal, listener)
                 reporter.note(f"{backend.name}: {backend.reason}")
                 reporter.note(f"model: {config.model.describe()}")
-                if watcher.greeting is not None:
-                    reporter.note(watcher.greeting)
+                if listener.greeting is not None:
+                    reporter.note(listener.greeting)
                 session = _Session(
-                    request, run, resumed, config, backend, budget, reporter, watcher, stop, warnings
+                    request, run, resumed, config, backend, budget, reporter, listener, stop, warnings
                 )
                 return _work(session, fit)
         except (QuicksurfError, KeyboardInterrupt):
@@ -190,7 +190,7 @@ def describe(result: FitResult) -> list[str]:
         summary["surface"],
         *_points_line(summary["points"]),
         f"{seconds['total']:.1f} s ({parts}), {summary['peak_memory_mb']:.0f} MB, {summary['backend']}",
-        *(f"doubtful: {doubt}" for doubt in result.doubts),
+        *(f"doubtful: {problem}" for problem in result.problems),
     ]
 
 
@@ -221,7 +221,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
     summary["seconds"] = stage_seconds(scene.report.seconds_poses, began, fitted, session.budget.elapsed())
     page_seconds = _report_seconds(session)
     session.run.finish(summary)
-    session.watcher.meshed(mesh, files)
+    session.listener.meshed(mesh, files)
     if session.unsaved is not None:
         older = session.run.checkpoint_folder() is not None
         raise OutputError(
@@ -274,7 +274,7 @@ def _read(session: _Session) -> Scene:
         use_masks=run.record.get("masks") is True if masks is None else masks.use_given,
         mask_folder=None if masks is None else masks.folder,
         saliency=None if masks is None else masks.saliency,
-        mask_seconds=MASKS_SHARE * session.budget.left(),
+        mask_seconds=MASKS_FRACTION * session.budget.left(),
         roi=request.roi or run.roi,
         work_folder=run.path / "poses",
         pose_seconds=session.budget.poses_seconds(),
@@ -292,9 +292,9 @@ def _read(session: _Session) -> Scene:
         if session.config.train.hold_out == "none":
             scene = replace(scene, held_out=np.zeros_like(scene.held_out))
         if request.roi is None:
-            scene = replace(scene, roi=session.watcher.choose_roi(scene))
+            scene = replace(scene, roi=session.listener.choose_roi(scene))
     session.hits = Hits(scene.roi)
-    session.watcher.captured(scene)
+    session.listener.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
     keep_points(run, scene.points)
     keep_masks(run, scene)
@@ -306,11 +306,11 @@ def _read(session: _Session) -> Scene:
 
 
 def _with_dense_points(session: _Session, scene: Scene) -> Scene:
-    """The capture with what stereo finds in its share of the time."""
+    """The capture with what stereo finds in its fraction of the time."""
     train = session.config.train
     if not train.dense_weight or not train.points_weight:
         return scene
-    seconds = DENSE_SHARE * session.budget.left()
+    seconds = DENSE_FRACTION * session.budget.left()
     return replace(scene, dense=find_dense_points(scene, seconds, train.seed, session.reporter.note))
 
 
@@ -329,7 +329,7 @@ def _fit(session: _Session, scene: Scene, fit: Fit) -> TrainedModel:
         seconds_left=budget.fit_seconds_left,
         now=budget.now,
         resume=session.resumed,
-        on_step=session.watcher.step,
+        on_step=session.listener.step,
         on_status=lambda status: _note_status(session, status),
         should_stop=session.stop,
         on_checkpoint=lambda newest: _checkpoint(session, newest),
@@ -389,7 +389,7 @@ def _mesh(
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-    taken = _trimmed(session, Takeaway(reconstruction, scene, mesh, report))
+    taken = _trimmed(session, ExportedMesh(reconstruction, scene, mesh, report))
     files = _write_mesh(session, taken.mesh)
     if taken.mesh.confidence is not None:
         files.append(taken.write_confidence_picture(session.run.path / CONFIDENCE))
@@ -411,7 +411,7 @@ def _write_mesh(session: _Session, mesh: Mesh) -> list[Path]:
         return write_mesh(*place)
 
 
-def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
+def _trimmed(session: _Session, taken: ExportedMesh) -> ExportedMesh:
     """With confidence and trimmed, as asked and as far as that can be done: the minutes are spent."""
     try:
         return taken.trimmed(session.request.extras)
@@ -423,7 +423,7 @@ def _trimmed(session: _Session, taken: Takeaway) -> Takeaway:
         return taken
 
 
-def _texture(session: _Session, taken: Takeaway) -> list[Path]:
+def _texture(session: _Session, taken: ExportedMesh) -> list[Path]:
     """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
     wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
     seconds, most = session.budget.extras_seconds(), session.budget.last_seconds()
@@ -480,14 +480,14 @@ def _masks(session: _Session, scene: Scene) -> dict[str, Any]:
 
 
 def _points(session: _Session, scene: Scene, mesh: Mesh) -> dict[str, Any]:
-    """How far verified points lie from the mesh; a doubt where nothing was cut off and most lie beside it."""
+    """How far verified points lie from the mesh; a problem where nothing was cut off and most lie beside it."""
     found = distances_to_points(mesh.vertices, scene.points, scene.roi)
     if found is None:
-        return {"points": 0, "median_percent": None, "far": None, "doubts": []}
-    doubt = found.doubt() if session.config.train.capture in BACKGROUND_START else None
-    if doubt is not None:
-        session.warn(doubt)
-    return {**found._asdict(), "doubts": [] if doubt is None else [doubt]}
+        return {"points": 0, "median_percent": None, "far": None, "problems": []}
+    problem = found.problem() if session.config.train.capture in BACKGROUND_START else None
+    if problem is not None:
+        session.warn(problem)
+    return {**found._asdict(), "problems": [] if problem is None else [problem]}
 
 
 def _whence(session: _Session, reconstruction: TrainedModel) -> str:

@@ -1,6 +1,6 @@
 """The seat of somebody who watches a command at work: hears what reporters hear, sees the scene, the field, the mesh.
 
-The pipeline calls it from its own thread and goes on when a call returns, so that a watcher may hold the command up
+The pipeline calls it from its own thread and goes on when a call returns, so that a listener may hold the command up
 (inside `Budget.held`), stop it (`StopRequest.stop_gently`) or lengthen it (`Budget.extend`), and needs no lock.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from quicksurf.train.loop import FitStatus
 
 
-class Watcher(Silent):
+class Listener(Silent):
     """Watches nothing: the base of the others. Calls come in the order of the methods."""
 
     greeting: str | None = None
@@ -42,23 +42,23 @@ class Watcher(Silent):
         """Note that the mesh is made and written."""
 
 
-class Harmless(Watcher):
-    """Passes everything on to `watcher` until it fails once: that is told to `failed`, and the fit goes on without.
+class Harmless(Listener):
+    """Passes everything on to `listener` until it fails once: that is told to `failed`, and the fit goes on without.
 
     What somebody does to a page, or a fault of its server, must not cost the fit. An interrupt passes.
     """
 
-    def __init__(self, watcher: Watcher, failed: Callable[[str], object]) -> None:
-        self._watcher: Watcher | None = watcher
+    def __init__(self, listener: Listener, failed: Callable[[str], object]) -> None:
+        self._watcher: Listener | None = listener
         self._failed = failed
-        self.greeting = watcher.greeting
+        self.greeting = listener.greeting
 
     def _call(self, name: str, *arguments: Any, otherwise: Any = None) -> Any:
-        watcher = self._watcher
-        if watcher is None:
+        listener = self._watcher
+        if listener is None:
             return otherwise
         try:
-            return getattr(watcher, name)(*arguments)
+            return getattr(listener, name)(*arguments)
         except Exception as error:
             self._watcher = None
             self._failed(

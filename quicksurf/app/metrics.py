@@ -3,7 +3,7 @@
     accuracy       mean distance from the predicted surface to the true one
     completeness   mean distance from the true surface to the predicted one
     chamfer        their mean
-    F-score at d   harmonic mean of the shares of predicted and of true points closer than d to the other surface
+    F-score at d   harmonic mean of the fractions of predicted and of true points closer than d to the other surface
     normals        mean |cos| between a point's normal and the normal at its nearest point, both ways averaged
 
 Distances are to triangles and not to points sampled on them, and in percent of the diagonal of the truth's
@@ -127,8 +127,8 @@ class MeshSurface:
         random = np.random.default_rng(seed)
         upper = np.cumsum(self.areas)
         owners = np.searchsorted(upper, random.random(n) * upper[-1]).clip(0, len(self) - 1)
-        root, share = np.sqrt(random.random((n, 1))), random.random((n, 1))
-        weights = np.concatenate([1 - root, root * (1 - share), root * share], 1)
+        root, fraction = np.sqrt(random.random((n, 1))), random.random((n, 1))
+        weights = np.concatenate([1 - root, root * (1 - fraction), root * fraction], 1)
         return np.einsum("nk,nki->ni", weights, self.triangles[owners]), owners
 
 
@@ -209,7 +209,7 @@ class SurfaceScores:
     normal_consistency: float
     """NaN for a cloud without normals."""
     normals_outward: float
-    """Share of predicted points whose normal points to the same side as the truth's; NaN likewise."""
+    """Fraction of predicted points whose normal points to the same side as the truth's; NaN likewise."""
     diagonal: float
     n_predicted: int
     n_truth: int

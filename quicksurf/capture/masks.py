@@ -97,7 +97,7 @@ def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
 
 
 def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h w"]:
-    """Read the mask of an image at the size of its pixels in memory: the share of each that the object covers.
+    """Read the mask of an image at the size of its pixels in memory: the fraction of each that the object covers.
 
     A mask of more pixels than the image in memory is averaged, so that its outline stays known below the pixel.
 
@@ -181,7 +181,7 @@ def use_some(
     if n_given < MIN_IMAGES:
         return [None] * len(masks), [f"only {found}, at least {MIN_IMAGES} are needed: masks are not used"]
     return list(masks), [
-        f"{found}; fitted without one, and never held out: {_listed(without)}; their surroundings say nothing of "
+        f"{found}; fitted without one, and never held out: {_listed(without)}; their background say nothing of "
         "where the object ends"
     ]
 
@@ -195,8 +195,8 @@ def over_white(
     """
     if mask is None:
         return image / 255.0
-    share = np.where(unknown(mask), np.where(mask > 127, 255, 0), mask)[..., None] / 255.0
-    return share * (image / 255.0) + (1 - share)
+    fraction = np.where(unknown(mask), np.where(mask > 127, 255, 0), mask)[..., None] / 255.0
+    return fraction * (image / 255.0) + (1 - fraction)
 
 
 def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str) -> None:
@@ -214,7 +214,7 @@ def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str)
 
 
 def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> list[str]:
-    """Tell what looks wrong with a set of masks: empty ones, and ones whose white is the surroundings."""
+    """Tell what looks wrong with a set of masks: empty ones, and ones whose white is the background."""
     given = [(name, mask) for name, mask in zip(names, masks, strict=True) if mask is not None]
     if not given:
         return []

@@ -71,7 +71,7 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 class CameraGroup(NamedTuple):
-    """Photos that share intrinsics, as far as EXIF and sizes tell."""
+    """Photos that fraction intrinsics, as far as EXIF and sizes tell."""
 
     members: list[int]
     focal: Focal | None
@@ -168,19 +168,19 @@ def _note_lost(poses: Poses, files: Sequence[ImageFile], report: ReadReport, opt
     for name, reason in report.lost.items():
         options.say(f"  lost {name}: {reason}")
     if n_placed < _FEW * report.photos:
-        report.doubts.append(
+        report.problems.append(
             f"only {n_placed} of {report.photos} photos could be placed: expect holes; take more photos that "
             "overlap by two thirds, in focus"
         )
     if report.apart:
-        report.doubts.append(_groups_apart(n_placed, report.apart))
+        report.problems.append(_groups_apart(n_placed, report.apart))
     if n_doubtful > _DOUBTED * n_placed:
         named = ", ".join(report.contradicting[:5]) + (" ..." if n_doubtful > 5 else "")
-        report.doubts.append(
+        report.problems.append(
             f"the poses of {n_doubtful} photos contradict the others ({named}): alike sides may have been taken for "
             "one; look at the mesh, leave these photos out, or put something unlike beside each side"
         )
-    report.warnings += report.doubts
+    report.warnings += report.problems
 
 
 def _groups_apart(n_placed: int, apart: list[list[str]]) -> str:

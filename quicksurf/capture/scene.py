@@ -71,12 +71,12 @@ class ReadReport:
     lost: dict[str, str] = field(default_factory=dict)
     """File name of each image that is not used → why."""
     warnings: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     """Those warnings that say the poses may be wrong or are of too few photos."""
     apart: list[list[str]] = field(default_factory=list)
     """Photos of each group that could not be joined to the placed ones."""
     contradicting: list[str] = field(default_factory=list)
-    """Placed photos that share with the others hardly anything of what their poses say they should."""
+    """Placed photos that fraction with the others hardly anything of what their poses say they should."""
     notes: list[str] = field(default_factory=list)
     """What was taken for what, where that is not plain: which model, which folder."""
     made_masks: MadeMasks = field(default_factory=MadeMasks)
@@ -94,7 +94,7 @@ class ReadReport:
     def poses(self) -> dict[str, list | float | None]:
         """Tell what speaks against poses that were found from the photos, for run.json and summary.json."""
         return {
-            "doubts": self.doubts,
+            "problems": self.problems,
             "apart": self.apart,
             "contradicting": self.contradicting,
             "reprojection_error": self.reprojection_error,

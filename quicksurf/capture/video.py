@@ -35,7 +35,7 @@ MAX_FRAMES = 80
 MAX_MINUTES = 30  # longer ones are cut films or surveillance, not a walk around an object
 _MIN_FRAMES = 20  # fewer overlap too little to be posed
 _SECONDS_PER_FRAME = 1.0  # of the time for poses: 69 photos take 0.8 s each
-_DECODE_SHARE = 0.3  # of the time for poses that decoding may take
+_DECODE_FRACTION = 0.3  # of the time for poses that decoding may take
 _DECODE_SECONDS = (
     0.006  # per megapixel, a guess: only chooses key frames alone for long films; the deadline holds
 )
@@ -69,7 +69,7 @@ def read_video(path: Path, options: ReadOptions) -> Scene:
     """
     started = time.monotonic()
     with _frames_folder(options.work_folder) as folder:
-        deadline = started + _DECODE_SHARE * options.pose_seconds
+        deadline = started + _DECODE_FRACTION * options.pose_seconds
         paths = extract_frames(path, folder, wanted_frames(options.pose_seconds), deadline, options.say)
         if len(paths) < MIN_IMAGES:
             raise ImageError(

@@ -70,19 +70,19 @@ class Stretches {
     std::vector<Span> spans_;
 };
 
-// Writes the ray's samples to t and, to thicknesses, their strata's lengths times the slope at the crossing, between
+// Writes the ray's samples to t and, to deltas, their strata's lengths times the slope at the crossing, between
 // MIN_SLOPE and 1 (1 without one). Returns their number.
 inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, float half_width,
-                         float slope, const float* jitter, float* t, float* thicknesses) {
+                         float slope, const float* jitter, float* t, float* deltas) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     int n = 0;
     const auto part = [&](float low, float high, int count) {
         const float measure = stretches.measure(low, high);
         if (!(measure > 0) || count == 0) return;
-        const float thickness = measure / count * (hit ? std::clamp(slope, MIN_SLOPE, 1.0f) : 1.0f);
+        const float delta = measure / count * (hit ? std::clamp(slope, MIN_SLOPE, 1.0f) : 1.0f);
         stretches.place(low, high, count, measure, jitter + n, [&](float sample) {
             t[n] = sample;
-            thicknesses[n++] = thickness;
+            deltas[n++] = delta;
         });
     };
     if (!hit) {

@@ -49,7 +49,7 @@ struct SampleSlots {
     uint8_t* hits;     // [n_rays]
     float* t_surface;  // [n_rays], 0 without a hit
     int64_t* counts;   // [n_rays]
-    float *t, *thicknesses;
+    float *t, *deltas;
 };
 
 struct OpacitySpec {
@@ -61,9 +61,9 @@ struct OpacitySpec {
 template <class T>
 struct OpacityKernels {
     // See opacity.h for shapes.
-    void (*forward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* logits, const T* thicknesses,
+    void (*forward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* logits, const T* deltas,
                     T* depths, T* alphas, T* weights, T* opacities);
-    void (*backward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* thicknesses, const T* depths,
+    void (*backward)(const OpacitySpec&, size_t n_rays, const int64_t* offsets, const T* deltas, const T* depths,
                      const T* alphas, const T* grad_weights, const T* grad_opacities, T* grad_logits);
 };
 

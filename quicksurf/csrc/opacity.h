@@ -1,11 +1,11 @@
-// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (render/unisurf.py has the reasons).
+// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (methods/unisurf.py has the reasons).
 //
 //     s_i = softplus(k l_i - shift)           = -log(1 - o_i), the optical depth of occupancy o_i
 //     g_i = max(0, s_i - p_i) + c d_i s_i     p_i = s_{i-1} (0 at a ray's first sample) reads 1 - o as transmittance; p_i = 0 is the
-//                                             paper's; c is spec.absorption, d_i the sample's thickness
+//                                             paper's; c is spec.absorption, d_i the sample's delta
 //     a_i = min(1 - e^(-g_i), MAX_ALPHA),    w_i = a_i prod_{j<i} (1 - a_j),    O_r = sum w_i
 //
-// Shapes: logits, thicknesses, depths, alphas, weights [m]; opacities [n_rays]; ray r owns samples offsets[r] .. offsets[r + 1].
+// Shapes: logits, deltas, depths, alphas, weights [m]; opacities [n_rays]; ray r owns samples offsets[r] .. offsets[r + 1].
 // Outputs are overwritten. Rays run in parallel; included inside one namespace per instruction set (see simd.h).
 #pragma once
 
@@ -46,7 +46,7 @@ void for_ray_blocks(size_t n_rays, const int64_t* offsets, Fn&& fn) {
 
 template <class T>
 void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* logits,
-                           const T* thicknesses, T* depths, T* alphas, T* weights, T* opacities) {
+                           const T* deltas, T* depths, T* alphas, T* weights, T* opacities) {
     const T k = T(spec.sharpness), shift = T(spec.shift), absorption = T(spec.absorption);
     for_ray_blocks(n_rays, offsets, [&](size_t first, size_t end, int64_t begin, size_t n) {
         map(logits + begin, depths + begin, n, [k, shift](Vec<T> l) {
@@ -57,7 +57,7 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
             T before = 0;
             for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
                 const T gained = depths[i] - before;
-                alphas[i] = (gained < 0 ? T(0) : gained) + absorption * thicknesses[i] * depths[i];
+                alphas[i] = (gained < 0 ? T(0) : gained) + absorption * deltas[i] * depths[i];
                 if (spec.transmittance) before = depths[i];
             }
         }
@@ -76,9 +76,9 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
 
 // With g_i the gradient by w_i plus that by O_r, and R_i = g_i a_i + (1 - a_i) R_{i+1} from the last sample on:
 //     grad_a_i = T_i (g_i - R_{i+1}),    grad_g_i = (1 - a_i) grad_a_i below the cap,    grad_l_i = k (1 - e^(-s_i)) grad_s_i.
-// The thicknesses are given, not learned: they get no gradient.
+// The deltas are given, not learned: they get no gradient.
 template <class T>
-void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* thicknesses,
+void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* deltas,
                             const T* depths, const T* alphas, const T* grad_weights, const T* grad_opacities, T* grad_logits) {
     const T k = T(spec.sharpness), absorption = T(spec.absorption);
     for_ray_blocks(n_rays, offsets, [&](size_t first, size_t end, int64_t begin, size_t n) {
@@ -95,7 +95,7 @@ void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_
                 const T grad_depth = a < T(MAX_ALPHA) ? grad_logits[i] * (g - behind) * (1 - a) : T(0);
                 const T grad_gained = depths[i] > before ? grad_depth : T(0);
                 behind = g * a + (1 - a) * behind;
-                grad_logits[i] = grad_gained + absorption * thicknesses[i] * grad_depth - grad_before;
+                grad_logits[i] = grad_gained + absorption * deltas[i] * grad_depth - grad_before;
                 grad_before = spec.transmittance ? grad_gained : T(0);
             }
         }

@@ -195,7 +195,7 @@ class SearchTask {
         slots_.hits[r] = hit;
         slots_.t_surface[r] = t;
         slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope, search_.jitter + slot, slots_.t + slot,
-                                         slots_.thicknesses + slot);
+                                         slots_.deltas + slot);
     }
 
     const FusedNetwork<float>& network_;

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-_PULL = 1e-3  # towards the identity, as a share of the pixels: a view of one colour has no map
+_PULL = 1e-3  # towards the identity, as a fraction of the pixels: a view of one colour has no map
 
 
 class Appearance(nn.Module):

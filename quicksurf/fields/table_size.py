@@ -14,8 +14,8 @@ from quicksurf.fields.surface import SurfaceField
 from quicksurf.kernels import Backend
 
 LARGER = 18  # log2 of the entries of a level
-MANY_SAMPLES = 1.0e8  # dev-b at 3·10⁷: nothing gained; at 10⁸: 8 % nearer for 17 % more time
-_GEOMETRY_SHARE = 0.2  # of the time of a step: the geometry network, forward and backward, at its samples
+MANY_SAMPLES = 1.0e8  # an object on a table at 3·10⁷: nothing gained; at 10⁸: 8 % nearer for 17 % more time
+_GEOMETRY_FRACTION = 0.2  # of the time of a step: the geometry network, forward and backward, at its samples
 _RUNS = 3  # the fastest counts: others may be at work
 
 
@@ -33,7 +33,7 @@ def samples_per_second(config: Config, backend: Backend) -> float:
     shape = config.train.n_samples * backend.batch_multiplier, 3
     points = torch.rand(shape, generator=generator, device=backend.device) - 0.5
     seconds = min(_trial(field, points) for _ in range(_RUNS))
-    return _GEOMETRY_SHARE * len(points) / seconds
+    return _GEOMETRY_FRACTION * len(points) / seconds
 
 
 def _trial(field: SurfaceField, points: torch.Tensor) -> float:

@@ -81,7 +81,7 @@ class Lenses(NamedTuple):
 
 
 def lenses_of(cameras: Cameras) -> Lenses:
-    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras share."""
+    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras fraction."""
     if cameras.distortion not in _lenses:
         _lenses[cameras.distortion] = _look_at_lenses(cameras)
     return _lenses[cameras.distortion]

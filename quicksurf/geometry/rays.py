@@ -47,7 +47,7 @@ class Samples(NamedTuple):
     """Sampled depths, in order along each ray."""
 
     ts: Float[Tensor, "m"]
-    thicknesses: Float[Tensor, "m"]
+    deltas: Float[Tensor, "m"]
     """Of the stratum that each sample stands for: its length, times the logit's slope (0.2 to 1) where one is met."""
     ray_indices: Int[Tensor, "m"]
     packed_info: Int[Tensor, "n 2"]

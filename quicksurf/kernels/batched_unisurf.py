@@ -4,7 +4,7 @@ The search evaluates every fourth occupied step of all rays at once, then those 
 clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
 for the device once, when the rays are marched, and learns how many of them cross matter and in how many steps. All
 shapes follow from these two numbers: a ray that crosses matter has room for all samples of an interval, and those that
-stand for nothing have a negative thickness; the second batch has room for `_FINE_STEPS` a ray.
+stand for nothing have a negative delta; the second batch has room for `_FINE_STEPS` a ray.
 """
 
 import math
@@ -35,7 +35,7 @@ _FINE_STEPS = (
 )
 
 
-class Pieces(NamedTuple):
+class RayOps(NamedTuple):
     """What of the search and the sampling has a kernel of its own on some devices."""
 
     march: Callable[[Rays, Tensor, Tensor, float], LatticeSteps]
@@ -48,7 +48,7 @@ class Pieces(NamedTuple):
 
 @torch.no_grad()
 def sample_by(
-    pieces: Pieces,
+    ops: RayOps,
     surface: LogitNetwork,
     rays: Rays,
     binaries: Bool[Tensor, "m x y z"],
@@ -59,21 +59,21 @@ def sample_by(
 ) -> tuple[Surface, Samples]:
     """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross matter searched.
 
-    Samples of negative thickness weigh nothing: they stand for no stretch of the ray.
+    Samples of negative delta weigh nothing: they stand for no stretch of the ray.
     """
-    steps = pieces.march(rays, binaries, aabbs, step_size)
+    steps = ops.march(rays, binaries, aabbs, step_size)
     crosses = steps.occupied.any(1)
     n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
     index = first_where(crosses, n_crossing)
     rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
     found, slopes = find_surface(pieces, surface, rays, steps, interval.level, n_coarse)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
-    ts, thicknesses = pieces.spread(steps, found, half_widths, slopes, interval, jitter[index])
+    ts, deltas = ops.spread(steps, found, half_widths, slopes, interval, jitter[index])
     hits = torch.zeros_like(crosses).index_copy(0, index, found.hits)
     depths = torch.zeros_like(jitter[:, 0]).index_copy(0, index, found.ts)
     of_rays = index[:, None].expand(ts.shape).reshape(-1)
     packed_info = pack_counts(crosses.long() * ts.shape[1])
-    samples = Samples(ts.view(-1), thicknesses.view(-1), of_rays, packed_info)
+    samples = Samples(ts.view(-1), deltas.view(-1), of_rays, packed_info)
     return Surface(hits, depths, found.n_evaluations), samples
 
 
@@ -83,7 +83,7 @@ def _read(counts: Int[Tensor, "k"]) -> list[int]:
 
 
 def find_surface(
-    pieces: Pieces, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
+    ops: RayOps, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Surface, Float[Tensor, "n"]]:
     """Find where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
 
@@ -93,7 +93,7 @@ def find_surface(
     logits, evaluated, n_evaluations = _evaluate(surface, rays, steps, level, n_coarse)
     hits, bracket = first_crossing(steps, logits, evaluated, level)
     every = torch.arange(len(hits), device=hits.device)
-    roots = pieces.narrow(surface, rays, every, *bracket.unbind(0))
+    roots = ops.narrow(surface, rays, every, *bracket.unbind(0))
     widths = bracket[1] - bracket[0]
     refined = hits & (widths > 0)
     slopes = torch.where(refined, (bracket[3] - bracket[2]) / widths, 1.0)
@@ -189,7 +189,7 @@ def interval_samples(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Return depths and thicknesses of `torch_unisurf.interval_samples`; negative thicknesses where a window is empty.
+    """Return depths and deltas of `torch_unisurf.interval_samples`; negative deltas where a window is empty.
 
     Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
     [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
@@ -223,14 +223,14 @@ def _measure_before(
 
 def render_weight_from_logits(
     logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
+    deltas: Float[Tensor, "m"],
     packed_info: Int[Tensor, "n 2"],
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
 
-    Samples of negative thickness weigh nothing, and the one behind them counts as the first of its ray.
+    Samples of negative delta weigh nothing, and the one behind them counts as the first of its ray.
 
     In optical depth: with δ_i what sample i gains, at most −ln(1 − MAX_ALPHA), the transmittance is e^(−Σ_{j<i} δ_j).
     The sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
@@ -240,8 +240,8 @@ def render_weight_from_logits(
     rays = rays.repeat_interleave(counts, output_size=len(logits))
     own_begin = begins.index_select(0, rays)
     first = torch.arange(len(logits), device=logits.device) == own_begin
-    logits = logits.masked_fill(thicknesses < 0, -torch.inf)
-    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
+    logits = logits.masked_fill(deltas < 0, -torch.inf)
+    gained = optical_depths(logits, deltas, first, sharpness, opacity)
     gained = gained.clamp_max(-math.log(1 - MAX_ALPHA))
     before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]
     passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
@@ -249,4 +249,4 @@ def render_weight_from_logits(
     return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
 
 
-sample_surface = partial(sample_by, Pieces(traverse_lattice, secant, interval_samples))
+sample_surface = partial(sample_by, RayOps(traverse_lattice, secant, interval_samples))

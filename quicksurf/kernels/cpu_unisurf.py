@@ -28,7 +28,7 @@ def sample_surface(
     hits, t_surface = torch.empty(n_rays, dtype=torch.bool), torch.empty(n_rays)
     packed_info = torch.empty(n_rays, 2, dtype=torch.long)
     room = n_rays * (interval.n_interval + interval.n_front)
-    ts, thicknesses, ray_indices = torch.empty(room), torch.empty(room), torch.empty(room, dtype=torch.long)
+    ts, deltas, ray_indices = torch.empty(room), torch.empty(room), torch.empty(room, dtype=torch.long)
     n_samples, n_evaluations = _native.sample_surface(
         native_network(network.layout),
         network.params.detach(),
@@ -50,34 +50,34 @@ def sample_surface(
         t_surface,
         packed_info,
         ts,
-        thicknesses,
+        deltas,
         ray_indices,
     )
-    samples = Samples(ts[:n_samples], thicknesses[:n_samples], ray_indices[:n_samples], packed_info)
+    samples = Samples(ts[:n_samples], deltas[:n_samples], ray_indices[:n_samples], packed_info)
     return Surface(hits, t_surface, n_evaluations), samples
 
 
 def render_weight_from_logits(
-    logits: Tensor, thicknesses: Tensor, packed_info: Tensor, sharpness: float, opacity: str
+    logits: Tensor, deltas: Tensor, packed_info: Tensor, sharpness: float, opacity: str
 ) -> tuple[Tensor, Tensor]:
     """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`."""
     transmittance = opacity == "transmittance"
     medium = (ABSORPTION * sharpness, SHIFT) if transmittance else (0.0, 0.0)
     return _LogitWeights.apply(  # type: ignore[return-value]
-        logits, thicknesses, offsets_of(packed_info), (sharpness, transmittance, *medium)
+        logits, deltas, offsets_of(packed_info), (sharpness, transmittance, *medium)
     )
 
 
 class _LogitWeights(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, thicknesses: Tensor, offsets: Tensor, spec: tuple[float, bool, float, float]
+        ctx: Any, logits: Tensor, deltas: Tensor, offsets: Tensor, spec: tuple[float, bool, float, float]
     ) -> tuple[Tensor, Tensor]:
-        logits, thicknesses = logits.detach().contiguous(), thicknesses.contiguous()
+        logits, deltas = logits.detach().contiguous(), deltas.contiguous()
         depths, alphas, weights = (torch.empty_like(logits) for _ in range(3))
         opacities = logits.new_empty(len(offsets) - 1)
-        _native.logit_weights_forward(offsets, logits, thicknesses, *spec, depths, alphas, weights, opacities)
-        ctx.save_for_backward(offsets, thicknesses, depths, alphas)
+        _native.logit_weights_forward(offsets, logits, deltas, *spec, depths, alphas, weights, opacities)
+        ctx.save_for_backward(offsets, deltas, depths, alphas)
         ctx.spec = spec
         return weights, opacities
 
@@ -86,8 +86,8 @@ class _LogitWeights(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad_weights: Tensor, grad_opacities: Tensor
     ) -> tuple[Tensor, None, None, None]:
-        offsets, thicknesses, depths, alphas = ctx.saved_tensors
+        offsets, deltas, depths, alphas = ctx.saved_tensors
         grad_logits = torch.empty_like(depths)
         grads = grad_weights.contiguous(), grad_opacities.contiguous()
-        _native.logit_weights_backward(offsets, thicknesses, depths, alphas, *ctx.spec, *grads, grad_logits)  # type: ignore[call-overload]
+        _native.logit_weights_backward(offsets, deltas, depths, alphas, *ctx.spec, *grads, grad_logits)  # type: ignore[call-overload]
         return grad_logits, None, None, None

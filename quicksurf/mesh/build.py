@@ -65,7 +65,7 @@ class MeshReport:
     """Upward, of the table that was cut off."""
     hole_lengths: list[float] = dataclass_field(default_factory=list)
     """Of the boundary loops of what was seen, longest first."""
-    open_share: float = 0.0
+    open_fraction: float = 0.0
     """Of the surface, were all of its holes closed by flat lids."""
     watertight: bool = False
     faces_invented: int = 0
@@ -86,7 +86,7 @@ class MeshReport:
         return replace(
             self,
             hole_lengths=holes.lengths,
-            open_share=holes.share,
+            open_fraction=holes.fraction,
             watertight=is_closed(mesh.faces),
             faces=len(mesh.faces),
             vertices=len(mesh.vertices),
@@ -99,7 +99,7 @@ class MeshReport:
             holes = "no holes"
         else:
             n = len(self.hole_lengths)
-            holes = f"{n} hole{'s' * (n > 1)}, {100 * self.open_share:.1f} % of the surface, "
+            holes = f"{n} hole{'s' * (n > 1)}, {100 * self.open_fraction:.1f} % of the surface, "
             holes += f"the longest rim {self.hole_lengths[0]:.3g}"
             if self.watertight:
                 holes += "; all closed, which no camera saw"
@@ -138,7 +138,7 @@ def build_mesh(
         vertices, faces = _cut_support(vertices, faces, views, cameras, report)
         lap("support")
     holes = find_holes(vertices, faces)
-    report.hole_lengths, report.open_share = holes.lengths, holes.share
+    report.hole_lengths, report.open_fraction = holes.lengths, holes.share
     if options.n_faces is not None:
         vertices, faces = decimate(vertices, faces, options.n_faces)
         lap("decimate")

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from quicksurf.errors import ConfigError
 
 MIN_FACES = 4
-KEEP_SHARE = (
+KEEP_FRACTION = (
     0.02  # of the main part's score: a wheel or a handle is more, a floater of the fit is well below 1 %
 )
 
@@ -36,7 +36,7 @@ def inside_ball(
 def select_parts(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], n_views: Int64[np.ndarray, "v"]
 ) -> Parts:
-    """Keep the connected part of the highest score, and all that reach `KEEP_SHARE` of it.
+    """Keep the connected part of the highest score, and all that reach `KEEP_FRACTION` of it.
 
     score = area · mean number of views per face · nearness, with nearness = 1 for a part whose centroid lies
     within half of the ROI's radius (1 in the fit's frame), falling to 0 at its border. An object may well be
@@ -52,7 +52,7 @@ def select_parts(
     centers = vertices[faces].mean(1)
     centroid = np.stack([np.bincount(label, areas * centers[:, k]) for k in range(3)], -1) / total[:, None]
     score = seen_area * np.clip(2 * (1 - np.linalg.norm(centroid, axis=1)), 0, 1)
-    keep = score >= KEEP_SHARE * score.max()
+    keep = score >= KEEP_FRACTION * score.max()
     return Parts(keep[label], int(keep.sum()), int((~keep).sum()))
 
 

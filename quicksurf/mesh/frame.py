@@ -28,7 +28,7 @@ Z_TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 MAX_LEAN = (
     45.0  # degrees between up and the cameras' up: photos are taken level or looking down, seldom from above
 )
-_LEVEL_SHARE = 0.05  # smallest spread of the cameras' x axes, of all, that tells the horizon's plane
+_LEVEL_FRACTION = 0.05  # smallest spread of the cameras' x axes, of all, that tells the horizon's plane
 
 
 class Similarity(NamedTuple):
@@ -110,7 +110,7 @@ def up_from_cameras(cameras: Cameras) -> Up:
     mean = -cameras.c2w[:, :, 1].double().numpy().mean(0)
     values, vectors = np.linalg.eigh(axes.T @ axes / len(axes))
     across = vectors[:, 0] * np.sign(vectors[:, 0] @ mean)
-    level = values[1] >= _LEVEL_SHARE and values[0] < 0.2 * values[1] and np.linalg.norm(across) > 0
+    level = values[1] >= _LEVEL_FRACTION and values[0] < 0.2 * values[1] and np.linalg.norm(across) > 0
     chosen = across if level else mean
     length = np.linalg.norm(chosen)
     return Up(chosen / length if length > 1e-9 else np.array([0.0, 0.0, 1.0]), "cameras")

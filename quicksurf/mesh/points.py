@@ -27,7 +27,7 @@ class PointDistances(NamedTuple):
     far: float
     """Fraction of the points that are farther than 2 % of the radius."""
 
-    def doubt(self) -> str | None:
+    def problem(self) -> str | None:
         """Tell what speaks against the surface, if it leaves most points alone."""
         if self.points < _LEAST_POINTS or self.far <= _MOST_FAR:
             return None

@@ -23,13 +23,16 @@ _N_POINTS = 3000  # of the surface, by area: shares are known to 1 %
 _N_PLANES = 1500  # through three of them: a plane that is a tenth of the surface is met fifty times
 _ALIKE = 0.9  # cosine between the normals of the three
 _NEAR = 0.02  # of the ROI's radius: a table at the end of a short fit is rough to about 1 %
-_LEAST_SHARE = 0.05  # of the surface lies in the plane
+_LEAST_FRACTION = 0.05  # of the surface lies in the plane
 _ALIGNED = 0.7  # cosine between the plane's normal and the surface's
 _CAMERAS_ABOVE = 0.9
 _BELOW = 0.2  # of what is not in the plane may lie below: undersides and noise
 _WIDER = 0.6  # of the directions in which the plane reaches beyond the object
 _MAIN_PART = 0.6  # of the area above the plane belongs to the object
-_BORDER, _AT_BORDER = 0.95, 0.02  # radius from which the region cuts things, and the share of an object there
+_BORDER, _AT_BORDER = (
+    0.95,
+    0.02,
+)  # radius from which the region cuts things, and the fraction of an object there
 _LEAST_HEIGHT = 0.15  # of the ROI's radius, and of the object's own width
 _N_SECTORS = 24
 _MARGIN = 0.008, 0.025  # the cut is at least and at most this high above the plane
@@ -76,8 +79,8 @@ def cut_below(
     edges = np.sort(np.concatenate([np.stack(e, 1) for e in ((a, b), (a, c), (p, q), (p, r))]), axis=1)
     unique, inverse = np.unique(edges, axis=0, return_inverse=True)
     low, high = unique.T
-    share = (heights[low] / (heights[low] - heights[high]))[:, None]
-    added = vertices[low] + share * (vertices[high] - vertices[low])
+    fraction = (heights[low] / (heights[low] - heights[high]))[:, None]
+    added = vertices[low] + fraction * (vertices[high] - vertices[low])
     sizes = np.cumsum([0, len(a), len(a), len(p), len(p)])
     ab, ac, pq, pr = (len(vertices) + inverse.ravel()[start:end] for start, end in itertools.pairwise(sizes))
     pieces = [
@@ -126,7 +129,7 @@ def _largest_plane(
     n_near = ((np.abs(heights) < _NEAR) & (directions @ normals.T > _ALIGNED)).sum(1)
     n_above, n_below = (heights > _NEAR).sum(1), (heights < -2 * _NEAR).sum(1)
     n_near = np.where(n_below <= _BELOW * (n_above + n_below), n_near, 0)
-    if n_near.max(initial=0) < _LEAST_SHARE * len(points):
+    if n_near.max(initial=0) < _LEAST_FRACTION * len(points):
         return None
     best = int(n_near.argmax())
     return _fitted(Support(directions[best], float(offsets[best]), 0.0), points, normals)

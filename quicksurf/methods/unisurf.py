@@ -102,7 +102,7 @@ class Unisurf:
     ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
         """Compute weights and opacities; see the module's docstring."""
         return ops.unisurf.render_weight_from_logits(
-            logits, samples.thicknesses, samples.packed_info, schedule.sharpness, self._config.alpha_from
+            logits, samples.deltas, samples.packed_info, schedule.sharpness, self._config.alpha_from
         )
 
     def occupancy(self, logits: Float[Tensor, "*n"], schedule: UnisurfSchedule) -> Float[Tensor, "*n"]:

@@ -1,6 +1,6 @@
 """What the masks leave room for: cells of the region of interest that nearly all silhouettes allow.
 
-A cell is carved when more than one mask in twenty shows its whole surroundings as background: the ball around the cell,
+A cell is carved when more than one mask in twenty shows its whole background as background: the ball around the cell,
 and a margin of pixels for cameras and outlines that are a little off. A camera that does not have the cell in its
 frame says nothing. So a few bad masks remove nothing, and what stays is larger than the object, never smaller.
 """

@@ -20,12 +20,14 @@ from quicksurf.train.trainer import Trainer
 
 _STATUS_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 60.0
-_HELD_OUT_SHARE = 0.1  # of the progress between two looks at the held-out views
+_HELD_OUT_FRACTION = 0.1  # of the progress between two looks at the held-out views
 _HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 48_000
 _JOIN = 0.85  # progress from which held-out photos train, too: sharpness is final, and poses are settled
-_LOOK_SHARE = 0.1  # of the rays since the last look may be looked at, so that a slow machine keeps its time
-_FINAL_LOOK_SHARE = 0.05  # of all rays
+_LOOK_FRACTION = (
+    0.1  # of the rays since the last look may be looked at, so that a slow machine keeps its time
+)
+_FINAL_LOOK_FRACTION = 0.05  # of all rays
 
 
 class FitStatus(NamedTuple):
@@ -41,7 +43,7 @@ class FitStatus(NamedTuple):
     psnr_held_out: float | None
     """The newest measurement on held-out views."""
     hit_rate: float
-    """Share of rays that meet the surface."""
+    """Fraction of rays that meet the surface."""
     interval: float
     """Half-width of the sampling interval in units of the ROI's radius."""
     samples_per_ray: float
@@ -67,7 +69,7 @@ def fit_scene(
 ) -> TrainedModel:
     """Fit the scene for `seconds`, or until `should_stop`; go on where `resume` ended.
 
-    A resumed fit keeps its parameters and moments; its progress restarts at the share of the whole time that is spent.
+    A resumed fit keeps its parameters and moments; its progress restarts at the fraction of the whole time that is spent.
 
     Args:
         seconds: at most so many by `now`.
@@ -82,7 +84,7 @@ def fit_scene(
     trainer = Trainer(scene, config, backend, resume)
     clock = _Clock(trainer.result.seconds_fitted, seconds, seconds_left, now)
     window = last_window = _Window(now)
-    checkpoint_at, held_out_at = 0.0, clock.progress() + _HELD_OUT_SHARE
+    checkpoint_at, held_out_at = 0.0, clock.progress() + _HELD_OUT_FRACTION
     n_rays = n_rays_at_look = 0
     while not clock.over() and not should_stop():
         progress = clock.progress()
@@ -93,11 +95,11 @@ def fit_scene(
         on_step(trainer.result)
         if progress >= _JOIN and trainer.joins_later:
             trainer.alignment.review(progress)
-            trainer.join_held_out(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_SHARE * n_rays)))
+            trainer.join_held_out(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_FRACTION * n_rays)))
         if progress >= held_out_at:
-            held_out_at = progress + _HELD_OUT_SHARE
+            held_out_at = progress + _HELD_OUT_FRACTION
             trainer.alignment.review(progress)
-            trainer.measure_held_out(min(_HELD_OUT_PIXELS, int(_LOOK_SHARE * (n_rays - n_rays_at_look))))
+            trainer.measure_held_out(min(_HELD_OUT_PIXELS, int(_LOOK_FRACTION * (n_rays - n_rays_at_look))))
             n_rays_at_look = n_rays
         if window.seconds() > _STATUS_SECONDS:
             on_status(window.status(trainer.result, clock))
@@ -105,7 +107,7 @@ def fit_scene(
         if on_checkpoint and clock.elapsed() > checkpoint_at + _CHECKPOINT_SECONDS:
             checkpoint_at = clock.elapsed()
             on_checkpoint(trainer.snapshot())
-    trainer.finish(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_SHARE * n_rays)))
+    trainer.finish(min(_FINAL_HELD_OUT_PIXELS, int(_FINAL_LOOK_FRACTION * n_rays)))
     on_status((window if window.n_steps else last_window).status(trainer.result, clock))
     return trainer.snapshot()
 
@@ -132,7 +134,7 @@ class _Clock:
         return max(0.0, min(self.seconds - self.elapsed(), self.seconds_left()))
 
     def progress(self) -> float:
-        """Share of the whole time that is spent; it never falls, even if the end moves away."""
+        """Fraction of the whole time that is spent; it never falls, even if the end moves away."""
         self._progress = max(self._progress, self.fitted() / max(self.fitted() + self.left(), 1e-9))
         return self._progress
 

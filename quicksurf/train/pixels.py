@@ -1,4 +1,4 @@
-"""All training pixels in one flat array, to be drawn at random, and what the surroundings look like."""
+"""All training pixels in one flat array, to be drawn at random, and what the background look like."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from quicksurf.capture.scene import Scene
 from quicksurf.fields.background import Border
 
 _SOLID_SPREAD = 6  # grey levels that nearly all border pixels keep from their median, JPEG noise included
-_SOLID_SHARE = 0.98
+_SOLID_FRACTION = 0.98
 
 
 class PixelBatch(NamedTuple):
@@ -119,4 +119,4 @@ def border_of(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Border:
     )
     median = np.median(borders, axis=0)
     near = (np.abs(borders - median) <= _SOLID_SPREAD).all(1).mean()
-    return Border(torch.from_numpy(median).float() / 255, bool(near >= _SOLID_SHARE))
+    return Border(torch.from_numpy(median).float() / 255, bool(near >= _SOLID_FRACTION))

@@ -216,9 +216,9 @@ def _depth_loss(field: SurfaceField, rays: SeenDepths, generator: torch.Generato
     near, far = unit_ball_span(rays.origins, rays.directions)
     near = near + _NEAR_CAMERA
     end = torch.minimum(rays.depths - rays.tolerances, far)
-    ways = torch.rand(3, n, generator=generator, device=generator.device)
-    free = torch.stack([near + ways[0] * (end - near), end - _NEAR_THE_END * ways[1] ** 2 * (end - near)])
-    deeper = rays.tolerances + _BEHIND * ways[2]
+    s = torch.rand(3, n, generator=generator, device=generator.device)
+    free = torch.stack([near + s[0] * (end - near), end - _NEAR_THE_END * s[1] ** 2 * (end - near)])
+    deeper = rays.tolerances + _BEHIND * s[2]
     within = (rays.depths > near) & (rays.depths + deeper < far)
     ts = torch.stack([*free, *(torch.where(within, t, near) for t in (rays.depths, rays.depths + deeper))])
     points = rays.origins + ts[..., None] * rays.directions

@@ -1,6 +1,6 @@
 """Outlines of masks below the pixel: pixels along them, and whether a point inside such a pixel is on the object.
 
-A mask holds coverage: the share of each pixel that the object fills. Interpolated linearly between the pixels'
+A mask holds coverage: the fraction of each pixel that the object fills. Interpolated linearly between the pixels'
 centres, its level 1/2 is the outline: to a quarter of a pixel where that is straight, and without bias over the places
 where it cuts pixels. So a point in a pixel gets a yes or a no, and a ray through it is compared with that; a ray
 through the middle of a pixel, compared with the pixel's coverage, would have to be as soft as the pixel is wide.

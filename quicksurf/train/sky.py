@@ -101,8 +101,8 @@ def sky_rays(
     parts = [_rays_of(cameras, view, sky) for view, sky in enumerate(skies) if sky is not None]
     origins, directions = (torch.cat(part) for part in zip(*parts, strict=True))
     near, far = unit_ball_span(origins, directions)
-    ways = (torch.arange(_PROBES) + 0.5) / _PROBES
-    ts = near[:, None] + ways * (far - near)[:, None]
+    s = (torch.arange(_PROBES) + 0.5) / _PROBES
+    ts = near[:, None] + s * (far - near)[:, None]
     cells = ((origins[:, None] + ts[..., None] * directions[:, None] + 1) * (len(room) / 2)).long()
     empty = ~room[cells.clamp(0, len(room) - 1).unbind(-1)]
     agreed = (near < far) & (empty.float().mean(1) >= _AGREED)

@@ -32,9 +32,9 @@ from quicksurf.train.silhouettes import CERTAIN, OutlineBatch, Outlines
 
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
-_MISS_SHARE = 0.5  # of the rays that miss the region are kept: they teach the background alone
+_MISS_FRACTION = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
-_OUTLINE_SHARE = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
+_OUTLINE_FRACTION = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
 _CONSISTENCY_START = 0.5  # of the progress: all levels are active, and surfaces within a pixel or two
 
 
@@ -206,7 +206,7 @@ class Trainer:
 
     def _draw_outline(self) -> tuple[OutlineBatch, Rays]:
         """Points along the outlines of the masks and their rays; none without masks."""
-        points = self._outlines.draw(int(_OUTLINE_SHARE * self._n_rays), self._generator)
+        points = self._outlines.draw(int(_OUTLINE_FRACTION * self._n_rays), self._generator)
         return points, roi_rays(self.alignment.cameras, points.image_indices, points.pixels)
 
     def _draw(self) -> tuple[PixelBatch, Rays]:
@@ -214,7 +214,7 @@ class Trainer:
         batch = self._bank.draw(self._n_rays, self._generator)
         rays = roi_rays(self.alignment.cameras, batch.image_indices, batch.pixels)
         meets = rays.near < rays.far
-        lenient = self._random(meets.shape) < _MISS_SHARE
+        lenient = self._random(meets.shape) < _MISS_FRACTION
         useful = bool(self.result.renderer.background.networks) and batch.masks is None
         kept = meets | lenient if useful else meets
         if batch.masks is not None:  # a pixel on an outline has the colour of both sides

@@ -133,7 +133,7 @@ def test_no_more_points_are_kept_than_there_is_room_for(scene, monkeypatch):
     monkeypatch.setattr(dense_points, "_MOST_KEPT", 4000)
     dense = find_dense_points(scene, PLENTY, 0)
     assert torch.equal(torch.bincount(dense.views), torch.full((N_PHOTOS,), 1000))
-    monkeypatch.setattr(dense_points, "_MOST_PIXELS", N_PHOTOS * 50_000)
+    monkeypatch.setattr(dense_points, "_MOST_IN_ALL", N_PHOTOS * 50_000)
     lines = []
     find_dense_points(scene, PLENTY, 0, lines.append)
     assert 45_000 < int(lines[0].split(" a pixel of ")[1].split(" a photo")[0].replace(",", "")) <= 51_000

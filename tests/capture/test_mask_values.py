@@ -122,9 +122,9 @@ def test_soft_outlines_stay_soft(tmp_path, label, radius):
 def test_supersampled_outlines_stay_soft(tmp_path):
     fine = np.kron(INSIDE, np.ones((4, 4)))
     fine[2:] = fine[:-2]
-    shares = np.rint(fine.reshape(HEIGHT, 4, WIDTH, 4).mean((1, 3)) * 255).astype(np.uint8)
+    fractions = np.rint(fine.reshape(HEIGHT, 4, WIDTH, 4).mean((1, 3)) * 255).astype(np.uint8)
     # two values are reserved for what nobody knows: coverage passes them by
-    np.testing.assert_array_equal(read(tmp_path, shares), as_given(shares))
+    np.testing.assert_array_equal(read(tmp_path, fractions), as_given(fractions))
 
 
 def test_empty_and_full_masks_pass(tmp_path):

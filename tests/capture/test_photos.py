@@ -22,7 +22,7 @@ from quicksurf.capture.sfm.poses import Photos, Poses
 from quicksurf.errors import BudgetError, ImageError, PosesError
 
 POSE_DEGREES = 0.5  # a third of a pixel at the features' size is 0.04 degrees; few views, so some more
-FOCAL_SHARE = 0.03  # focal length and distance trade against each other on a short arc
+FOCAL_FRACTION = 0.03  # focal length and distance trade against each other on a short arc
 
 
 def test_empty_folder_is_refused(tmp_path: Path, options: ReadOptions) -> None:
@@ -95,7 +95,7 @@ def test_no_time_for_poses_is_said_before_anything_is_begun(
 def test_what_the_worker_found_out_is_reported(
     tmp_path: Path, options: ReadOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twelve photos: seven placed, one of them in doubt; one torn, one alone, three of another group."""
+    """Twelve photos: seven placed, one of them in problem; one torn, one alone, three of another group."""
     generator = np.random.default_rng(0)
     for index in range(12):
         pixels = generator.integers(0, 255, (rendered_box.HEIGHT, rendered_box.WIDTH, 3), dtype=np.uint8)
@@ -115,12 +115,12 @@ def test_what_the_worker_found_out_is_reported(
     assert report.lost["view_11.jpg"].endswith("too few matches")
     assert report.apart == [["view_08.jpg", "view_09.jpg", "view_10.jpg"]]
     assert report.contradicting == ["view_02.jpg"] and report.reprojection_error == 0.75
-    assert any("2 groups" in doubt for doubt in report.doubts)
-    assert set(report.doubts) <= set(report.warnings)
+    assert any("2 groups" in problem for problem in report.problems)
+    assert set(report.problems) <= set(report.warnings)
 
 
 @pytest.mark.parametrize(
-    ("n_placed", "groups", "doubtful", "doubts"),
+    ("n_placed", "groups", "doubtful", "problems"),
     [
         (40, [], [], []),
         (40, [], [3, 4], []),  # the luck of single photos
@@ -143,7 +143,7 @@ def test_what_the_worker_found_out_is_reported(
     ],
 )
 def test_doubts_are_of_few_photos_groups_apart_and_contradictions(
-    options: ReadOptions, n_placed: int, groups: list, doubtful: list, doubts: list[str]
+    options: ReadOptions, n_placed: int, groups: list, doubtful: list, problems: list[str]
 ) -> None:
     lines: list[str] = []
     report = ReadReport(photos=40)
@@ -158,9 +158,9 @@ def test_doubts_are_of_few_photos_groups_apart_and_contradictions(
     photos._note_lost(poses, files, report, replace(options, say=lines.append))
     assert lines[0] == f"{n_placed} of 40 photos placed, mean reprojection error 0.75 pixels"
     assert len(lines) == 1 + len(report.lost) == 41 - n_placed
-    said = " ".join(report.doubts)
-    assert bool(report.doubts) == bool(doubts) and all(doubt in said for doubt in doubts)
-    assert report.warnings == report.doubts
+    said = " ".join(report.problems)
+    assert bool(report.problems) == bool(problems) and all(problem in said for problem in problems)
+    assert report.warnings == report.problems
 
 
 def test_cameras_are_shared_by_size_and_focal_length() -> None:
@@ -225,14 +225,14 @@ def test_rendered_box_is_posed_and_the_lost_are_named(tmp_path: Path) -> None:
     assert "overlaps with no other" in scene.report.lost["stranger.png"]
     assert "not an image" in scene.report.lost["text.jpg"]
     assert "torn.png" in scene.report.lost["torn.png"]  # its header is fine: the worker finds out
-    assert scene.report.contradicting == scene.report.doubts == scene.report.apart == []
+    assert scene.report.contradicting == scene.report.problems == scene.report.apart == []
     assert [path.name for path in work.iterdir()] == ["sfm.log"]
     assert scene.points is not None and len(scene.points.positions) > 200
     assert int(scene.points.observations[:, 1].max()) < 8
     assert scene.images[0].shape[0] * scene.images[0].shape[1] <= 50_000
     scale = scene.cameras.sizes[0, 0] / rendered_box.WIDTH
     focal = float(scene.cameras.intrinsics[0, 0] / scale)
-    assert abs(focal / rendered_box.FOCAL - 1) < FOCAL_SHARE
+    assert abs(focal / rendered_box.FOCAL - 1) < FOCAL_FRACTION
     ours, theirs = (
         cameras.c2w[1:, :, :3].transpose(1, 2) @ cameras.c2w[:1, :, :3] for cameras in (scene.cameras, truth)
     )

@@ -15,8 +15,8 @@ def half_plane(normal, offset, size=16, fine=32):
     """Coverage of the pixels by x · normal < offset, by counting fine² points in each."""
     ticks = (np.arange(size * fine) + 0.5) / fine
     inside = ticks[None] * normal[0] + ticks[:, None] * normal[1] < offset
-    share = inside.reshape(size, fine, size, fine).mean((1, 3))
-    return np.rint(255 * share).astype(np.uint8)
+    fraction = inside.reshape(size, fine, size, fine).mean((1, 3))
+    return np.rint(255 * fraction).astype(np.uint8)
 
 
 def draw(masks, indices, n=N_POINTS):

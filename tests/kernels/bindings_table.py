@@ -148,7 +148,7 @@ def sample_surface(make: Maker) -> dict:
         "t_surface": np.zeros(make.n, np.float32),
         "packed_info": np.zeros((make.n, 2), np.int64),
         "t": np.zeros(m, np.float32),
-        "thicknesses": np.zeros(m, np.float32),
+        "deltas": np.zeros(m, np.float32),
         "ray_indices": np.zeros(m, np.int64),
     }
     samples = {"n_interval": 3, "n_front": 2, "level": 0.05, "jitter": make.values(make.n, 5, dtype="f4")}
@@ -325,7 +325,7 @@ BINDINGS = {
         lambda make: logit_weights(
             make,
             logits="sample",
-            thicknesses="sample",
+            deltas="sample",
             depths="sample",
             alphas="sample",
             weights="sample",
@@ -336,7 +336,7 @@ BINDINGS = {
         _native.logit_weights_backward,
         lambda make: logit_weights(
             make,
-            thicknesses="sample",
+            deltas="sample",
             depths="sample",
             alphas="sample",
             grad_weights="sample",

@@ -1,4 +1,4 @@
-"""Rays that the tests of nerfacc's functions share."""
+"""Rays that the tests of nerfacc's functions fraction."""
 
 import torch
 from torch import Tensor

@@ -43,12 +43,14 @@ def problem(n, dtype, network, n_output=5, encoding=ENCODING):
     return layout, params.to(dtype), x.to(dtype)
 
 
-def run(engine, layout, params, x, levels=99, share=1.0):
-    """Output, and gradients of a weighted sum over a share of the points."""
+def run(engine, layout, params, x, levels=99, fraction=1.0):
+    """Output, and gradients of a weighted sum over a fraction of the points."""
     params, x = params.clone().requires_grad_(), x.clone().requires_grad_()
     y = engine(layout, params, x, levels)
     generator = torch.Generator().manual_seed(2)
-    weights = torch.rand(y.shape, generator=generator) * (torch.rand(len(y), 1, generator=generator) < share)
+    weights = torch.rand(y.shape, generator=generator) * (
+        torch.rand(len(y), 1, generator=generator) < fraction
+    )
     (y * weights.to(y)).sum().backward()
     return y.detach(), params.grad, x.grad
 
@@ -109,10 +111,11 @@ def test_points_on_and_beyond_the_faces_and_nan_do_not_crash(instruction_set):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3])
-def test_points_without_gradient_take_no_part(instruction_set, share):
+def test_points_without_gradient_take_no_part(instruction_set, fraction):
     layout, params, x = problem(3000, torch.float32, {})
     native, twin = (
-        run(e, layout, params, x, share=share) for e in (cpu_networks.run_network, torch_networks.run_network)
+        run(e, layout, params, x, fraction=fraction)
+        for e in (cpu_networks.run_network, torch_networks.run_network)
     )
     for found, expected, bound in zip(native, twin, (FORWARD32, GRADIENT32, INPUT_GRADIENT32), strict=True):
         assert relative(found, expected) < bound

@@ -56,12 +56,14 @@ def problem(n, layout):
     return params.to(DEVICE), x.to(DEVICE)
 
 
-def run(engine, layout, params, x, levels=99, share=1.0):
-    """Output, and gradients of a weighted sum over a share of the points."""
+def run(engine, layout, params, x, levels=99, fraction=1.0):
+    """Output, and gradients of a weighted sum over a fraction of the points."""
     params, x = params.clone().requires_grad_(), x.clone().requires_grad_()
     y = engine(layout, params, x, levels)
     generator = torch.Generator().manual_seed(2)
-    weights = torch.rand(y.shape, generator=generator) * (torch.rand(len(y), 1, generator=generator) < share)
+    weights = torch.rand(y.shape, generator=generator) * (
+        torch.rand(len(y), 1, generator=generator) < fraction
+    )
     (y * weights.to(y)).sum().backward()
     return y.detach(), params.grad, x.grad
 
@@ -130,9 +132,9 @@ def test_a_network_on_raw_inputs():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_points_without_gradient_take_no_part(share):
+def test_points_without_gradient_take_no_part(fraction):
     layout = network_layout(N_INPUT, 3, composite(), {"n_neurons": 16})
-    assert_equals_the_twin(layout, *problem(60, layout), share=share)
+    assert_equals_the_twin(layout, *problem(60, layout), fraction=fraction)
 
 
 def test_points_on_and_beyond_the_faces_and_nan():
@@ -274,7 +276,7 @@ def test_search_and_samples_equal_whole_tensors():
     assert torch.equal(surface.hits, expected.hits) and bool(surface.hits.any())
     assert torch.allclose(surface.ts, expected.ts, atol=1e-5)
     assert torch.equal(samples.packed_info, of_expected.packed_info)
-    assert torch.allclose(samples.thicknesses, of_expected.thicknesses, atol=1e-4)
+    assert torch.allclose(samples.deltas, of_expected.deltas, atol=1e-4)
 
 
 @pytest.mark.parametrize("opacity", ["transmittance", "occupancy"])
@@ -284,8 +286,8 @@ def test_weights_and_their_gradients_equal_whole_tensors(opacity, counts):
     generator = torch.Generator().manual_seed(4)
     n = sum(counts)
     logits = (0.15 * torch.randn(n, generator=generator)).to(DEVICE)
-    thicknesses = (0.03 * torch.rand(n, generator=generator)).to(DEVICE)
-    thicknesses[::5] = -1.0
+    deltas = (0.03 * torch.rand(n, generator=generator)).to(DEVICE)
+    deltas[::5] = -1.0
     pulls = (
         torch.randn(n, generator=generator).to(DEVICE),
         torch.randn(len(counts), generator=generator).to(DEVICE),
@@ -293,7 +295,7 @@ def test_weights_and_their_gradients_equal_whole_tensors(opacity, counts):
     results = []
     for engine in (triton_unisurf, batched_unisurf):
         leaf = logits.clone().requires_grad_()
-        weights, sums = engine.render_weight_from_logits(leaf, thicknesses, packed, 30.0, opacity)
+        weights, sums = engine.render_weight_from_logits(leaf, deltas, packed, 30.0, opacity)
         ((weights * pulls[0]).sum() + (sums * pulls[1]).sum()).backward()
         results.append((weights.detach(), sums.detach(), leaf.grad))
     for found, expected in zip(*results, strict=True):

@@ -28,7 +28,7 @@ def test_a_cap_cut_off_a_sphere_is_one_round_hole():
     (length,) = report.lengths
     assert length == pytest.approx(2 * np.pi * 0.6, rel=0.01)
     lid = np.pi * 0.6**2
-    assert report.share == pytest.approx(lid / (lid + 2 * np.pi * 1.8), rel=0.01)
+    assert report.fraction == pytest.approx(lid / (lid + 2 * np.pi * 1.8), rel=0.01)
 
 
 def test_a_closed_sphere_has_none():
@@ -44,7 +44,7 @@ def test_loops_run_along_their_faces():
 
 
 def test_a_pinched_loop_comes_apart():
-    bow = np.array([[0, 1, 2], [0, 3, 4]])  # two faces that share a vertex
+    bow = np.array([[0, 1, 2], [0, 3, 4]])  # two faces that fraction a vertex
     loops = boundary_loops(bow)
     assert sorted(sorted(loop.tolist()) for loop in loops) == [[0, 1, 2], [0, 3, 4]]
 

@@ -80,7 +80,7 @@ def test_a_watertight_ball_stands_on_a_flat_lid(make_field, ring):
 
 def test_a_closed_surface_reports_no_holes(make_field, all_around):
     _, report = build_mesh(make_field(lambda p: ball(p, 0.5)), all_around, EVERYWHERE, BOX, COARSE)
-    assert (report.hole_lengths, report.open_share, report.watertight) == ([], 0.0, True)
+    assert (report.hole_lengths, report.open_fraction, report.watertight) == ([], 0.0, True)
     assert report.describe() == "no holes"
 
 

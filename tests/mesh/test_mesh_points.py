@@ -32,17 +32,17 @@ def test_the_median_is_in_percent_of_the_radius():
 
 def test_points_on_the_mesh_raise_no_doubt():
     found = distances_to_points(plane(3.0), points_at(3.0), ROI)
-    assert found is not None and found.far == 0 and found.doubt() is None
+    assert found is not None and found.far == 0 and found.problem() is None
 
 
 def test_a_mesh_elsewhere_is_doubtful():
     found = distances_to_points(plane(3.0), points_at(3.2), ROI)
-    assert found is not None and "100% of the 400 points" in str(found.doubt())
+    assert found is not None and "100% of the 400 points" in str(found.problem())
 
 
 def test_a_handful_of_points_says_nothing():
     found = distances_to_points(plane(3.0), points_at(3.2, n=20), ROI)
-    assert found is not None and found.doubt() is None
+    assert found is not None and found.problem() is None
 
 
 @pytest.mark.parametrize(

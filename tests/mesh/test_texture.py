@@ -87,7 +87,7 @@ def test_texture_shows_the_paint_whatever_the_exposures(all_around):
     gains = torch.linspace(0.8, 1.1, len(all_around))
     exposures = torch.cat([gains[:, None, None] * torch.eye(3), 0.02 * torch.ones(len(gains), 3, 1)], -1)
     textured = bake(ball(), photos_of(all_around, exposures), field_blue, SIZE)
-    assert textured.photo_share > 0.99
+    assert textured.photo_fraction > 0.99
     points, colors = texel_points(textured)
     error = np.abs(colors - paint(points))
     assert error.mean() < PAINT
@@ -100,7 +100,7 @@ def test_the_field_fills_what_no_photo_saw(ring):
     points, colors = texel_points(textured)
     assert (colors[points[:, 2] < -0.9] == [0, 0, 1]).all()
     assert np.abs(colors - paint(points))[points[:, 2] > 0.2].mean() < PAINT
-    assert 0.5 < textured.photo_share < 0.95
+    assert 0.5 < textured.photo_fraction < 0.95
 
 
 def test_what_stands_in_front_is_not_painted_on(all_around):
@@ -139,7 +139,7 @@ def test_masked_pixels_do_not_count(all_around):
         lambda i, n: (photos.read(i, n)[0], np.zeros((120, 160), bool)),
     )
     textured = bake(ball(), empty, field_blue, SIZE)
-    assert textured.photo_share == 0
+    assert textured.photo_fraction == 0
     assert (textured.texture == [0, 0, 255]).all()
 
 

@@ -207,7 +207,7 @@ def test_native_samples_equal_their_twins(name):
     a, b = same[native.ray_indices], same[twin.ray_indices]
     assert torch.equal(native.ray_indices[a], twin.ray_indices[b])
     close = (native.ts[a] - twin.ts[b]).abs() < 1e2 * BOUNDARY
-    close &= (native.thicknesses[a] - twin.thicknesses[b]).abs() < 1e2 * BOUNDARY
+    close &= (native.deltas[a] - twin.deltas[b]).abs() < 1e2 * BOUNDARY
     assert float(close.float().mean()) > 0.98  # a step more or less at a cell's edge moves the strata
 
 
@@ -261,7 +261,7 @@ def test_the_interval_is_wider_where_a_ray_grazes_the_surface(backend):
         part = slice(begin, begin + count)
         half_width = 0.5 * float(samples.ts[part][-1] - samples.ts[part][0]) * count / (count - 1)
         assert half_width == pytest.approx(0.03 / float(slopes[ray]), rel=0.12)  # of a chord over one step
-        assert float(samples.thicknesses[part].sum()) == pytest.approx(
+        assert float(samples.deltas[part].sum()) == pytest.approx(
             0.06, rel=1e-3
         )  # of the logit, at any angle
 

@@ -14,8 +14,8 @@ def packed(*counts):
     return pack_counts(torch.tensor(counts))
 
 
-def alphas_of(logits, packed_info, sharpness, kind, thickness=0.0):
-    return alphas_from_logits(logits, torch.full_like(logits, thickness), packed_info, sharpness, kind)
+def alphas_of(logits, packed_info, sharpness, kind, delta=0.0):
+    return alphas_from_logits(logits, torch.full_like(logits, delta), packed_info, sharpness, kind)
 
 
 def opacity(alphas):
@@ -24,7 +24,7 @@ def opacity(alphas):
 
 def test_a_rise_sums_to_the_occupancy_it_reaches_and_a_fall_adds_nothing():
     logits = torch.tensor([-0.2, -0.05, 0.01, 0.03, -0.1, -0.4, -0.4, -0.1])
-    alphas = alphas_of(logits, packed(6, 0, 2), 50.0, "transmittance")  # samples without thickness
+    alphas = alphas_of(logits, packed(6, 0, 2), 50.0, "transmittance")  # samples without delta
     occupancy = torch.sigmoid(50 * logits - SHIFT)
     assert opacity(alphas[:4]) == pytest.approx(float(occupancy[3]), abs=1e-5)
     assert not alphas[4:6].any()
@@ -82,12 +82,12 @@ def test_native_weights_equal_their_twin(name, kind, sharpness):
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 40, (700,), generator=generator)
     values = 0.1 * torch.randn(int(counts.sum()), generator=generator)
-    thicknesses = 0.05 * torch.rand(len(values), generator=generator)
+    deltas = 0.05 * torch.rand(len(values), generator=generator)
     results = []
     for ops in (cpu_unisurf, torch_unisurf):
         logits = values.clone().requires_grad_()
         weights, opacities = ops.render_weight_from_logits(
-            logits, thicknesses, pack_counts(counts), sharpness, kind
+            logits, deltas, pack_counts(counts), sharpness, kind
         )
         (weights * torch.arange(len(weights)).cos()).sum().backward(retain_graph=True)
         (opacities * torch.arange(len(counts)).sin()).sum().backward()
@@ -105,10 +105,10 @@ def test_gradients_of_weights(kind):
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(11, dtype=torch.float64, generator=generator).requires_grad_()
 
-    thicknesses = torch.rand(11, dtype=torch.float64, generator=generator)
+    deltas = torch.rand(11, dtype=torch.float64, generator=generator)
 
     def weights(logits):
-        return cpu_unisurf.render_weight_from_logits(logits, thicknesses, pack_counts(counts), 1.5, kind)
+        return cpu_unisurf.render_weight_from_logits(logits, deltas, pack_counts(counts), 1.5, kind)
 
     assert torch.autograd.gradcheck(weights, (logits,))
 
@@ -137,15 +137,13 @@ def test_a_logit_that_is_no_number_shows_in_the_weights(backend):
 @pytest.mark.parametrize("kind", ["transmittance", "occupancy"])
 def test_samples_that_stand_for_nothing_weigh_nothing_and_leave_the_others_as_they_are(kind):
     logits = torch.linspace(-0.1, 0.2, 7)
-    thicknesses = torch.full((7,), 0.02)
-    expected, opacities = batched_unisurf.render_weight_from_logits(
-        logits, thicknesses, packed(3, 4), 30.0, kind
-    )
+    deltas = torch.full((7,), 0.02)
+    expected, opacities = batched_unisurf.render_weight_from_logits(logits, deltas, packed(3, 4), 30.0, kind)
     real = torch.tensor(
         [0, 0, 1, 1, 1, 0, 1, 1, 1, 1], dtype=torch.bool
     )  # two, then one, in front of a ray's
     there = torch.full((10,), 0.3), torch.full((10,), -1.0)
-    for room, values in zip(there, (logits, thicknesses), strict=True):
+    for room, values in zip(there, (logits, deltas), strict=True):
         room[real] = values
     leaf = there[0].requires_grad_()
     found, sums = batched_unisurf.render_weight_from_logits(leaf, there[1], packed(5, 5), 30.0, kind)

@@ -23,10 +23,10 @@ THREADS_TOLERANCE = 0.4
 
 
 def tolerance_of(name: str) -> float:
-    """Share of the committed ratio that a new one may fall short."""
+    """Fraction of the committed ratio that a new one may fall short."""
     if "threads against" in name:
         return THREADS_TOLERANCE
-    if "share of copy" in name:
+    if "fraction of copy" in name:
         return COPY_TOLERANCE
     return TWIN_TOLERANCE if "twin" in name else TOLERANCE
 

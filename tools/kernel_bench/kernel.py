@@ -31,9 +31,9 @@ class Kernel:
     """Each with the work that one call takes of it."""
     twin: Callable[[], object] | None = None
     twin_part: float = 1.0
-    """Share of the work that the twin is timed with: it is slow."""
+    """Fraction of the work that the twin is timed with: it is slow."""
     rivals: dict[str, tuple[Callable[[], object], float]] = field(default_factory=dict)
-    """Other native ways: ratio's name → how, and its share of the work."""
+    """Other native ways: ratio's name → how, and its fraction of the work."""
     targets: dict[str, float] = field(default_factory=dict)
     """Ratio's name → its target."""
 
@@ -49,7 +49,7 @@ def measure(kernel: Kernel, n_threads: int, repeats: int) -> Row:
         row.add(
             f"{limit.name} beside it", _rates(seconds[limit.name], limit.call_work / limit.scale), limit.unit
         )
-        _add(row, kernel, f"share of {limit.name}", times, own)
+        _add(row, kernel, f"fraction of {limit.name}", times, own)
     for name, (_, part) in kernel.rivals.items():
         _add(row, kernel, name, [s / part for s in seconds[name]], own)
     if kernel.twin is not None:

@@ -9,8 +9,8 @@ cores from the kernels that are measured next.
               not of the call: from a table of 4 KB it does 0.9–1.2 · 10⁹ a second on one core, from one of 14 MB
               0.18 · 10⁹ (numpy's take 0.15, torch.gather 0.09). Both are printed.
     entries   the same loads at the entries that the encoding reads for given points, level after level. Points along
-              rays share entries of coarse levels, so this is faster than loads at random: a share of those above
-              1 says that points are coherent. A share of these near 1 says that nothing is left to gain; where most
+              rays share entries of coarse levels, so this is faster than loads at random: a fraction of those above
+              1 says that points are coherent. A fraction of these near 1 says that nothing is left to gain; where most
               entries lie in the first caches it can pass 1, for a kernel loads several entries with one instruction.
     copy      bytes read plus bytes written by copy_, of as many bytes as the operation moves, so that both meet
               the same caches
@@ -66,7 +66,7 @@ class Limit(NamedTuple):
 
 
 def _drain(chunk: Callable[[], object], counter: Iterable[int]) -> None:
-    """Chunk after chunk while the counter, which threads may share, gives numbers."""
+    """Chunk after chunk while the counter, which threads may fraction, gives numbers."""
     for _ in counter:
         chunk()
 

@@ -84,7 +84,7 @@ def _search(march: March) -> Kernel:
         "M evaluations/s",
         1e6,
         lambda: _check_search(march.first(_CHECK_RAYS), fields),
-        rivals={"share of the network's own rate": (network, len(x) / n_evaluations)},
+        rivals={"fraction of the network's own rate": (network, len(x) / n_evaluations)},
     )
 
 
@@ -108,7 +108,7 @@ def _check_search(march: March, fields: dict[str, SurfaceField]) -> None:
         raise Mismatch("surface search: other numbers of samples than in the torch twin")
     same("surface search", found.ts, expected.ts, BOUNDARY)
     same("samples, depths", samples.ts, expected_samples.ts, BOUNDARY)
-    same("samples, lengths", samples.thicknesses, expected_samples.thicknesses, BOUNDARY)
+    same("samples, lengths", samples.deltas, expected_samples.deltas, BOUNDARY)
 
 
 def _traverse(march: March) -> Kernel:

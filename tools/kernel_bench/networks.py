@@ -83,7 +83,7 @@ def _mlp(name: str, n_output: int, n_hidden: int) -> list[Kernel]:
         x,
         limits_of=lambda passes: ((gemm, flops * passes),),
         passes=(1, 3),
-        targets=({"share of sgemm": 0.65}, {"share of sgemm": 0.5}),
+        targets=({"fraction of sgemm": 0.65}, {"fraction of sgemm": 0.5}),
         flops=flops,
     )
 

@@ -59,12 +59,12 @@ def _weights() -> list[Kernel]:
 def _logit_weights() -> list[Kernel]:
     unisurf, packed = seam.load("cpu").unisurf, _packed(_N_RAYS)
     logits = (0.05 * torch.randn(_SCAN)).requires_grad_()
-    thicknesses = torch.full_like(logits.detach(), _THICKNESS)
-    outputs = unisurf.render_weight_from_logits(logits, thicknesses, packed, _SHARPNESS, _OPACITY)
+    deltas = torch.full_like(logits.detach(), _THICKNESS)
+    outputs = unisurf.render_weight_from_logits(logits, deltas, packed, _SHARPNESS, _OPACITY)
     grads = torch.rand(_SCAN), torch.rand(_N_RAYS)
 
     def run() -> object:
-        return unisurf.render_weight_from_logits(logits.detach(), thicknesses, packed, _SHARPNESS, _OPACITY)
+        return unisurf.render_weight_from_logits(logits.detach(), deltas, packed, _SHARPNESS, _OPACITY)
 
     def back() -> object:
         return torch.autograd.grad(outputs, logits, grads, retain_graph=True)
@@ -118,11 +118,11 @@ def _check_weights() -> None:
 
 def _check_logit_weights() -> None:
     logits, packed = 0.05 * torch.randn(1000 * _PER_RAY), _packed(1000)
-    thicknesses = torch.full_like(logits, _THICKNESS)
+    deltas = torch.full_like(logits, _THICKNESS)
     grads = torch.rand_like(logits), torch.rand(1000)
 
     def run(backend: Backend, leaf: Tensor) -> tuple[Tensor, ...]:
-        return backend.unisurf.render_weight_from_logits(leaf, thicknesses, packed, _SHARPNESS, _OPACITY)
+        return backend.unisurf.render_weight_from_logits(leaf, deltas, packed, _SHARPNESS, _OPACITY)
 
     _same_scans("render_weight_from_logits", (logits,), grads, run)
 

@@ -1,4 +1,4 @@
-"""Row of the whole training step in the middle of a fit, default configuration, solid surroundings.
+"""Row of the whole training step in the middle of a fit, default configuration, solid background.
 
     floor = flops / sgemm + table accesses / gathers + (Adam's and the scans' bytes) / copy
 
@@ -102,7 +102,9 @@ def measure(n_threads: int, repeats: int) -> Row:
 
 def _add_floor(row: Row, name: str, target: float | None, floors: list[float], own: list[float]) -> None:
     row.add(name, spread([1e3 * floor for floor in floors]), "ms")
-    row.add_ratio(f"share of its {name}", spread([f / o for f, o in zip(floors, own, strict=True)]), target)
+    row.add_ratio(
+        f"fraction of its {name}", spread([f / o for f, o in zip(floors, own, strict=True)]), target
+    )
 
 
 def _rates(row: Row, block: Block, seconds: list[float]) -> None:
@@ -206,7 +208,7 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
 def _twin_seconds_per_sample(scene: Scene, folder: Path) -> float:
     """Of the `torch` back end's second step on few rays; the loss of its first must be that of the `cpu` back end.
 
-    On one thread: its loops over rays are made of operations too small to share.
+    On one thread: its loops over rays are made of operations too small to fraction.
     """
     native, twin = (resumed(scene, folder, name, _TWIN_SAMPLES) for name in ("cpu", "torch"))
     found = twin.step(PROGRESS)[1]

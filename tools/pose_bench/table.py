@@ -10,10 +10,10 @@ from quicksurf.files import write_json, write_text
 
 SPEED = 0.6  # of COLMAP's seconds, from `MANY` photos on
 MANY = 25
-_DOUBT = re.compile(r"\b(pos(e|es|ed)|placed|registered|refused|doubt|groups?|contradict)", re.IGNORECASE)
+_DOUBT = re.compile(r"\b(pos(e|es|ed)|placed|registered|refused|problem|groups?|contradict)", re.IGNORECASE)
 _FILES = re.compile(r"\d+ files? w")  # "2 files were not used: …" tells of files, whatever their reasons
 _TITLES = (
-    *("capture", "photos", "truth", "placed", "right", "centres %", "AUC@5°", "s", "doubt", "verdict"),
+    *("capture", "photos", "truth", "placed", "right", "centres %", "AUC@5°", "s", "problem", "verdict"),
     *("C placed", "C right", "C centres %", "C AUC@5°", "C s", "s / C's"),
 )
 _LEGEND = (
@@ -21,7 +21,7 @@ _LEGEND = (
     "whose true camera is known. Centres after the best similarity: RMS (median) in percent of their extent. C is "
     "COLMAP (pycolmap; its SIFT at 1600 pixels on the doubled image, 4096 features, all pairs, 1000 trials of RANSAC, "
     "incremental mapping); ~ marks seconds while other work ran. Silent: photos placed wrong without a warning. False "
-    "alarm: a warning of doubt where every photo is right. Exactness is compared over the photos that both placed."
+    "alarm: a warning of problem where every photo is right. Exactness is compared over the photos that both placed."
 )
 
 
@@ -44,7 +44,7 @@ class Row:
     made: str = ""
 
     @property
-    def doubts(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Warnings about poses; those about files or the region of interest are none."""
         return [line for line in self.warnings if _DOUBT.search(line) and not _FILES.match(line)]
 
@@ -110,10 +110,10 @@ def _read(folder: Path) -> list[Row]:
 
 def _honesty(row: Row) -> list[str]:
     wrong = int(row.ours.get("compared", 0) - row.ours.get("right", 0))
-    if wrong and not row.doubts:
+    if wrong and not row.problems:
         return [f"**silent**: {wrong} wrong"]
     all_right = row.ours.get("right") == row.known > 0 and row.ours.get("placed") == row.photos
-    return ["**false alarm**"] if all_right and row.doubts else []
+    return ["**false alarm**"] if all_right and row.problems else []
 
 
 def _against_peer(row: Row) -> list[str]:
@@ -137,7 +137,7 @@ def _time_ratio(row: Row) -> float:
 def _cells(row: Row) -> list[str]:
     truth = f"{row.known}" + (f" ({row.note})" if row.note else "") if row.known else "none"
     ratio = f"{_time_ratio(row):.2f}" if row.peer.get("timed") else ""
-    said = "warned" if row.doubts else ""
+    said = "warned" if row.problems else ""
     judged = "<br>".join(verdicts(row))
     return [row.capture, f"{row.photos}", truth, *_five(row.ours), said, judged, *_five(row.peer), ratio]
 

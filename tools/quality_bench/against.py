@@ -5,10 +5,10 @@ a quarter of the photos, three at least, have in their frame; where masks are as
 nine of ten photos that have it in their frame. Lengths are in percent of the diagonal of the axis-aligned box between
 the 2nd and the 98th percentile of what counts. Both surfaces are points, uniform in area.
 
-    missed      share of theirs that is farther than 1 % from ours, in percent
-    elsewhere   share of ours that is farther than 1 % from theirs, in percent: theirs may have gaps there
-    recall      share of theirs closer than 0.2 % to ours
-    precision   share of ours, but what is elsewhere, closer than 0.2 % to the tangent plane at the nearest of theirs
+    missed      fraction of theirs that is farther than 1 % from ours, in percent
+    elsewhere   fraction of ours that is farther than 1 % from theirs, in percent: theirs may have gaps there
+    recall      fraction of theirs closer than 0.2 % to ours
+    precision   fraction of ours, but what is elsewhere, closer than 0.2 % to the tangent plane at the nearest of theirs
     agreement   harmonic mean of recall and precision
     median      median distance to those planes, in percent
 
@@ -37,9 +37,9 @@ from quicksurf.mesh.export import read_points
 
 N_SAMPLES = 400_000  # their distance on a facade is then about the 0.2 % that is told apart
 _COVERED, _CLOSE = 0.01, 0.002  # of the diagonal
-_OUTLYING = 0.02  # share of points beyond either side of the box
-_PHOTO_SHARE, _MIN_PHOTOS = 4, 3
-_MASK_SHARE = 0.9
+_OUTLYING = 0.02  # fraction of points beyond either side of the box
+_PHOTO_FRACTION, _MIN_PHOTOS = 4, 3
+_MASK_FRACTION = 0.9
 _STRIDE = 8  # of the points that align: 50,000 are enough for seven numbers
 _REACHES = (0.02,) * 10 + (0.006,) * 20  # of the diagonal, by iteration: what is farther says nothing
 _N_SPACED = 20_000
@@ -67,7 +67,7 @@ def load_reference(folder: Path, inside_masks: bool = False, n_samples: int = N_
     cameras = read_cameras(folder / OTHER_CAMERAS)
     points, normals = MeshSurface(*read_points(folder / OTHER_MESH)).sample(n_samples)
     n_photos = len(cameras.names)
-    keep = count_frames(points, cameras.cameras) >= max(_MIN_PHOTOS, n_photos // _PHOTO_SHARE)
+    keep = count_frames(points, cameras.cameras) >= max(_MIN_PHOTOS, n_photos // _PHOTO_FRACTION)
     if inside_masks:
         keep[keep] = inside_given_masks(points[keep], cameras, folder)
     if not keep.any():
@@ -141,7 +141,7 @@ def inside_given_masks(points: Points, cameras: CameraFile, folder: Path) -> Boo
         columns, rows = (pixels * scale).astype(np.int64).T
         n_seen += visible
         n_inside[visible] += mask[rows, columns]
-    return (n_seen > 0) & (n_inside >= _MASK_SHARE * n_seen)
+    return (n_seen > 0) & (n_inside >= _MASK_FRACTION * n_seen)
 
 
 def align_by_cameras(points: Points, ours: CameraFile, theirs: CameraFile) -> Points:
@@ -195,15 +195,15 @@ def _figures(ours: Points, reference: Reference) -> dict[str, float]:
     to_theirs, nearest = reference.tree.query(ours, distance_upper_bound=reach)
     to_ours = tree.query(theirs, distance_upper_bound=reach)[0]
     covered = np.isfinite(to_theirs)
-    shares = {"missed": 100 * _share(np.isinf(to_ours)), "elsewhere": 100 * _share(~covered)}
+    fractions = {"missed": 100 * _fraction(np.isinf(to_ours)), "elsewhere": 100 * _fraction(~covered)}
     if not covered.any():
-        return {**shares, "recall": 0.0, "agreement": 0.0}
+        return {**fractions, "recall": 0.0, "agreement": 0.0}
     ours, nearest = ours[covered], nearest[covered]
     heights = np.abs(np.einsum("ni,ni->n", ours - theirs[nearest], normals[nearest]))
-    recall = _share(to_ours < max(close, 2 * _spacing(tree, ours)))
-    precision = _share(heights < close)
+    recall = _fraction(to_ours < max(close, 2 * _spacing(tree, ours)))
+    precision = _fraction(heights < close)
     return {
-        **shares,
+        **fractions,
         "recall": recall,
         "precision": precision,
         "agreement": 2 * precision * recall / max(precision + recall, 1e-12),
@@ -216,7 +216,7 @@ def _spacing(tree: KDTree, points: Points) -> float:
     return float(np.median(tree.query(points[:_N_SPACED], k=2)[0][:, 1]))
 
 
-def _share(which: Bool[np.ndarray, "n"]) -> float:
+def _fraction(which: Bool[np.ndarray, "n"]) -> float:
     return float(which.mean())
 
 

@@ -12,7 +12,10 @@ ALL_MINUTES, SCENE_MINUTES = (1.0, 3.0, 10.0), (3.0, 10.0)
 ALONE, GIVEN = "photos only, scene", "OpenMVS cameras, scene"
 CHAMFER, FSCORE, PSNR, IOU, SECONDS = "chamfer", "fscore", "psnr", "iou", "seconds"
 AGREEMENT, MISSED, EVALUATIONS = "agreement", "missed", "evaluations"
-_LATE_SHARE, _LATE_SECONDS = 0.05, 5.0  # a command may be back this much after its minutes, whichever is more
+_LATE_FRACTION, _LATE_SECONDS = (
+    0.05,
+    5.0,
+)  # a command may be back this much after its minutes, whichever is more
 
 
 class Target(NamedTuple):
@@ -43,7 +46,7 @@ def at_least(figure: str, limit: float) -> Target:
 
 def in_time(minutes: float) -> Target:
     """The command is back within its minutes and 5 %, or 5 s where that is more."""
-    return at_most(SECONDS, 60 * minutes + max(_LATE_SECONDS, _LATE_SHARE * 60 * minutes))
+    return at_most(SECONDS, 60 * minutes + max(_LATE_SECONDS, _LATE_FRACTION * 60 * minutes))
 
 
 class Against(NamedTuple):

@@ -24,7 +24,7 @@ from kernel_bench.gate import machine
 
 import quicksurf
 from quicksurf.app.run.folder import Run, is_run, open_run
-from quicksurf.app.run.metrics_log import read_course
+from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.errors import OutputError
 from quicksurf.files import write_json
 from quicksurf.untrusted import is_number
@@ -137,7 +137,7 @@ def figures_of(run: Run) -> dict[str, float]:
     Raises:
         OutputError: if its summary is damaged.
     """
-    summary, course = run.read_summary(), read_course(run)
+    summary, course = run.read_summary(), read_metrics_log(run)
     training, evaluations = _column(course, "psnr"), _column(course, "evaluations_per_ray")
     values = {
         "psnr": summary.get("psnr_held_out"),

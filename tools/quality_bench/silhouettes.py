@@ -1,6 +1,6 @@
 """Masks as silhouettes: read at sub-pixel precision, and compared with those of a mesh.
 
-A coverage is the share of a pixel that the object covers, 0 to 1: the grey of an anti-aliased mask.
+A coverage is the fraction of a pixel that the object covers, 0 to 1: the grey of an anti-aliased mask.
 """
 
 from collections.abc import Iterator

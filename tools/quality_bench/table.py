@@ -51,7 +51,7 @@ _LEGEND = (
 
 _LEGEND_AGAINST = (
     "With OpenMVS' mesh of the same photos, which is no truth, the surface is compared where a quarter of the photos "
-    "have it in their frame, lengths in percent of the diagonal of the box around that: missed is the share of it "
+    "have it in their frame, lengths in percent of the diagonal of the box around that: missed is the fraction of it "
     "farther than 1 % from ours, elsewhere that of ours farther than 1 % from it; of the rest are F at 0.2 % and the "
     "median distance."
 )

@@ -37,9 +37,9 @@ def run_on_ray(
     """
     ray = _connected(address)
     try:
-        share = demands(ray.nodes(), may_use_gpu(device))
-        remote = ray.remote(max_retries=RETRIES, **share)(_run_on_share)
-        tasks_of = {remote.remote(task, share["num_cpus"]): task for task in tasks}
+        fraction = demands(ray.nodes(), may_use_gpu(device))
+        remote = ray.remote(max_retries=RETRIES, **fraction)(_run_on_fraction)
+        tasks_of = {remote.remote(task, fraction["num_cpus"]): task for task in tasks}
         yield from _collect(ray, tasks_of, should_stop)
     finally:
         ray.shutdown()
@@ -88,7 +88,7 @@ def demands(nodes: Sequence[Any], on_gpu: bool) -> dict[str, float]:
     }
 
 
-def _run_on_share(task: Task, n_cpus: float) -> Outcome:
+def _run_on_fraction(task: Task, n_cpus: float) -> Outcome:
     """On processors of the capture's own: Ray counts them, but lets each process use all."""
     with own_cpus(max(1, int(n_cpus))) as cpus:
         return run_task(task, cpus)

@@ -45,9 +45,9 @@ def run_here(
     After a stop those that run leave with their checkpoints, and those that wait are not begun; no less when the
     reader of the outcomes leaves.
     """
-    shares: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+    fractions: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
     for share in divide_cpus(jobs):
-        shares.put(share)
+        fractions.put(fraction)
     deserted = threading.Event()
 
     def stopped() -> bool:
@@ -56,11 +56,11 @@ def run_here(
     def work(task: Task) -> Outcome | None:
         if stopped():
             return None
-        share = shares.get()
+        fraction = fractions.get()
         try:
-            return run_task(task, share, stopped)
+            return run_task(task, fraction, stopped)
         finally:
-            shares.put(share)
+            fractions.put(fraction)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from quicksurf.app.export.markers import Ruler, find_ruler
-from quicksurf.app.export.products import Takeaway
+from quicksurf.app.export.products import ExportedMesh
 from quicksurf.capture.images import read_header, up_in_photo
 from quicksurf.errors import ConfigError
 from quicksurf.files import write_json
@@ -66,7 +66,7 @@ class ExportFrame(NamedTuple):
     """The markers that told the scale, if they did."""
 
 
-def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
+def export_frame(taken: ExportedMesh, request: FrameRequest) -> ExportFrame:
     """Return the frame asked for, and where its scale and up come from.
 
     Raises:
@@ -82,7 +82,7 @@ def export_frame(taken: Takeaway, request: FrameRequest) -> ExportFrame:
     return ExportFrame(Similarity(scale, rotation), up, ruler)
 
 
-def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]:
+def _scale(taken: ExportedMesh, scale_from: ScaleFrom) -> tuple[float, Ruler | None]:
     """Metres per unit of the cameras, by two points or by markers."""
     *ends, metres = scale_from
     if ends == [MARKERS]:
@@ -93,7 +93,7 @@ def _scale(taken: Takeaway, scale_from: ScaleFrom) -> tuple[float, Ruler | None]
     return frame.metres_per_unit(first, second, metres), None
 
 
-def find_up(taken: Takeaway, source: str) -> Up:
+def find_up(taken: ExportedMesh, source: str) -> Up:
     """Find up from `source`, or from the best there is (`auto`).
 
     Raises:
@@ -120,7 +120,7 @@ def find_up(taken: Takeaway, source: str) -> Up:
     raise ConfigError(f"--up {source}: {found}: choose another of {', '.join(UP_SOURCES)}")
 
 
-def _up_from_plane(taken: Takeaway) -> Up | None:
+def _up_from_plane(taken: ExportedMesh) -> Up | None:
     """The table that was cut off, or that is still there."""
     if taken.report.support_normal is not None:
         return Up(np.array(taken.report.support_normal), "plane")
@@ -187,7 +187,7 @@ def _parse_point(text: str) -> _Pixel | Float64[np.ndarray, "3"]:
     return _Pixel(name, column, row)
 
 
-def _point(taken: Takeaway, text: str) -> Float64[np.ndarray, "3"]:
+def _point(taken: ExportedMesh, text: str) -> Float64[np.ndarray, "3"]:
     """A point of the cameras' frame: x,y,z, or where a photo's pixel meets the mesh."""
     point = _parse_point(text)
     if not isinstance(point, _Pixel):
@@ -209,7 +209,7 @@ def _point(taken: Takeaway, text: str) -> Float64[np.ndarray, "3"]:
 
 
 def _on_mesh(
-    taken: Takeaway, index: int, pixel: tuple[float, float]
+    taken: ExportedMesh, index: int, pixel: tuple[float, float]
 ) -> tuple[Float64[np.ndarray, "3"] | None, tuple[int, int]]:
     """The mesh under a pixel of the photo as it lies on disk, and that photo's size."""
     file, cameras = taken.scene.files[index], taken.reconstruction.cameras

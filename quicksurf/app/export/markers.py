@@ -45,7 +45,7 @@ class Ruler(NamedTuple):
     side: float
     """Median side in units of the cameras."""
     spread: float
-    """Largest difference of a side from it, as a share."""
+    """Largest difference of a side from it, as a fraction."""
     family: str
     ids: list[int]
 

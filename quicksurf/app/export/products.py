@@ -101,7 +101,7 @@ def _enlarged(mask: UInt8[np.ndarray, "h w"], height: int, width: int) -> Bool[n
     return mask[rows.astype(np.int64)[:, None], columns.astype(np.int64)] > 127
 
 
-class Takeaway(NamedTuple):
+class ExportedMesh(NamedTuple):
     """A surface with the photos that it was made of."""
 
     reconstruction: TrainedModel
@@ -123,7 +123,7 @@ class Takeaway(NamedTuple):
         """
         return observe(self.local(), photos_of(self.reconstruction, self.scene))
 
-    def trimmed(self, extras: Extras) -> "Takeaway":
+    def trimmed(self, extras: Extras) -> "ExportedMesh":
         """Return the mesh with the confidence of the vertices, if it is wanted, and without what is less certain than
         wanted.
 

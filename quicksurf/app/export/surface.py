@@ -8,7 +8,7 @@ import numpy as np
 
 from quicksurf import kernels
 from quicksurf.app.export.frame import SIDECAR, FrameRequest, export_frame, write_frame
-from quicksurf.app.export.products import TEXTURED_FACES, Extras, Takeaway
+from quicksurf.app.export.products import TEXTURED_FACES, ExportedMesh, Extras
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.app.run.resume import read_capture
@@ -90,7 +90,7 @@ def run_mesh(
         if scene is None:
             files = write_mesh(mesh, home, "mesh", formats)
         else:
-            taken = Takeaway(reconstruction, scene, mesh, report).trimmed(wanted.extras)
+            taken = ExportedMesh(reconstruction, scene, mesh, report).trimmed(wanted.extras)
             files, report = _write_all(taken, home, formats, mesh_config.faces, wanted), taken.report
         if not wanted.frame.moves:  # what a sidecar says is of the mesh that was there before
             (home / SIDECAR).unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def _read_again(run: Run, reconstruction: TrainedModel) -> Scene:
 
 
 def _write_all(
-    taken: Takeaway, output: Path, formats: Sequence[str], faces: int, wanted: Wanted
+    taken: ExportedMesh, output: Path, formats: Sequence[str], faces: int, wanted: Wanted
 ) -> list[Path]:
     """Mesh, confidence, texture and the sidecar, as wanted."""
     extras = wanted.extras

@@ -6,7 +6,7 @@ it said 0.4 to 2.4 where whole textures took 0.6 to 0.8 of what is expected at 1
 
 import math
 
-# dev-b, 60 photos of 512², processor time beside other work, the files written: 5000 faces and 512² texels 2.8 to
+# an object on a table, 60 photos of 512², processor time beside other work, the files written: 5000 faces and 512² texels 2.8 to
 # 4.3 s, 13,700 and 1024² 7.1, 24,400 and 1408² 11 to 14.5, 50,000 and 2048² at most 36; larger photos are read again.
 _SECONDS_A_FACE, _SECONDS_A_TEXEL, SECONDS_A_PHOTO = 2e-4, 4.2e-6, 0.025
 _LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
@@ -23,14 +23,14 @@ def affordable_texture(
 ) -> tuple[int, int] | None:
     """Return faces and texels a side that are expected to take `seconds`, at most those asked for.
 
-    Faces and texels are cut by the same share q ≤ 1, so that a face keeps its number of texels:
+    Faces and texels are cut by the same fraction q ≤ 1, so that a face keeps its number of texels:
     q (a · faces + b · size²) + c · photos = seconds. The least that is worth it may take up to `most`; None if it is
     expected to take more.
     """
     whole, fixed = texture_seconds(n_faces, size, 0), SECONDS_A_PHOTO * n_photos
-    share = min(max((seconds - fixed) / whole, 0.0), 1.0)
-    if share == 1:
+    fraction = min(max((seconds - fixed) / whole, 0.0), 1.0)
+    if fraction == 1:
         return n_faces, size
-    side = int(size * math.sqrt(share)) // _SIZE_STEP * _SIZE_STEP
-    cut = max(int(n_faces * share), min(n_faces, _LEAST_FACES)), max(side, min(size, _LEAST_SIZE))
+    side = int(size * math.sqrt(fraction)) // _SIZE_STEP * _SIZE_STEP
+    cut = max(int(n_faces * fraction), min(n_faces, _LEAST_FACES)), max(side, min(size, _LEAST_SIZE))
     return cut if texture_seconds(*cut, n_photos) <= max(seconds, most) else None

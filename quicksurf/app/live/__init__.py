@@ -4,9 +4,9 @@
     nodes.py    what stands in the scene: cameras with photos, points, the region of interest, the mesh
     panel.py    what stands beside it: stage, time, figures, curve, buttons
     pacing.py   how often and how fine the growing mesh is made
-    live.py     `fit --view`: the watcher that ties these to the pipeline
+    live.py     `fit --view`: the listener that ties these to the pipeline
     replay.py   `view RUN`: the same page for a run folder
 
-viser runs its server in a thread of its own and calls back from others. These callbacks only note wishes or send
+viser runs its server in a thread of its own and calls back from others. These callbacks only note actions or send
 what is already made; everything that touches the fit happens in the fit's own thread, between two of its steps.
 """

@@ -8,7 +8,7 @@ seconds / share later, so that at most about `share` of the fit's time goes into
 import time
 from collections.abc import Callable
 
-SHARE = 0.012  # of the fit's time; with opening the page and its figures the fit stays within 3 %
+FRACTION = 0.012  # of the fit's time; with opening the page and its figures the fit stays within 3 %
 FIRST = 3.0  # seconds of fitting before which there is only the ball that the field begins as
 COARSEST, FINEST = 48, 160  # cells along the ROI
 PAUSED = 224  # while the fit stands still, a finer look costs it nothing
@@ -44,8 +44,8 @@ class WorkClock:
 class Pacer:
     """Decides from what the meshes so far took. Times are seconds of one clock."""
 
-    def __init__(self, share: float = SHARE) -> None:
-        self._share = share
+    def __init__(self, fraction: float = FRACTION) -> None:
+        self._fraction = share
         self._due_at = FIRST
         self.resolution = COARSEST
         """Of the next mesh."""
@@ -56,8 +56,8 @@ class Pacer:
 
     def made(self, now: float, seconds: float, fit_seconds: float) -> None:
         """Note that a mesh was made until `now` in `seconds`, in a fit that takes `fit_seconds` as a whole."""
-        self._due_at = now + seconds / self._share
+        self._due_at = now + seconds / self._fraction
         interval = min(max(fit_seconds / N_MESHES, SHORTEST), LONGEST)
-        finer = (self._share * interval / max(seconds, 1e-6)) ** (1 / POWER)
+        finer = (self._fraction * interval / max(seconds, 1e-6)) ** (1 / POWER)
         wanted = self.resolution * min(max(finer, 0.5), 1.5)  # one slow second must not decide
         self.resolution = int(min(max(wanted, COARSEST), FINEST)) // 8 * 8

@@ -1,6 +1,6 @@
 """What stands beside the scene: stage and time, figures, the PSNR curve, and the buttons.
 
-A click only puts a wish into the queue that the fit's thread empties between two steps; what concerns the picture
+A click only puts a action into the queue that the fit's thread empties between two steps; what concerns the picture
 alone (colours, what is visible, export of what is shown) is done at once, in viser's thread.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from quicksurf.train.loop import FitStatus
 
-Wish = Literal["start", "pause", "stop", "extend"]
+Action = Literal["start", "pause", "stop", "extend"]
 EXTENSION_MINUTES = 5
 SHOWN = ("PSNR", "held out", "rays/s")
 N_NOTES = 6  # at the foot; older ones are in the terminal
@@ -80,10 +80,10 @@ def _scales(low: float, high: float) -> "dict[str, uplot.Scale]":
 
 
 class SidePanel:
-    """The controls of one server; `wish` takes what is clicked."""
+    """The controls of one server; `action` takes what is clicked."""
 
-    def __init__(self, server: "viser.ViserServer", wish: Callable[[Wish], None]) -> None:
-        self._server, self._wish = server, wish
+    def __init__(self, server: "viser.ViserServer", action: Callable[[Action], None]) -> None:
+        self._server, self._action = server, action
         self.nodes: Nodes | None = None
         self._title = ""
         self._lines: list[str] = []
@@ -98,13 +98,13 @@ class SidePanel:
         self._notes = server.gui.add_html("")
         self.allow_steering(False)
 
-    def headline(self, text: str, share: float | None = None) -> None:
+    def headline(self, text: str, fraction: float | None = None) -> None:
         """Tell what goes on, and how far it is (0 to 1)."""
         if text != self._title:  # asked for many times a second while somebody is waited for
             self._title = text
             self._headline.content = _html("b", text)
         if share is not None:
-            self._bar.value = 100 * min(max(share, 0.0), 1.0)
+            self._bar.value = 100 * min(max(fraction, 0.0), 1.0)
 
     def note(self, text: str) -> None:
         """Put a line at the foot, above those before it."""
@@ -140,24 +140,24 @@ class SidePanel:
             button.visible = False
         self._bar.visible = False
 
-    def _add_buttons(self) -> "dict[Wish, viser.GuiButtonHandle]":
+    def _add_buttons(self) -> "dict[Action, viser.GuiButtonHandle]":
         gui = self._server.gui
-        buttons: dict[Wish, viser.GuiButtonHandle] = {
+        buttons: dict[Action, viser.GuiButtonHandle] = {
             "pause": gui.add_button("Pause", hint="The fit stands still; its minutes do not run."),
             "stop": gui.add_button(
                 "Stop and keep", hint="End the fit now and make the mesh.", color="orange"
             ),
             "extend": gui.add_button(f"Add {EXTENSION_MINUTES} minutes", hint="The fit goes on for longer."),
         }
-        for wish, button in buttons.items():
-            button.on_click(lambda event, wish=wish: self._pressed(wish))
+        for action, button in buttons.items():
+            button.on_click(lambda event, action=action: self._pressed(action))
         return buttons
 
-    def _pressed(self, wish: Wish) -> None:
-        """Pass the wish on, if its button can be pressed: a page may press what it shows as disabled."""
-        button = self._buttons[wish]
+    def _pressed(self, action: Action) -> None:
+        """Pass the action on, if its button can be pressed: a page may press what it shows as disabled."""
+        button = self._buttons[action]
         if button.visible and not button.disabled:
-            self._wish(wish)
+            self._action(action)
 
     def _add_show(self) -> None:
         gui = self._server.gui

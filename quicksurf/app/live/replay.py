@@ -13,7 +13,7 @@ from quicksurf.app.live.panel import SidePanel
 from quicksurf.app.live.preview import preview_mesh
 from quicksurf.app.live.server import Address, serving, url_of
 from quicksurf.app.run.folder import Run, open_run
-from quicksurf.app.run.metrics_log import read_course
+from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.app.run.resume import load_points, read_capture
 from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import ReadReport, Scene
@@ -58,7 +58,7 @@ def view_run(
 
 
 def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[str], None]) -> None:
-    panel = SidePanel(server, lambda wish: None)
+    panel = SidePanel(server, lambda action: None)
     panel.hide_steering()
     panel.headline("Reading the run")
     for seconds, psnr, held_out in _course(run):
@@ -119,7 +119,7 @@ def _mesh(run: Run, backend: str) -> Mesh:
 
 def _course(run: Run) -> Iterator[tuple[float, float, float | None]]:
     """Seconds, PSNR and held-out PSNR of every line of the run's course that has the former two."""
-    for line in read_course(run):
+    for line in read_metrics_log(run):
         psnr, held_out = line.get("psnr"), line.get("psnr_held_out")
         if is_number(psnr):
             yield line["seconds"], psnr, held_out if is_number(held_out) else None

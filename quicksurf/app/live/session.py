@@ -1,4 +1,4 @@
-"""`fit --view`: the watcher that shows a fit on the page and carries out what is clicked there.
+"""`fit --view`: the listener that shows a fit on the page and carries out what is clicked there.
 
 What a person's click costs the contract of `--minutes`: time in which somebody holds the command up, choosing the
 region or pausing, does not count; minutes that are added do. Without a page the command is as long as without
@@ -14,10 +14,10 @@ from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING
 
 from quicksurf.app.budget import Budget, StopRequest
-from quicksurf.app.listener import Watcher
+from quicksurf.app.listener import Listener
 from quicksurf.app.live.nodes import Nodes
 from quicksurf.app.live.pacing import PAUSED, Pacer, WorkClock
-from quicksurf.app.live.panel import EXTENSION_MINUTES, SidePanel, Wish
+from quicksurf.app.live.panel import EXTENSION_MINUTES, Action, SidePanel
 from quicksurf.app.live.preview import preview_mesh
 from quicksurf.app.live.region import RegionChooser
 from quicksurf.app.live.server import Address, serving, url_of
@@ -33,11 +33,11 @@ from quicksurf.train.loop import FitStatus
 if TYPE_CHECKING:
     import viser
 
-PAGE_SECONDS, PAGE_SHARE = 20.0, 0.02  # the longest wait for a page, also as a share of the minutes
+PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.02  # the longest wait for a page, also as a fraction of the minutes
 ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
 ROI_LONGEST = 900.0  # of pulling at it
 MAX_ADDED_MINUTES = 60  # by clicks; whoever wants more says so on the command line
-MAX_WISHES = 32  # clicks between two steps of the fit
+MAX_ACTIONS = 32  # clicks between two steps of the fit
 LAST_LOOK_SECONDS = 1.0  # for the finished mesh to reach the page before its server ends
 POLL_SECONDS = 0.05
 TITLES = {"read": "Reading the capture", "fit": "Fitting", "mesh": "Making the mesh"}
@@ -54,20 +54,20 @@ def live_view(address: Address) -> Iterator["LiveView"]:
         yield LiveView(server)
 
 
-class LiveView(Watcher):
+class LiveView(Listener):
     """One page. Its methods run in the fit's thread; clicks reach them through a queue."""
 
     def __init__(self, server: "viser.ViserServer") -> None:
         self._server = server
-        self._wishes: Queue[Wish] = Queue(MAX_WISHES)
-        self._panel = SidePanel(server, self._wish)
+        self._actions: Queue[Action] = Queue(MAX_ACTIONS)
+        self._panel = SidePanel(server, self._action)
         self._minutes_added = 0
         self._pacer, self._work = Pacer(), WorkClock()
         self._stage, self._paused = "read", False
         self.greeting = f"live view at {url_of(server)}"
 
     def begin(self, budget: Budget, stop: StopRequest) -> None:
-        """Take the clock and the wish to stop in hand."""
+        """Take the clock and the action to stop in hand."""
         self._budget, self._stop = budget, stop
         self._announced = budget.elapsed()
 
@@ -140,13 +140,13 @@ class LiveView(Watcher):
         self._panel.headline(f"{title}: {clock(left)} left", 1 - left / self._budget.seconds)
 
     def _obey(self) -> None:
-        for wish in self._clicked():
-            if wish == "pause":
+        for action in self._clicked():
+            if action == "pause":
                 self._paused = not self._paused
                 self._panel.show_paused(self._paused)
-            elif wish == "extend":
+            elif action == "extend":
                 self._extend()
-            elif wish == "stop":
+            elif action == "stop":
                 self._paused = False
                 self._stop.stop_gently()
                 self._panel.allow_steering(False)
@@ -160,14 +160,14 @@ class LiveView(Watcher):
         self._budget.extend(60 * EXTENSION_MINUTES)
         self._panel.note(f"{EXTENSION_MINUTES} minutes added")
 
-    def _wish(self, wish: Wish) -> None:
+    def _action(self, action: Action) -> None:
         with suppress(Full):
-            self._wishes.put_nowait(wish)
+            self._actions.put_nowait(action)
 
-    def _clicked(self) -> Iterator[Wish]:
+    def _clicked(self) -> Iterator[Action]:
         while True:
             try:
-                yield self._wishes.get_nowait()
+                yield self._actions.get_nowait()
             except Empty:
                 return
 
@@ -193,7 +193,7 @@ class LiveView(Watcher):
 
     def _somebody_comes(self) -> bool:
         """Wait until somebody had a little time to open the page since its address was said; this does count."""
-        end = self._announced + min(PAGE_SECONDS, PAGE_SHARE * self._budget.seconds)
+        end = self._announced + min(PAGE_SECONDS, PAGE_FRACTION * self._budget.seconds)
         while not self._server.get_clients() and self._budget.elapsed() < end:
             self._panel.headline(f"The fit begins in {clock(end - self._budget.elapsed())}")
             time.sleep(POLL_SECONDS)
@@ -202,7 +202,7 @@ class LiveView(Watcher):
     def _dragged(self, scene: Scene) -> Roi:
         """The ball when Start is clicked, or when nobody has pulled at it for a while."""
         chooser, began = (
-            RegionChooser(self._server, self._nodes, lambda: self._wish("start")),
+            RegionChooser(self._server, self._nodes, lambda: self._action("start")),
             time.monotonic(),
         )
         try:

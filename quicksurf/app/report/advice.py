@@ -36,14 +36,14 @@ _VIEW_SIZE, _ROI_CUT, _UNDERSIDE = 256, 0.93, -0.5
 _MAX_GAP = 45.0  # degrees in azimuth between neighbours, beyond which their photos share too little
 
 
-class Needs(NamedTuple):
+class Coverage(NamedTuple):
     """A surface closed by fans over its holes, and how much each vertex is worth seeing."""
 
     vertices: Float64[np.ndarray, "v 3"]
     faces: Int64[np.ndarray, "f 3"]
     normals: Float64[np.ndarray, "v 3"]
     weights: Float64[np.ndarray, "v"]
-    """Share of the whole surface; they sum to 1."""
+    """Fraction of the whole surface; they sum to 1."""
     n_views: Float64[np.ndarray, "v"]
 
     def missing(self) -> Float64[np.ndarray, "v"]:
@@ -59,7 +59,7 @@ class Place(NamedTuple):
     nearest: int
     """The photo taken closest to it."""
     worth: float
-    """Share of the surface that it would add."""
+    """Fraction of the surface that it would add."""
 
 
 def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> Frame:
@@ -76,7 +76,7 @@ def needs_of(
     n_views: Int64[np.ndarray, "v"],
     center: Float64[np.ndarray, "3"],
     radius: float,
-) -> Needs:
+) -> Coverage:
     """Return the surface with its holes closed; those that the ROI's border cut are as they should be and need
     nothing.
     """
@@ -90,7 +90,7 @@ def needs_of(
     np.add.at(weights, faces.ravel(), np.repeat(face_areas(vertices, faces) / 3, 3))
     np.add.at(weights, fans[:, 2], face_areas(closed, fans) * (rim[holes.labels] < _ROI_CUT))
     all_faces = np.concatenate([faces, fans])
-    return Needs(
+    return Coverage(
         closed,
         all_faces,
         vertex_normals(closed, all_faces),
@@ -99,7 +99,7 @@ def needs_of(
     )
 
 
-def next_places(needs: Needs, cameras: Cameras, frame: Frame) -> tuple[list[Place], Needs]:
+def next_places(needs: Coverage, cameras: Cameras, frame: Frame) -> tuple[list[Place], Coverage]:
     """Return at most MAX_PLACES places worth going to, best first, and the needs that are left after them."""
     photos = frame.sphere(cameras.centers().double().numpy())
     candidates, nearest = _candidates(frame, photos)
@@ -118,7 +118,7 @@ def next_places(needs: Needs, cameras: Cameras, frame: Frame) -> tuple[list[Plac
 
 
 def advise(
-    places: Sequence[Place], left: Needs, frame: Frame, photos: Sphere, names: Sequence[str]
+    places: Sequence[Place], left: Coverage, frame: Frame, photos: Sphere, names: Sequence[str]
 ) -> list[str]:
     """Return the sentences, most useful first; none where every place was seen often enough."""
     sentences = [_place_in_words(place, photos, names) for place in places]
@@ -168,7 +168,7 @@ def _candidates(frame: Frame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray,
     return Sphere(azimuths[keep], elevations[keep]), angles[keep].argmin(1)
 
 
-def _seen_from(needs: Needs, centers: Float64[np.ndarray, "c 3"], frame: Frame) -> Bool[np.ndarray, "c v"]:
+def _seen_from(needs: Coverage, centers: Float64[np.ndarray, "c 3"], frame: Frame) -> Bool[np.ndarray, "c v"]:
     """Which vertices are seen, and not too obliquely, from each place."""
     cameras = _looking_in(centers, needs.vertices, frame)
     seen = np.zeros((len(centers), len(needs.vertices)), bool)

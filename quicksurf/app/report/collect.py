@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 
-from quicksurf.app.export.products import Takeaway, photos_of
+from quicksurf.app.export.products import ExportedMesh, photos_of
 from quicksurf.app.film import color_image, normal_image
 from quicksurf.app.metrics import psnr
 from quicksurf.app.report import solid
-from quicksurf.app.report.advice import Needs, Place, advise, frame_of, needs_of, next_places
+from quicksurf.app.report.advice import Coverage, Place, advise, frame_of, needs_of, next_places
 from quicksurf.app.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
 from quicksurf.app.report.sphere import Frame, Sphere
 from quicksurf.app.report.topology import Topology, examine
 from quicksurf.app.run.folder import Run
-from quicksurf.app.run.metrics_log import read_course
+from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.capture.masks import over_white
 from quicksurf.capture.photo_figures import Flags, PhotoFigures, exposures, fitted_stops, flag, measure
 from quicksurf.capture.scene import Scene
@@ -68,7 +68,7 @@ class Surface(NamedTuple):
     reduced: Mesh
     n_views: Int64[np.ndarray, "v"]
     """How many of the fit's photos bear out each vertex of the reduced mesh."""
-    needs: Needs
+    needs: Coverage
     places: list[Place]
     advice: list[str]
     poster: str
@@ -116,7 +116,7 @@ def gather(
     sphere = frame.sphere(cameras.centers().double().numpy())
     held_out = [bool(flag) for flag in reconstruction.held_out]
     found = Findings(run, summary, scene, names, held_out, frame, sphere)
-    found.metrics = read_course(run)
+    found.metrics = read_metrics_log(run)
     if scene is not None:
         found.photos = _photos(scene, reconstruction, clock)
         if len(found.photos.figures) < len(scene.images):
@@ -194,7 +194,7 @@ def _witnesses(mesh: Mesh, reconstruction: TrainedModel, scene: Scene | None) ->
     if scene is None:
         seen_by = reconstruction.cameras.select(torch.from_numpy(reconstruction.used))
         return count_views(mesh.vertices, mesh.faces, mesh.normals, seen_by).n_views
-    observed = observe(Takeaway(reconstruction, scene, mesh).local(), _in_memory(reconstruction, scene))
+    observed = observe(ExportedMesh(reconstruction, scene, mesh).local(), _in_memory(reconstruction, scene))
     return np.minimum(observed.n_views, np.floor(2 * observed.evidence).astype(np.int64))
 
 

@@ -56,7 +56,7 @@ def angles_between(
     return np.degrees(np.arccos(np.clip(first @ second.T, -1, 1)))
 
 
-def covered_share(frame: Frame, photos: Sphere) -> float:
+def covered_fraction(frame: Frame, photos: Sphere) -> float:
     """Return the fraction of the directions above the lowest photo, or above the horizon if that is lower, within
     NEAR of a
     photo.

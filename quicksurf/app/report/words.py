@@ -10,7 +10,7 @@ from markupsafe import Markup
 from quicksurf.app.report import charts, solid
 from quicksurf.app.report.collect import Findings, Photos, shown
 from quicksurf.app.report.pictures import as_jpeg, data_uri, shrink
-from quicksurf.app.report.sphere import covered_share, widest_gap
+from quicksurf.app.report.sphere import covered_fraction, widest_gap
 from quicksurf.mesh.types import Mesh
 from quicksurf.untrusted import is_count, is_number
 
@@ -87,7 +87,7 @@ def _headline(found: Findings) -> list[tuple[str, str]]:
     rows = [("photos used", f"{len(found.names)} of {n_photos}")]
     if is_number(held_out):
         rows.append(("on photos kept from the fit", f"{held_out:.1f} dB"))
-    rows.append(("of the directions covered", f"{100 * covered_share(found.frame, found.sphere):.0f} %"))
+    rows.append(("of the directions covered", f"{100 * covered_fraction(found.frame, found.sphere):.0f} %"))
     if found.surface is not None:
         rows.append(("faces", f"{found.surface.topology.faces:,}"))
         rows.append(("closed surface", "yes" if found.surface.topology.watertight else "no"))
@@ -145,7 +145,7 @@ def _coverage(found: Findings) -> str:
     low, high = found.sphere.elevations.min(), found.sphere.elevations.max()
     gap, left, right = widest_gap(found.sphere)
     return (
-        f"{100 * covered_share(found.frame, found.sphere):.0f} % of the directions from which the object could be seen "
+        f"{100 * covered_fraction(found.frame, found.sphere):.0f} % of the directions from which the object could be seen "
         f"without going below the photos lie within 20° of a photo. Heights from {low:.0f}° to {high:.0f}°; the widest "
         f"gap around the object is {gap:.0f}°, between {found.names[left]} and {found.names[right]}."
     )

@@ -54,7 +54,7 @@ MAX_METRICS_BYTES = 256 << 20  # an hour of fitting is a megabyte
 FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
 
 
-class Claim(NamedTuple):
+class NewRun(NamedTuple):
     """What a command wants of an output folder."""
 
     source: Path
@@ -339,7 +339,7 @@ def open_run(path: Path) -> Run:
     return Run(path, record)
 
 
-def claim_run(path: Path, claim: Claim) -> Run:
+def claim_run(path: Path, claim: NewRun) -> Run:
     """Make the folder of a new run, or take up an old run of the same source.
 
     Raises:
@@ -364,7 +364,7 @@ def claim_run(path: Path, claim: Claim) -> Run:
     return run
 
 
-def _take_up(path: Path, claim: Claim) -> Run:
+def _take_up(path: Path, claim: NewRun) -> Run:
     if not is_run(path):
         raise OutputError(
             f"--output {path} holds files that are not a run's: choose another folder, or empty it"

@@ -9,7 +9,7 @@ MAX_SECONDS = 1e9  # of one sitting
 MAX_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
 
 
-def read_course(run: Run) -> list[dict[str, Any]]:
+def read_metrics_log(run: Run) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl that can be read, their `seconds` counted from the first sitting on.
 
     A command that goes on with a run counts its own seconds, from 0: where they fall, a sitting has ended, and what it

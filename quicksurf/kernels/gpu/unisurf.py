@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quicksurf.geometry.rays import Interval, Rays, Surface
 from quicksurf.kernels.batched_rays import LatticeSteps, lattice_size
-from quicksurf.kernels.batched_unisurf import Pieces, sample_by
+from quicksurf.kernels.batched_unisurf import RayOps, sample_by
 from quicksurf.kernels.gpu.weights import render_weight_from_logits
 from quicksurf.kernels.modules import LogitNetwork
 from quicksurf.kernels.reference.unisurf import MIN_SLOPE, N_SECANT
@@ -213,7 +213,7 @@ def interval_samples(
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
     """See `batched_unisurf.interval_samples`."""
     n, n_steps = steps.t_starts.shape
-    ts, thicknesses = torch.empty_like(jitter), torch.empty_like(jitter)
+    ts, deltas = torch.empty_like(jitter), torch.empty_like(jitter)
     if n:
         with torch.cuda.device_of(jitter):
             spread[(n,)](
@@ -226,13 +226,13 @@ def interval_samples(
                 slopes,
                 jitter.contiguous(),
                 ts,
-                thicknesses,
+                deltas,
                 n_steps,
                 interval.n_front,
                 interval.n_interval,
                 triton.next_power_of_2(n_steps),
             )
-    return ts, thicknesses
+    return ts, deltas
 
 
 @triton.jit
@@ -247,7 +247,7 @@ def spread(
     slopes,
     jitter,
     ts,
-    thicknesses,
+    deltas,
     n_steps,
     n_front,
     n_interval,
@@ -282,7 +282,7 @@ def spread(
         step = tl.minimum(tl.sum(tl.where(of_ray & (edge <= wanted), 1, 0), 0), n_steps - 1)
         ahead = tl.sum(tl.where(k == step, start - (edge - span), 0.0), 0)
         tl.store(ts + first + sample, ahead + wanted)
-        tl.store(thicknesses + first + sample, tl.where(length > 0, length * across, -1.0))
+        tl.store(deltas + first + sample, tl.where(length > 0, length * across, -1.0))
 
 
-sample_surface = partial(sample_by, Pieces(traverse_lattice, secant, interval_samples))
+sample_surface = partial(sample_by, RayOps(traverse_lattice, secant, interval_samples))

@@ -28,21 +28,21 @@ _MOST = tl.constexpr(-math.log(1 - MAX_ALPHA))
 
 def render_weight_from_logits(
     logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
+    deltas: Float[Tensor, "m"],
     packed_info: Int[Tensor, "n 2"],
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """See `batched_unisurf.render_weight_from_logits`; differentiable in `logits`."""
-    return _Weights.apply(logits, thicknesses, packed_info, sharpness, opacity == "occupancy")  # type: ignore[return-value]
+    return _Weights.apply(logits, deltas, packed_info, sharpness, opacity == "occupancy")  # type: ignore[return-value]
 
 
 class _Weights(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, thicknesses: Tensor, packed_info: Tensor, sharpness: float, paper: bool
+        ctx: Any, logits: Tensor, deltas: Tensor, packed_info: Tensor, sharpness: float, paper: bool
     ) -> tuple[Tensor, Tensor]:
-        known = logits.detach().contiguous(), thicknesses.contiguous(), packed_info.contiguous()
+        known = logits.detach().contiguous(), deltas.contiguous(), packed_info.contiguous()
         weights, opacities = torch.empty_like(known[0]), logits.new_empty(len(packed_info))
         _launch(weights_forward, known, (weights, opacities), sharpness, paper)
         ctx.save_for_backward(*known)
@@ -73,7 +73,7 @@ def _launch(
 @no_type_check
 def weights_forward(
     logits,
-    thicknesses,
+    deltas,
     packed_info,
     weights,
     opacities,
@@ -90,8 +90,8 @@ def weights_forward(
     before, passed, total = zeros, zeros, zeros
     for i in range(tl.max(count, 0)):
         here = i < count
-        depth, thickness, _ = load_depth(logits, thicknesses, begin + i, here, sharpness, PAPER)
-        gained = capped(gain(depth, before, thickness, sharpness, PAPER))
+        depth, delta, _ = load_depth(logits, deltas, begin + i, here, sharpness, PAPER)
+        gained = capped(gain(depth, before, delta, sharpness, PAPER))
         weight = (1 - tl.exp(-gained)) * tl.exp(-passed)
         tl.store(weights + begin + i, weight, mask=here)
         total += tl.where(here, weight, 0.0)
@@ -104,7 +104,7 @@ def weights_forward(
 @no_type_check
 def weights_backward(
     logits,
-    thicknesses,
+    deltas,
     packed_info,
     grad_weights,
     grad_opacities,
@@ -124,16 +124,16 @@ def weights_backward(
     n_most = tl.max(count, 0)
     for i in range(n_most):
         here = i < count
-        depth, thickness, _ = load_depth(logits, thicknesses, begin + i, here, sharpness, PAPER)
-        gained = capped(gain(depth, before, thickness, sharpness, PAPER))
+        depth, delta, _ = load_depth(logits, deltas, begin + i, here, sharpness, PAPER)
+        gained = capped(gain(depth, before, delta, sharpness, PAPER))
         passed += tl.where(here, gained, 0.0)
         before = depth
     for j in range(n_most):
         at = count - 1 - j
         here = at >= 0
-        depth, thickness, slope = load_depth(logits, thicknesses, begin + at, here, sharpness, PAPER)
-        before, _, _ = load_depth(logits, thicknesses, begin + at - 1, at > 0, sharpness, PAPER)
-        uncut = gain(depth, before, thickness, sharpness, PAPER)
+        depth, delta, slope = load_depth(logits, deltas, begin + at, here, sharpness, PAPER)
+        before, _, _ = load_depth(logits, deltas, begin + at - 1, at > 0, sharpness, PAPER)
+        uncut = gain(depth, before, delta, sharpness, PAPER)
         gained = capped(uncut)
         passed -= tl.where(here, gained, 0.0)
         clear = tl.exp(-passed)
@@ -144,38 +144,38 @@ def weights_backward(
             grad_depth = grad_gained
         else:
             own = tl.where(depth > before, grad_gained, 0.0)
-            grad_depth = own - rise + _ABSORPTION * sharpness * thickness * grad_gained
+            grad_depth = own - rise + _ABSORPTION * sharpness * delta * grad_gained
             rise = own
         tl.store(grad_logits + begin + at, grad_depth * slope, mask=here)
 
 
 @triton.jit
 @no_type_check
-def load_depth(logits, thicknesses, at, mask, sharpness, PAPER: tl.constexpr):
-    """Return s of a sample, its thickness, and ds/dl; zeros where it stands for nothing."""
-    thickness = tl.load(thicknesses + at, mask=mask, other=-1.0)
+def load_depth(logits, deltas, at, mask, sharpness, PAPER: tl.constexpr):
+    """Return s of a sample, its delta, and ds/dl; zeros where it stands for nothing."""
+    delta = tl.load(deltas + at, mask=mask, other=-1.0)
     x = sharpness * tl.load(logits + at, mask=mask, other=0.0)
     if not PAPER:
         x -= _SHIFT
     decay = tl.exp(-tl.abs(x))
     depth = tl.maximum(x, 0.0) + tl.log(1 + decay)
     slope = sharpness * tl.where(x > 0, 1.0, decay) / (1 + decay)
-    stands = thickness >= 0
+    stands = delta >= 0
     return (
         tl.where(stands, depth, 0.0),
-        tl.where(stands, thickness, 0.0),
+        tl.where(stands, delta, 0.0),
         tl.where(stands, slope, 0.0),
     )
 
 
 @triton.jit
 @no_type_check
-def gain(depth, before, thickness, sharpness, PAPER: tl.constexpr):
+def gain(depth, before, delta, sharpness, PAPER: tl.constexpr):
     """Return g of a sample, before it is capped."""
     if PAPER:
         gained = depth
     else:
-        gained = tl.maximum(depth - before, 0.0) + _ABSORPTION * sharpness * thickness * depth
+        gained = tl.maximum(depth - before, 0.0) + _ABSORPTION * sharpness * delta * depth
     return gained
 
 

@@ -62,8 +62,8 @@ def importance_sampling(
         above = int((cdf[:-1] <= u).sum())
         low, high = max(above - 1, 0), min(above, len(keys) - 1)
         weight = float(cdf[high] - cdf[low])
-        share = (u - float(cdf[low])) / weight if weight >= 1e-10 else 0.5
-        samples.append(float(keys[low]) + share * float(keys[high] - keys[low]))
+        fraction = (u - float(cdf[low])) / weight if weight >= 1e-10 else 0.5
+        samples.append(float(keys[low]) + fraction * float(keys[high] - keys[low]))
     ts = torch.tensor(samples)
     if n == 1:
         return keys[[0, -1]], ts

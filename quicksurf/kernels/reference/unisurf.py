@@ -14,7 +14,7 @@ from quicksurf.kernels.reference.rays import accumulate_along_rays, render_weigh
 N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below float32 after three
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
-ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see render/unisurf.py
+ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see methods/unisurf.py
 SHIFT = (
     1.1  # of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
 )
@@ -165,12 +165,12 @@ def interval_samples(
 
     With a surface at t_s: `n_front` stratified over S before t_s − half_width, `n_interval` over S within half_width
     of t_s, with half_width = max(interval.half_width, reach / max(dl/dt, MIN_SLOPE)); without one: n_front + n_interval
-    over S. `jitter` in [0, 1) places a sample in its stratum. A sample's thickness is its stratum's length times the
+    over S. `jitter` in [0, 1) places a sample in its stratum. A sample's delta is its stratum's length times the
     slope, kept within MIN_SLOPE and 1.
     """
     n_interval, n_front = interval.n_interval, interval.n_front
     hits, t_surface = found.hits, found.ts
-    ts, thicknesses, rays = [], [], []
+    ts, deltas, rays = [], [], []
     across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
     for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
         starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
@@ -188,49 +188,49 @@ def interval_samples(
             edges = spans.cumsum(0)
             index = torch.searchsorted(edges, quantiles).clamp_max(count - 1)
             ts.append(begins[index] + quantiles - (edges - spans)[index])
-            thicknesses.append(torch.full((number,), measure / number) * across[ray])
+            deltas.append(torch.full((number,), measure / number) * across[ray])
             rays += [ray] * number
             used += number
     ray_indices = torch.tensor(rays, dtype=torch.long)
     packed = pack_counts(torch.bincount(ray_indices, minlength=len(hits)))
     empty = [torch.zeros(0)]
-    return Samples(torch.cat(ts or empty), torch.cat(thicknesses or empty), ray_indices, packed)
+    return Samples(torch.cat(ts or empty), torch.cat(deltas or empty), ray_indices, packed)
 
 
 def render_weight_from_logits(
     logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
+    deltas: Float[Tensor, "m"],
     packed_info: Int[Tensor, "n 2"],
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
     """Compute weights of samples, and their sum on each ray, by one of the two readings of opacity in
-    render/unisurf.py.
+    methods/unisurf.py.
     """
     weights, _ = render_weight_from_alpha(
-        alphas_from_logits(logits, thicknesses, packed_info, sharpness, opacity), packed_info
+        alphas_from_logits(logits, deltas, packed_info, sharpness, opacity), packed_info
     )
     return weights, accumulate_along_rays(weights, None, packed_info)[:, 0]
 
 
 def alphas_from_logits(
     logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
+    deltas: Float[Tensor, "m"],
     packed_info: Int[Tensor, "n 2"],
     sharpness: float,
     opacity: str,
 ) -> Float[Tensor, "m"]:
-    """Compute α_i of the two readings of opacity in render/unisurf.py, at most MAX_ALPHA."""
+    """Compute α_i of the two readings of opacity in methods/unisurf.py, at most MAX_ALPHA."""
     begins, counts = packed_info.unbind(1)
     first = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     first[begins[counts > 0]] = True
-    gained = optical_depths(logits, thicknesses, first, sharpness, opacity)
+    gained = optical_depths(logits, deltas, first, sharpness, opacity)
     return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)
 
 
 def optical_depths(
     logits: Float[Tensor, "m"],
-    thicknesses: Float[Tensor, "m"],
+    deltas: Float[Tensor, "m"],
     first: Bool[Tensor, "m"],
     sharpness: float,
     opacity: str,
@@ -240,4 +240,4 @@ def optical_depths(
         return torch.nn.functional.softplus(sharpness * logits)
     depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
     before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-    return torch.relu(depth - before) + ABSORPTION * sharpness * thicknesses * depth
+    return torch.relu(depth - before) + ABSORPTION * sharpness * deltas * depth

@@ -48,8 +48,8 @@ class TexturedMesh(NamedTuple):
     """u to the right, v downwards, as in quicksurf.mesh.texture.atlas."""
     texture: UInt8[np.ndarray, "s s 3"]
     """sRGB, as the photos."""
-    photo_share: float
-    """Share of the texels that photos colour."""
+    photo_fraction: float
+    """Fraction of the texels that photos colour."""
 
 
 def check_texture_size(size: int) -> None:
@@ -79,23 +79,23 @@ def bake(mesh: Mesh, photos: Photos, field_colors: FieldColors, size: int) -> Te
     observations = observe(mesh, photos)
     atlas = unwrap(mesh.vertices, mesh.faces, size)
     texels = find_texels(atlas, size)
-    colors, share = _from_photos(mesh, photos, observations, texels, size)
-    unseen = np.flatnonzero(share < 1)
+    colors, fraction = _from_photos(mesh, photos, observations, texels, size)
+    unseen = np.flatnonzero(fraction < 1)
     for first in range(0, len(unseen), _BATCH):
         index = unseen[first : first + _BATCH]
         points = texels.select(index).interpolate(mesh.vertices.astype(np.float32), mesh.faces)
-        part = share[index, None]
+        part = fraction[index, None]
         colors[index] = part * colors[index] + (1 - part) * field_colors(points.astype(np.float64)) / 255
     texture = fill_gaps(np.rint(255 * colors.clip(0, 1)).astype(np.uint8), texels.cells, size)
     vertices, normals = mesh.vertices[atlas.origins], mesh.normals[atlas.origins]
-    covered = float((share > 0.5).mean()) if len(share) else 0.0
+    covered = float((fraction > 0.5).mean()) if len(fraction) else 0.0
     return TexturedMesh(vertices, atlas.faces, normals, atlas.uvs, texture, covered)
 
 
 def _from_photos(
     mesh: Mesh, photos: Photos, observations: Observations, texels: Texels, size: int
 ) -> tuple[Float32[np.ndarray, "t 3"], Float32[np.ndarray, "t"]]:
-    """Mean colours of the photos in [0, 1], and the share that they have in the texel."""
+    """Mean colours of the photos in [0, 1], and the fraction that they have in the texel."""
     total, weight = np.zeros((len(texels.cells), 3), np.float32), np.zeros(len(texels.cells), np.float32)
     texel_width = math.sqrt(face_areas(mesh.vertices, mesh.faces).sum() / max(len(texels.cells), 1))
     starts = np.searchsorted(texels.faces, np.arange(len(mesh.faces) + 1))
@@ -109,10 +109,10 @@ def _from_photos(
         view = _View(mesh, photo)
         for part in _batches(starts, shown):
             batch = texels.select(part)
-            share = batch.interpolate(vertex_weights[:, None], mesh.faces)[:, 0]
+            fraction = batch.interpolate(vertex_weights[:, None], mesh.faces)[:, 0]
             colors, valid = view.look_up(batch)
-            part, share = part[valid], share[valid]
-            total[part] += share[:, None] * colors
+            part, fraction = part[valid], fraction[valid]
+            total[part] += fraction[:, None] * colors
             weight[part] += share
     return total / np.maximum(weight, 1e-12)[:, None], np.minimum(1, 2 * weight)
 

@@ -25,7 +25,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.fit import run_fit
-from quicksurf.app.listener import Watcher
+from quicksurf.app.listener import Listener
 from quicksurf.app.live.server import LOOPBACK, Address, serving, url_of
 from quicksurf.app.live.session import MAX_ADDED_MINUTES, ROI_SECONDS, LiveView, live_view
 from quicksurf.app.requests import FitRequest
@@ -392,7 +392,7 @@ def test_the_ball_stays_a_ball(capture: Path, radius: str, monkeypatch: pytest.M
     assert ROI_SECONDS > 0
 
 
-class Broken(Watcher):
+class Broken(Listener):
     """A page that fails wherever it is called."""
 
     def __init__(self, where: str) -> None:
@@ -413,22 +413,22 @@ class Broken(Watcher):
 def test_a_watcher_that_fails_costs_the_page_and_never_the_fit(
     capture: Path, tmp_path: Path, where: str
 ) -> None:
-    watcher = Broken(where)
+    listener = Broken(where)
     result = run_fit(
-        FitRequest(capture, 20.0, tmp_path / "run", preset=TINY), watcher=watcher, fit=cut_to(1.0)
+        FitRequest(capture, 20.0, tmp_path / "run", preset=TINY), listener=listener, fit=cut_to(1.0)
     )
     assert (tmp_path / "run" / "mesh.ply").exists()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     said = [text for text in result.summary["warnings"] if "live view" in text]
     if where != "meshed":  # after summary.json is written
         assert len(said) == 1 and said == [t for t in summary["warnings"] if "live view" in t]
-        assert watcher.calls == 1
+        assert listener.calls == 1
 
 
 def test_a_watcher_may_still_be_interrupted(capture: Path, tmp_path: Path) -> None:
-    class Leaving(Watcher):
+    class Leaving(Listener):
         def choose_roi(self, scene: Scene) -> Roi:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_fit(FitRequest(capture, 20.0, tmp_path / "run", preset=TINY), watcher=Leaving(), fit=cut_to(1.0))
+        run_fit(FitRequest(capture, 20.0, tmp_path / "run", preset=TINY), listener=Leaving(), fit=cut_to(1.0))

@@ -26,7 +26,7 @@ from quicksurf.app.fit import FitResult, run_fit
 from quicksurf.app.live.preview import preview_mesh
 from quicksurf.app.live.replay import view_run
 from quicksurf.app.live.server import Address
-from quicksurf.app.live.session import PAGE_SHARE, ROI_SECONDS, LiveView, live_view
+from quicksurf.app.live.session import PAGE_FRACTION, ROI_SECONDS, LiveView, live_view
 from quicksurf.app.requests import FitRequest
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
@@ -77,7 +77,7 @@ def watched_fit(
     with live_view(Address()) as view:
         person = Person(url_of(view), acts)
         try:
-            result = run_fit(FitRequest(capture, minutes, output, preset=TINY), watcher=view)
+            result = run_fit(FitRequest(capture, minutes, output, preset=TINY), listener=view)
         finally:
             person.leave()
     return result
@@ -171,8 +171,8 @@ def test_without_a_page_nobody_is_waited_for(capture: Path) -> None:
         waited = budget.elapsed()
         assert view.choose_roi(scene) == scene.roi
     assert budget.seconds_held == 0
-    assert PAGE_SHARE * budget.seconds <= waited < ROI_SECONDS
-    assert budget.elapsed() - waited < PAGE_SHARE * budget.seconds, (
+    assert PAGE_FRACTION * budget.seconds <= waited < ROI_SECONDS
+    assert budget.elapsed() - waited < PAGE_FRACTION * budget.seconds, (
         "whoever had the time is not waited for again"
     )
 
@@ -182,7 +182,7 @@ def test_nobody_is_asked_for_a_region_that_was_given(capture: Path, tmp_path: Pa
     with live_view(Address()) as view, pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "choose_roi", lambda scene: pytest.fail("the page is waited for"))
         request = FitRequest(capture, 20.0, tmp_path / "run", roi=roi, preset=TINY)
-        result = run_fit(request, watcher=view, fit=cut_to(2.0))
+        result = run_fit(request, listener=view, fit=cut_to(2.0))
     assert result.reconstruction.roi == roi
 
 

@@ -1,8 +1,8 @@
-"""The growing mesh takes its share of the fit's time and no more."""
+"""The growing mesh takes its fraction of the fit's time and no more."""
 
 import pytest
 
-from quicksurf.app.live.pacing import COARSEST, FINEST, FIRST, POWER, SHARE, Pacer, WorkClock
+from quicksurf.app.live.pacing import COARSEST, FINEST, FIRST, FRACTION, POWER, Pacer, WorkClock
 
 
 def meshes(cost: float, fit_seconds: float) -> list[tuple[float, float, int]]:
@@ -20,10 +20,10 @@ def meshes(cost: float, fit_seconds: float) -> list[tuple[float, float, int]]:
 
 @pytest.mark.parametrize("cost", [0.005, 0.05, 0.5])
 @pytest.mark.parametrize("fit_seconds", [60.0, 600.0, 3600.0])
-def test_meshes_take_no_more_than_their_share(cost: float, fit_seconds: float) -> None:
+def test_meshes_take_no_more_than_their_fraction(cost: float, fit_seconds: float) -> None:
     made = meshes(cost, fit_seconds)
     first, last = made[0][1], made[-1][1]  # the last one may fall on the very end
-    assert sum(seconds for _, seconds, _ in made) <= SHARE * fit_seconds + first + last
+    assert sum(seconds for _, seconds, _ in made) <= FRACTION * fit_seconds + first + last
 
 
 def test_a_fast_machine_gets_finer_meshes() -> None:
@@ -39,7 +39,7 @@ def test_a_slow_mesh_makes_the_next_one_coarser_and_later() -> None:
     pacer.made(10.0, 3.0, 600.0)
     assert pacer.resolution < fine
     assert not Pacer().due(FIRST - 0.1) and Pacer().due(FIRST)
-    assert not pacer.due(10.0 + 3.0 / SHARE - 0.1) and pacer.due(10.0 + 3.0 / SHARE)
+    assert not pacer.due(10.0 + 3.0 / FRACTION - 0.1) and pacer.due(10.0 + 3.0 / FRACTION)
 
 
 def test_time_that_other_programs_took_is_no_work() -> None:

@@ -29,7 +29,7 @@ def test_page_opens_shows_the_mesh_and_exports_it(browser: Browser, tmp_path: Pa
     colors = ball.vertices.astype("uint8") * 0 + GREEN
     mesh = Mesh(ball.vertices, ball.faces.astype("int64"), colors.astype("uint8"), ball.vertex_normals.copy())
     with serving(Address(), "quicksurf") as server:
-        panel = SidePanel(server, lambda wish: None)
+        panel = SidePanel(server, lambda action: None)
         panel.nodes = Nodes(server, scene)
         panel.nodes.show_mesh(mesh)
         panel.headline("Fitting: 1:23 left", 0.5)
