@@ -18,9 +18,8 @@ from quicksurf.capture.automatic_masks.folder import corrected
 from quicksurf.capture.automatic_masks.make import Mask, make_masks
 from quicksurf.capture.automatic_masks.network import Saliency
 from quicksurf.capture.camera_checks import check_lenses, check_parallax, lens_warnings
-from quicksurf.capture.kind import kind_of
-from quicksurf.capture.mask_values import as_given
-from quicksurf.capture.roi import automatic_roi, check_roi, looks_inward
+from quicksurf.capture.masks import as_given
+from quicksurf.capture.roi import automatic_roi, check_roi, kind_of, looks_inward
 from quicksurf.capture.scene import Kind, MadeMasks, PhotoFile, ReadReport, Scene, SparsePoints
 from quicksurf.errors import CaptureError, ConfigError, ImageError
 from quicksurf.geometry import cameras as lens

@@ -2,7 +2,7 @@
 
 Formats: COLMAP's documentation, "Output format". The text files are read as people write them by hand, too: the second
 line of an image may be empty or absent, names may hold blanks, points3D may be missing. Numbers are those that
-quicksurf.capture.numbers allows; lengths that binary files state are checked before memory is taken for them.
+quicksurf.untrusted allows; lengths that binary files state are checked before memory is taken for them.
 """
 
 import os
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from quicksurf.capture.listing import SUFFIXES
-from quicksurf.capture.numbers import LARGEST, number, shown, side
 from quicksurf.errors import CaptureError
+from quicksurf.untrusted import LARGEST_COORDINATE, number, shown, side
 
 _SUFFIXES = (".bin", ".txt")  # the order of COLMAP itself
 _N_PARAMS = {  # of COLMAP's camera models, in the order of their numbers
@@ -256,7 +256,7 @@ def _binary_points(path: Path) -> list[Point]:
 
 def _is_near(position: Sequence[float]) -> bool:
     """Whether a point is one: of a degenerate triangulation it is at infinity or not a number."""
-    return all(abs(value) <= LARGEST for value in position)
+    return all(abs(value) <= LARGEST_COORDINATE for value in position)
 
 
 def _count(body: bytes, offset: int, item_bytes: int) -> int:

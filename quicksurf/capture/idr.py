@@ -20,13 +20,13 @@ from jaxtyping import Float, Float64
 from scipy.linalg import rq
 
 from quicksurf.capture.assemble import ReadOptions, Views, assemble, every_eighth
-from quicksurf.capture.images import list_images, read_header, require_images
-from quicksurf.capture.listing import PHOTO_FOLDERS
-from quicksurf.capture.numbers import matrix
+from quicksurf.capture.images import read_header, require_images
+from quicksurf.capture.listing import PHOTO_FOLDERS, list_images
 from quicksurf.capture.scene import ReadReport, Scene
 from quicksurf.errors import CaptureError, ImageError
 from quicksurf.geometry.cameras import N_DISTORTION, Cameras
 from quicksurf.geometry.region import Roi
+from quicksurf.untrusted import matrix
 
 NAMES = ("cameras_sphere.npz", "cameras.npz")
 _FOLDERS = ("image", *PHOTO_FOLDERS)

@@ -1,8 +1,8 @@
-"""One image file at a time: header and pixels; nothing about cameras or scenes.
+"""Read one image file: header and pixels; nothing about cameras or scenes.
 
-Files are hostile until decoded: the size in the header is bounded before memory is taken, only the formats
-named here are tried, and whatever a decoder raises becomes an `ImageError` that names the file. "Stored" is
-the pixel order in the file, "upright" the order after EXIF's orientation tag; they differ on a turned phone.
+Files may be hostile: the size in the header is bounded before memory is allocated, only the formats named here are
+tried, and any exception of a decoder becomes an `ImageError` that names the file. "Stored" is the pixel order in the
+file, "upright" the order after EXIF's orientation tag; they differ for a turned phone.
 """
 
 import math
@@ -16,20 +16,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pillow_heif
-from jaxtyping import Integer, UInt8
+from jaxtyping import Float64, Integer, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from quicksurf.capture.exif import Focal, focal_of, lens_of
-from quicksurf.capture.listing import SUFFIXES as SUFFIXES
-from quicksurf.capture.listing import list_images as list_images
-from quicksurf.capture.listing import natural_key as natural_key
+from quicksurf.capture.exif import Focal, focal_of, lens_of, up_of
 from quicksurf.errors import ImageError
 from quicksurf.kernels.host import usable_cpus
 
-MAX_MEGAPIXELS = (
-    120  # above the largest phone sensor (108 MP); 8-bit RGB is then at most 360 MB while decoding
-)
+# Above the largest phone sensor (108 MP); 8-bit RGB is then at most 360 MB while decoding.
+MAX_MEGAPIXELS = 120
 MIN_IMAGES = 3  # two views carve no surface
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "HEIF", "BMP")
@@ -43,7 +39,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MA
 
 
 class ImageFile(NamedTuple):
-    """What the header of an image file says."""
+    """The header of an image file."""
 
     path: Path
     width: int
@@ -68,7 +64,7 @@ class Pixels(NamedTuple):
 
 
 def read_header(path: Path) -> ImageFile:
-    """Size, orientation and focal length without decoding pixels.
+    """Read size, orientation and focal length without decoding pixels.
 
     Raises:
         ImageError: if the file is not an image, is empty, or is larger than `MAX_MEGAPIXELS`.
@@ -81,14 +77,13 @@ def read_header(path: Path) -> ImageFile:
         return ImageFile(path, *upright, focal_of(exif, width, height), (width, height), lens_of(exif))
 
 
-def read_exif(path: Path) -> Image.Exif:
-    """The EXIF tags of a file, empty where it has none.
-
-    Raises:
-        ImageError: as `read_header`.
-    """
-    with _opened(path) as image:
-        return image.getexif()
+def up_in_photo(path: Path, upright: bool) -> Float64[np.ndarray, "3"] | None:
+    """Read the upward direction as `up_of`; None if the file does not tell or cannot be read."""
+    try:
+        with _opened(path) as image:
+            return up_of(image.getexif(), upright)
+    except ImageError:
+        return None
 
 
 def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
@@ -107,9 +102,7 @@ def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
     """
     with _opened(path) as image:
         size = image.size
-        image.draft(
-            None, fit_size(*size, max_pixels)
-        )  # JPEG decodes to 1/2, 1/4, 1/8 for free; others ignore it
+        image.draft(None, fit_size(*size, max_pixels))  # JPEG decodes to 1/2, 1/4, 1/8 for free
         if upright:
             turned = image.getexif().get(Base.Orientation) in _TURNED
             size = (size[1], size[0]) if turned else size
@@ -124,8 +117,8 @@ def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
 def read_values(path: Path, upright: bool = False) -> Integer[np.ndarray, "h w c"]:
     """Decode a mask at full size, its numbers unscaled: 1 channel, or 3 of a colour.
 
-    Alpha is what counts where it cuts something out. A palette gives its colours, or its numbers where two that are
-    used share a colour: then it was not made to be looked at.
+    Alpha is the mask where it is 0 somewhere. A palette gives its colours, or its indices where two that are used have
+    the same colour: then it was not made to be looked at.
 
     Raises:
         ImageError: as `read_header`, or if the pixels are truncated, corrupt or floating point numbers.
@@ -157,7 +150,7 @@ def _of_palette(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
 
 
 def shrink(image: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> UInt8[np.ndarray, "i j 3"]:
-    """The image area-filtered down to at most `max_pixels`, itself where it has no more."""
+    """Reduce the image by area filtering to at most `max_pixels`; return it as it is where it has no more."""
     height, width = image.shape[:2]
     target = fit_size(width, height, max_pixels)
     if target == (width, height):
@@ -166,7 +159,7 @@ def shrink(image: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> UInt8[np.ndarr
 
 
 def fit_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """The largest size of the same aspect (to a pixel) with at most `max_pixels`; never larger than given."""
+    """Compute the largest size of the same aspect (to a pixel) with at most `max_pixels`; never larger than given."""
     if width * height <= max_pixels:
         return width, height
     scale = math.sqrt(max_pixels / (width * height))
@@ -201,7 +194,7 @@ def require_images(n_left: int, lost: dict[str, str], where: Path) -> None:
 
 
 def lost_warnings(lost: Mapping[str, str]) -> list[str]:
-    """One line that names up to five files that are not used, each with its reason in short; none if there are none."""
+    """Name up to five files that are not used in one line, each with its reason in short; no line if all are used."""
     if not lost:
         return []
     named = [f"{name} ({in_short(name, reason)})" for name, reason in list(lost.items())[:5]]
@@ -211,7 +204,7 @@ def lost_warnings(lost: Mapping[str, str]) -> list[str]:
 
 
 def in_short(name: str, reason: str) -> str:
-    """`reason` without the path before it, and without the details and the advice after it."""
+    """Shorten `reason`: without the path before it, the details and the advice after it."""
     return re.split(r"; | \(|, ", reason.split(f"{name}: ")[-1])[0]
 
 
@@ -236,9 +229,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(
             f"{path}: not an image (JPEG, PNG, TIFF, WebP, HEIC or BMP); remove or convert it"
         ) from error
-    except (
-        Exception
-    ) as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error, …
+    except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error
         raise ImageError(f"{path}: truncated or corrupt ({error}); copy it again or remove it") from error
 
 

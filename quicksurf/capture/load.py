@@ -5,6 +5,7 @@ photos.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +13,23 @@ from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.colmap import find_model, read_colmap
 from quicksurf.capture.idr import NAMES as IDR_NAMES
 from quicksurf.capture.idr import read_idr
-from quicksurf.capture.inventory import describe_use, take_inventory
-from quicksurf.capture.listing import PHOTO_FOLDERS, SUFFIXES, VIDEO_SUFFIXES, photos_in
+from quicksurf.capture.images import in_short
+from quicksurf.capture.listing import (
+    PHOTO_FOLDERS,
+    SUFFIXES,
+    VIDEO_SUFFIXES,
+    Inventory,
+    photos_in,
+    take_inventory,
+)
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import NAMES as TRANSFORMS_NAMES
 from quicksurf.capture.transforms import read_transforms
 from quicksurf.errors import CaptureError, ImageError
 
 __all__ = ["ReadOptions", "read_scene"]
+
+_MAX_REASONS = 6  # in a line
 
 
 def read_scene(source: Path, options: ReadOptions) -> Scene:
@@ -46,6 +56,21 @@ def read_scene(source: Path, options: ReadOptions) -> Scene:
         options.say(line)
     scene.report.seconds_read = time.monotonic() - started - scene.report.seconds_poses
     return scene
+
+
+def describe_use(scene: Scene, inventory: Inventory | None) -> str:
+    """Count the photos that are used and those with masks, and explain what became of the others."""
+    lost = scene.report.lost
+    text = f"{len(scene.images)} of {max(scene.report.photos, len(scene.images))} photos used"
+    n_masks = sum(mask is not None for mask in scene.masks)
+    text += f", {n_masks} with masks" if n_masks else ""
+    reasons = Counter(in_short(name, reason) for name, reason in lost.items())
+    left = [f"{count} ({reason})" for reason, count in reasons.most_common(_MAX_REASONS)]
+    if inventory is not None:
+        used = {file.path for file in scene.files}
+        others = [path for path in inventory.photos if path not in used and path.name not in lost]
+        left += [inventory.count(others, "photo", " not of this capture")] if others else []
+    return text + (f"; left out: {', '.join(left)}" if left else "")
 
 
 def _recognise(source: Path) -> tuple[str, Path, Callable[[Path, ReadOptions], Scene]]:

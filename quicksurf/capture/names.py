@@ -11,11 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple, TypeAlias
 
-from quicksurf.capture.folders import files_below, is_file
-from quicksurf.capture.listing import PHOTO_FOLDERS, SUFFIXES, natural_key
-from quicksurf.capture.masks import FOLDERS as MASK_FOLDERS
-from quicksurf.capture.numbers import shown
+from quicksurf.capture.listing import MASK_FOLDERS, PHOTO_FOLDERS, SUFFIXES, files_below, is_file, natural_key
 from quicksurf.errors import CaptureError
+from quicksurf.untrusted import shown
 
 _MAX_LETTERS = 4096  # of a path, on Linux
 

@@ -16,12 +16,12 @@ from quicksurf.capture.exif import Focal
 from quicksurf.capture.images import (
     ImageFile,
     each_or_error,
-    list_images,
     read_header,
     read_pixels,
     require_images,
 )
-from quicksurf.capture.lost_photos import LOOK_PIXELS, explain, find_copies
+from quicksurf.capture.listing import list_images
+from quicksurf.capture.photo_figures import LOOK_PIXELS, explain, find_copies
 from quicksurf.capture.scene import ReadReport, Scene
 from quicksurf.capture.sfm.plan import plan_poses
 from quicksurf.capture.sfm.poses import Photos, Poses, find_poses

@@ -1,9 +1,14 @@
-"""The region of interest: a ball, in the frame of the cameras, that holds the object.
+"""Choose the region of interest and the kind of capture from cameras, masks and sparse points.
 
-What decides, in this order: masks (the ball around their visual hull), sparse points where the views do not
-converge (a facade), else the cameras themselves. People point the camera at the object and keep it inside the
-frame, so the point nearest all optical axes is its middle and the cone that holds the frame bounds its size;
-points may only shrink that ball, because the smooth part of an object has none.
+The region is a ball, in the frame of the cameras, that holds the object. It comes from, in this order: masks (the ball
+around their visual hull), sparse points where the views do not converge (a facade), else the cameras alone. People
+point the camera at the object and keep it inside the frame, so the point nearest all optical axes is its middle and the
+cone that holds the frame bounds its size. Points may only shrink that ball: smooth parts of an object have none.
+
+The kinds of capture:
+around  the photos surround an object: the region of interest is the object, what is behind it is background
+facade  they look at one side of something: a house front, a relief, a street
+inside  they look outward from within what is to be reconstructed: a courtyard, a room
 """
 
 import math
@@ -22,8 +27,9 @@ from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 from quicksurf.geometry.region import Roi
 
 _CAMERA_MARGIN = 0.9  # the ball reaches at most this fraction of the way to the nearest camera
-_CONVERGENT = 0.06  # median distance of the axes from their common point, by that of the cameras: orbits stay
-# below 0.02 (dev-a, -b, -c, temple, tankard, dtu_scan24), facades above 0.08 (fox, herzjesu)
+# Median distance of the axes from their common point, by that of the cameras: orbits stay below 0.02, facades above
+# 0.08 (fox, herzjesu).
+_CONVERGENT = 0.06
 _LEAST_POINTS = 50
 _HELD = 0.98  # of the points lie in the region of a scene: others stray, or lie far behind
 _PARALLEL = 0.01  # smallest eigenvalue of mean(I - ddᵀ): axes within 6° of one direction fix no depth
@@ -32,10 +38,20 @@ _HULL_IMAGES = 60  # more views than this refine nothing that matters to a ball
 _HULL_AGREE = 0.95  # of the masks that see a cell must hold it: one bad mask in twenty is forgiven
 _LEAST_RADIUS, _GREATEST_RADIUS = 1e-6, 1e4  # of the cameras' median distance: what float32 can resolve
 _HULL_SEEN = 1 / 3  # of the masks must see the cell at all: objects may be cut by the frame
+# Of the directions from the common point of the axes to the cameras: facades have 0.80 to 0.94, an object seen from
+# above 0.72 at most.
+_ONE_SIDED = 0.76
+# Degrees of the horizon from which the cameras look: facades have 67 to 102, photos around an object 300 and more.
+_ONE_SIDE = 160.0
+# Median distance of the axes from their common point, by that of the cameras: a courtyard has 0.11, objects in a room
+# whose walls have points 0.07 at most.
+_LOOK_ABOUT = 0.09
+# Of the points, by observations: the ball that most cameras of an inside capture stand in holds so many.
+_SURROUNDING = 0.9
 
 
 class Gaze(NamedTuple):
-    """Where the cameras look: the point nearest all optical axes, and how large the frames are there."""
+    """The point nearest all optical axes, and the size of the frames there."""
 
     center: Float[Tensor, "3"]
     inscribed: float
@@ -54,10 +70,10 @@ def automatic_roi(
     points: SparsePoints | None,
     kind: Kind = "around",
 ) -> Roi:
-    """Choose the ball that holds the object, as the module's docstring says.
+    """Choose the ball that holds the object, as the module's docstring describes.
 
-    Degenerate input is served as far as it goes: parallel axes without points put the ball where the frusta
-    begin to overlap by half, which is a guess that the user may override.
+    Parallel axes without points put the ball where the frusta begin to overlap by half: a guess that the user may
+    override.
     """
     cameras = cameras.to(torch.float64)
     gaze = look(cameras)
@@ -76,7 +92,7 @@ def automatic_roi(
 
 
 def scene_ball(points: SparsePoints) -> tuple[float, float, float, float]:
-    """Centre and radius of the ball that holds all points but the farthest fiftieth, wherever the cameras stand."""
+    """Compute centre and radius of the ball that holds all points but the farthest fiftieth."""
     positions = points.positions.to(torch.float64)
     distances = (positions - positions.median(0).values).norm(dim=1)
     center, radius = enclosing_ball(positions[distances.argsort()[: math.ceil(_HELD * len(distances))]])
@@ -85,7 +101,7 @@ def scene_ball(points: SparsePoints) -> tuple[float, float, float, float]:
 
 
 def check_roi(roi: Roi, cameras: Cameras, kind: Kind = "around") -> list[str]:
-    """Warnings about a region of interest that holds cameras, around an object, or that few of them see.
+    """Check a region of interest: warn if it holds cameras, around an object, or if few of them see it.
 
     Raises:
         RoiError: if it is not a ball, beyond all proportion to the cameras, or seen by none of them.
@@ -150,8 +166,19 @@ def look(cameras: Cameras) -> Gaze:
 
 
 def looks_inward(cameras: Cameras) -> bool:
-    """Whether the cameras look at one place, as around an object."""
+    """Test whether the cameras look at one place, as around an object."""
     return look(cameras.to(torch.float64)).residual <= _CONVERGENT
+
+
+def kind_of(cameras: Cameras, points: SparsePoints | None) -> Kind:
+    """Choose the kind of a capture from its cameras and points alone."""
+    gaze = look(cameras.to(torch.float64))
+    sight = torch.nn.functional.normalize(cameras.centers().double() - gaze.center, dim=1)
+    outward = (sight * cameras.c2w[:, :, 2].double()).sum(1).median() > 0
+    if (outward or gaze.residual > _LOOK_ABOUT) and points is not None and _stand_among(cameras, points):
+        return "inside"
+    one_sided = float(sight.mean(0).norm()) > _ONE_SIDED
+    return "facade" if one_sided and _horizon(cameras, sight) < _ONE_SIDE else "around"
 
 
 def _nearest_to_axes(origins: Float[Tensor, "n 3"], across: Float[Tensor, "n 3 3"]) -> Float[Tensor, "3"]:
@@ -196,9 +223,8 @@ def _hull_ball(
         in_frame, on_object = _look_up(cameras, index, cells[alive] + gaze.center, mask)
         seen[alive] += in_frame
         held[alive] += on_object
-        alive = alive[
-            (seen - held)[alive] <= (1 - _HULL_AGREE) * len(masked)
-        ]  # the rest cannot agree any more
+        # The others cannot agree any more.
+        alive = alive[(seen - held)[alive] <= (1 - _HULL_AGREE) * len(masked)]
     hull = (seen >= _HULL_SEEN * len(masked)) & (held >= _HULL_AGREE * seen)
     hull = torch.from_numpy(_without_crumbs(hull.reshape(_GRID, _GRID, _GRID).numpy())).reshape(-1)
     if not hull.any():
@@ -229,7 +255,7 @@ def _without_crumbs(hull: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"
 
 
 def enclosing_ball(positions: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "3"], float]:
-    """The smallest ball around `positions`, to about 1 %.
+    """Find the smallest ball around `positions`, to about 1 %.
 
     Bădoiu and Clarkson (2003): step i goes towards the farthest position by 1/(i + 1) of the way.
     """
@@ -280,3 +306,23 @@ def _sees(cameras: Cameras, center: Float[Tensor, "3"], radius: float) -> Bool[T
         visible = (depths > 0) & (pixels >= 0).all(1) & (pixels < cameras.sizes[index]).all(1)
         in_frame.append(bool(visible.any()))
     return torch.tensor(in_frame) | on_axis
+
+
+def _stand_among(cameras: Cameras, points: SparsePoints) -> bool:
+    """Whether most cameras stand inside the ball that holds nine tenths of what they observe."""
+    positions = points.positions.double()
+    seen = positions[points.observations[:, 0]]
+    if not len(seen):
+        return False
+    middle = seen.median(0).values
+    radius = (seen - middle).norm(dim=1).quantile(_SURROUNDING) if len(seen) < 1 << 24 else 0.0
+    return bool(((cameras.centers().double() - middle).norm(dim=1) < radius).double().mean() > 0.5)
+
+
+def _horizon(cameras: Cameras, sight: Float[Tensor, "n 3"]) -> float:
+    """Degrees of the horizon that the cameras stand on: 360 less the largest gap; most photos are held upright."""
+    up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].double().mean(0), dim=0)
+    first, second = torch.linalg.svd(up[None])[2][1:]
+    angles = torch.atan2(sight @ second, sight @ first).sort().values
+    gaps = torch.cat([angles[1:] - angles[:-1], angles[:1] + 2 * torch.pi - angles[-1:]])
+    return 360.0 - float(torch.rad2deg(gaps.max()))

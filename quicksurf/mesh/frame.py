@@ -3,7 +3,7 @@
     x_export = s R x_camera        s metres per camera unit, R turns `up` to +z by the smallest angle
 
 The origin stays where it was. Up comes from, in this order: gravity in the photos' EXIF
-(quicksurf.capture.gravity), believed within MAX_LEAN of how the cameras were held; the table that carries the
+(quicksurf.capture.exif), believed within MAX_LEAN of how the cameras were held; the table that carries the
 object; or the way the cameras were held.
 
 Files whose formats have y up (GLB by its standard, OBJ by custom) get the quarter turn from z up on top;

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quicksurf.capture.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE
+from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE
 from quicksurf.fields.appearance import affine_map, mapped, matched_by_halves
 from quicksurf.geometry.rays import Rays
 from quicksurf.model import TrainedModel

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from quicksurf.capture.mask_values import PERHAPS_OUTSIDE
+from quicksurf.capture.masks import PERHAPS_OUTSIDE
 from quicksurf.geometry.cameras import Cameras, project
 
 _AGREE = 0.95  # of the masks that see a cell must allow it: one bad mask in twenty is forgiven

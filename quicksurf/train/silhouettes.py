@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from quicksurf.capture.mask_values import unknown
+from quicksurf.capture.masks import unknown
 
 CERTAIN = 0.05  # coverage this near to 0 or 1 is taken for it: JPEG noise, feathered edges
 

@@ -17,7 +17,7 @@ from quicksurf.capture.automatic_masks.make import LEAST_PHOTOS, Made, make_mask
 from quicksurf.capture.automatic_masks.network import SIZE, find_model, load_saliency
 from quicksurf.capture.automatic_masks.votes import SOLID, iou, vote
 from quicksurf.capture.load import read_scene
-from quicksurf.capture.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given, unknown
+from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given, unknown
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.errors import ConfigError
 from quicksurf.geometry.cameras import Cameras

@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
-from quicksurf.capture.exif import focal_of, lens_of
-from quicksurf.capture.sensors import sensor_of
+from quicksurf.capture.exif import focal_of, lens_of, sensor_of
 
 CANON = {
     "Make": "Canon",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quicksurf.capture.gravity import apple_acceleration, up_in_photo
+from quicksurf.capture.exif import apple_acceleration
+from quicksurf.capture.images import up_in_photo
 
 
 def note(acceleration, tag=8, denominator=1000):

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from quicksurf.capture import images
+from quicksurf.capture.listing import list_images
 from quicksurf.errors import ImageError
 
 WIDTH, HEIGHT = 48, 32
@@ -215,7 +216,7 @@ def test_list_is_natural_and_skips_other_files(tmp_path, picture):
     for name in ("IMG_10.JPG", "img_9.jpg", "IMG_100.png", "notes.txt", "._IMG_9.jpg"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "sub.jpg").mkdir()
-    assert [p.name for p in images.list_images(tmp_path)] == ["img_9.jpg", "IMG_10.JPG", "IMG_100.png"]
+    assert [p.name for p in list_images(tmp_path)] == ["img_9.jpg", "IMG_10.JPG", "IMG_100.png"]
 
 
 @pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("A.jpg", "a.jpg"), ("b.JPG", "b.jpeg")])
@@ -223,20 +224,20 @@ def test_two_photos_of_one_name_are_refused(tmp_path, names):
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ImageError, match="one name") as caught:
-        images.list_images(tmp_path)
+        list_images(tmp_path)
     assert all(name in str(caught.value) for name in names)
 
 
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(ImageError, match="no images"):
-        images.list_images(tmp_path)
+        list_images(tmp_path)
 
 
 def test_one_bad_file_among_many_gives_its_error(tmp_path, picture):
     for index in range(4):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
     (tmp_path / "2.png").write_text("no")
-    paths = images.list_images(tmp_path)
+    paths = list_images(tmp_path)
     read = images.each_or_error(paths, lambda path: images.read_pixels(path, 10**6))
     assert [isinstance(item, ImageError) for item in read] == [False, False, True, False]
 
@@ -280,13 +281,13 @@ def fill(folder: Path, n_images: int) -> None:
 def test_images_in_subfolders_are_counted(tmp_path):
     fill(tmp_path / "a", 24)
     with pytest.raises(ImageError) as caught:
-        images.list_images(tmp_path)
+        list_images(tmp_path)
     assert str(caught.value) == f"no images in {tmp_path}; 24 in {tmp_path}/a: give that"
     fill(tmp_path / "b/left", 31)
     fill(tmp_path / ".trash", 2)
     (tmp_path / "notes").mkdir()
     with pytest.raises(ImageError) as caught:
-        images.list_images(tmp_path)
+        list_images(tmp_path)
     found = f"24 in {tmp_path}/a and 31 in {tmp_path}/b/left"
     assert str(caught.value) == f"no images in {tmp_path}; {found}: give one of these"
 
@@ -295,14 +296,14 @@ def test_many_subfolders_are_cut_to_five(tmp_path):
     for index in range(8):
         fill(tmp_path / f"s{index}", 1)
     with pytest.raises(ImageError, match=r"1 in \S+/s4 and 3 others: give one of these"):
-        images.list_images(tmp_path)
+        list_images(tmp_path)
 
 
 def test_masks_previews_and_hidden_files_are_no_photos(tmp_path):
     photos = ["a_mask.jpg", "0.jpg", "1.jpg"]  # the first is a photo: there is no a
     for name in (*photos, "._0.jpg", "0_mask.png", "0.jpg.mask.png", "0-thumb.jpg", "thumb_1.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    assert [path.name for path in images.list_images(tmp_path)] == photos
+    assert [path.name for path in list_images(tmp_path)] == photos
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "jpe", "bmp", "JFIF"])
@@ -310,7 +311,7 @@ def test_rarer_suffixes_are_photos(tmp_path, suffix):
     values = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
     form = "BMP" if suffix == "bmp" else "JPEG"
     Image.fromarray(values).save(tmp_path / f"a.{suffix}", form)
-    (path,) = images.list_images(tmp_path)
+    (path,) = list_images(tmp_path)
     found = images.read_pixels(path, 10**6)
     assert found.rgb.shape == (24, 32, 3)
     if form == "BMP":
@@ -328,4 +329,4 @@ def test_a_folder_of_films_is_told_to_give_one(tmp_path, films, says):
     for name in films:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ImageError, match=says):
-        images.list_images(tmp_path)
+        list_images(tmp_path)

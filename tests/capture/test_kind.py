@@ -9,8 +9,7 @@ import torch
 from synthetic_capture import look_at
 from synthetic_capture import ring as any_cameras
 
-from quicksurf.capture.kind import kind_of
-from quicksurf.capture.roi import automatic_roi, check_roi
+from quicksurf.capture.roi import automatic_roi, check_roi, kind_of
 from quicksurf.capture.scene import SparsePoints
 from quicksurf.geometry.cameras import Cameras
 

@@ -9,7 +9,7 @@ import rendered_box
 from jaxtyping import UInt8
 from scipy.ndimage import gaussian_filter
 
-from quicksurf.capture.lost_photos import explain, find_copies
+from quicksurf.capture.photo_figures import explain, find_copies
 
 REASON = "too few matches: it overlaps with no other photo"
 

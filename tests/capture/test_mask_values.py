@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from quicksurf.capture import masks
 from quicksurf.capture.images import read_pixels
-from quicksurf.capture.mask_values import as_given, coverage_of
+from quicksurf.capture.masks import as_given, coverage_of
 from quicksurf.errors import CaptureError
 
 HEIGHT, WIDTH = 60, 80

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quicksurf.capture import images, masks
+from quicksurf.capture import masks
 from quicksurf.capture.images import read_pixels
+from quicksurf.capture.listing import list_images
 from quicksurf.errors import CaptureError
 
 
@@ -109,7 +110,7 @@ def test_masks_beside_their_images_are_used(tmp_path, form):
     paths = touch(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
     expected = touch(tmp_path, [form.format(stem) for stem in "abc"])
     assert masks.find_masks(tmp_path, paths) == (expected, [])
-    assert images.list_images(tmp_path) == paths
+    assert list_images(tmp_path) == paths
 
 
 def test_a_photo_is_never_its_own_mask(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from test_masks import touch
 
-from quicksurf.capture.folders import files_below
+from quicksurf.capture.listing import files_below
 from quicksurf.capture.names import find_named, looked_in, parts_of
 from quicksurf.errors import CaptureError
 

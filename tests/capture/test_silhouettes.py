@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from quicksurf.capture.mask_values import as_given
+from quicksurf.capture.masks import as_given
 from quicksurf.train.silhouettes import Outlines, along_outline, interpolate
 
 N_POINTS = 4_000

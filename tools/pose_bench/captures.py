@@ -8,7 +8,7 @@ import numpy as np
 
 from pose_bench.measures import Poses
 from quicksurf.capture.idr import decompose
-from quicksurf.capture.images import list_images
+from quicksurf.capture.listing import list_images
 from quicksurf.capture.transforms import read_cameras
 
 PEERS_OWN = "COLMAP's own"

@@ -9,7 +9,7 @@ from pose_bench.captures import Case, read_truth
 from pose_bench.measures import Poses, compare
 from pose_bench.runs import OURS, PEER, Found, kept, run
 from pose_bench.table import Ledger, Row
-from quicksurf.capture.images import list_images
+from quicksurf.capture.listing import list_images
 
 
 class Plan(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from quicksurf.capture.assemble import ReadOptions
-from quicksurf.capture.images import list_images
+from quicksurf.capture.listing import list_images
 from quicksurf.capture.photos import read_photos
 from quicksurf.errors import QuicksurfError
 from quicksurf.files import write_json

@@ -21,7 +21,7 @@ from quality_bench.table import HULL, Row
 from quality_bench.truth import load_truth, score
 from quicksurf.app.evaluate import mesh_of
 from quicksurf.app.run.folder import is_run, open_run
-from quicksurf.capture.masks import FOLDERS
+from quicksurf.capture.listing import MASK_FOLDERS
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import read_mesh, read_points, write_mesh
 from quicksurf.mesh.extract import vertex_normals
@@ -60,7 +60,7 @@ def rows_of(plan: Plan, ledger: Ledger) -> Iterator[Row]:
 
 
 def _has_masks(case: Case, plan: Plan) -> bool:
-    return any((plan.captures / case.source / name).is_dir() for name in FOLDERS)
+    return any((plan.captures / case.source / name).is_dir() for name in MASK_FOLDERS)
 
 
 def _run(case: Case, row: Row, plan: Plan) -> Row:

@@ -13,8 +13,7 @@ from jaxtyping import Float64
 
 from quicksurf.app.export.markers import Ruler, find_ruler
 from quicksurf.app.export.products import Takeaway
-from quicksurf.capture.gravity import up_in_photo
-from quicksurf.capture.images import read_header
+from quicksurf.capture.images import read_header, up_in_photo
 from quicksurf.errors import ConfigError
 from quicksurf.files import write_json
 from quicksurf.mesh import frame

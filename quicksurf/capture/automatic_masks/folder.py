@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from quicksurf.capture.mask_values import unknown
+from quicksurf.capture.masks import unknown
 from quicksurf.files import write_atomic, write_json
 
 MANIFEST, SHEET = "automatic.json", "contact_sheet.pdf"  # no picture: it would pass for a mask

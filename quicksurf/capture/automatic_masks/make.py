@@ -3,7 +3,7 @@
 A made mask holds 255 on the object and 0 beside it. In a band along its outline it holds what the network says, as
 coverage between the two: colours there do not count, and the outline lies where the network sees it. In a photo that
 looks unlike the volume, what it alone shows, and what it alone lacks, are one of the two values that say that nobody
-knows (quicksurf.capture.mask_values): colours do not count there, no outline is drawn, the object may reach into it.
+knows (quicksurf.capture.masks): colours do not count there, no outline is drawn, the object may reach into it.
 """
 
 import time
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from quicksurf.capture.automatic_masks.network import SIZE, Saliency
 from quicksurf.capture.automatic_masks.votes import SOLID, Votes, iou, vote
-from quicksurf.capture.mask_values import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
+from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
 from quicksurf.geometry.cameras import Cameras, similarity
 from quicksurf.geometry.region import Roi
 
