@@ -68,8 +68,9 @@ def parse_json(text: str) -> Any:
 
 def is_number(value: object, largest: float = LARGEST) -> TypeGuard[float]:
     """Test for a finite number within ±`largest`."""
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return real and bool(-largest <= value <= largest)  # type: ignore[operator]  # exact for integers of any length; false for NaN
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return bool(-largest <= value <= largest)  # exact for integers of any length; false for NaN
 
 
 def is_count(value: object) -> TypeGuard[int]:

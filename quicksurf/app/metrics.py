@@ -188,7 +188,7 @@ class ObjectRegion(NamedTuple):
     diagonal: float
 
     def contains(self, points: Points) -> Bool[np.ndarray, "n"]:
-        """Enlarge the ball by 3 %, so that a surface slightly outside it is not forgiven."""
+        """Return enlarge the ball by 3 %, so that a surface slightly outside it is not forgiven."""
         near = np.linalg.norm(points - np.asarray(self.center), axis=1) <= 1.03 * self.radius
         return near & (points @ np.asarray(self.up) > self.table_z + 0.01 * self.diagonal)
 
