@@ -71,7 +71,7 @@ def pose_and_read(paths: Sequence[Path], root: Path, options: ReadOptions, order
 
 
 class CameraGroup(NamedTuple):
-    """Photos that fraction intrinsics, as far as EXIF and sizes tell."""
+    """Photos that share intrinsics, as far as EXIF and sizes tell."""
 
     members: list[int]
     focal: Focal | None

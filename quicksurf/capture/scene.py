@@ -76,7 +76,7 @@ class ReadReport:
     apart: list[list[str]] = field(default_factory=list)
     """Photos of each group that could not be joined to the placed ones."""
     contradicting: list[str] = field(default_factory=list)
-    """Placed photos that fraction with the others hardly anything of what their poses say they should."""
+    """Placed photos that share with the others hardly anything of what their poses say they should."""
     notes: list[str] = field(default_factory=list)
     """What was taken for what, where that is not plain: which model, which folder."""
     made_masks: MadeMasks = field(default_factory=MadeMasks)

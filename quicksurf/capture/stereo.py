@@ -100,7 +100,7 @@ def _straight(image: UInt8[np.ndarray, "h w"], camera: Cameras) -> UInt8[np.ndar
 
 
 def choose_partners(photos: Sequence[StereoPhoto], points: SparsePoints, most: int) -> list[list[int]]:
-    """Choose for each photo at most `most` others that fraction points at useful angles and similar sizes, best
+    """Choose for each photo at most `most` others that share points at useful angles and similar sizes, best
     first.
     """
     index, observers = points.observations.numpy().T

@@ -1,7 +1,7 @@
 """Native CPU kernels of quicksurf."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
@@ -143,14 +143,14 @@ def sample_surface(
     t_surface: NDArray[numpy.float32] | Tensor,
     packed_info: NDArray[numpy.int64] | Tensor,
     t: NDArray[numpy.float32] | Tensor,
-    thicknesses: NDArray[numpy.float32] | Tensor,
+    deltas: NDArray[numpy.float32] | Tensor,
     ray_indices: NDArray[numpy.int64] | Tensor,
 ) -> tuple[int, int]: ...
 @overload
 def logit_weights_forward(
     offsets: NDArray[numpy.int64] | Tensor,
     logits: NDArray[numpy.float32] | Tensor,
-    thicknesses: NDArray[numpy.float32] | Tensor,
+    deltas: NDArray[numpy.float32] | Tensor,
     sharpness: float,
     transmittance: bool,
     absorption: float,
@@ -164,7 +164,7 @@ def logit_weights_forward(
 def logit_weights_forward(
     offsets: NDArray[numpy.int64] | Tensor,
     logits: NDArray[numpy.float64] | Tensor,
-    thicknesses: NDArray[numpy.float64] | Tensor,
+    deltas: NDArray[numpy.float64] | Tensor,
     sharpness: float,
     transmittance: bool,
     absorption: float,
@@ -177,7 +177,7 @@ def logit_weights_forward(
 @overload
 def logit_weights_backward(
     offsets: NDArray[numpy.int64] | Tensor,
-    thicknesses: NDArray[numpy.float32] | Tensor,
+    deltas: NDArray[numpy.float32] | Tensor,
     depths: NDArray[numpy.float32] | Tensor,
     alphas: NDArray[numpy.float32] | Tensor,
     sharpness: float,
@@ -191,7 +191,7 @@ def logit_weights_backward(
 @overload
 def logit_weights_backward(
     offsets: NDArray[numpy.int64] | Tensor,
-    thicknesses: NDArray[numpy.float64] | Tensor,
+    deltas: NDArray[numpy.float64] | Tensor,
     depths: NDArray[numpy.float64] | Tensor,
     alphas: NDArray[numpy.float64] | Tensor,
     sharpness: float,

@@ -66,7 +66,7 @@ def sample_by(
     n_crossing, n_coarse = _read(torch.stack([crosses.sum(), steps.occupied[:, ::_STRIDE].sum()]))
     index = first_where(crosses, n_crossing)
     rays, steps = Rays(*(part[index] for part in rays)), LatticeSteps(*(part[index] for part in steps))
-    found, slopes = find_surface(pieces, surface, rays, steps, interval.level, n_coarse)
+    found, slopes = find_surface(ops, surface, rays, steps, interval.level, n_coarse)
     half_widths = (interval.reach / slopes.clamp_min(MIN_SLOPE)).clamp_min(interval.half_width)
     ts, deltas = ops.spread(steps, found, half_widths, slopes, interval, jitter[index])
     hits = torch.zeros_like(crosses).index_copy(0, index, found.hits)

@@ -138,7 +138,7 @@ def build_mesh(
         vertices, faces = _cut_support(vertices, faces, views, cameras, report)
         lap("support")
     holes = find_holes(vertices, faces)
-    report.hole_lengths, report.open_fraction = holes.lengths, holes.share
+    report.hole_lengths, report.open_fraction = holes.lengths, holes.fraction
     if options.n_faces is not None:
         vertices, faces = decimate(vertices, faces, options.n_faces)
         lap("decimate")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-_MAX_ROUNDS = 4  # of dropping faces that fraction an edge with two others and closing what that opens
+_MAX_ROUNDS = 4  # of dropping faces that share an edge with two others and closing what that opens
 
 
 class HoleReport(NamedTuple):

@@ -44,7 +44,7 @@ def test_loops_run_along_their_faces():
 
 
 def test_a_pinched_loop_comes_apart():
-    bow = np.array([[0, 1, 2], [0, 3, 4]])  # two faces that fraction a vertex
+    bow = np.array([[0, 1, 2], [0, 3, 4]])  # two faces that share a vertex
     loops = boundary_loops(bow)
     assert sorted(sorted(loop.tolist()) for loop in loops) == [[0, 1, 2], [0, 3, 4]]
 

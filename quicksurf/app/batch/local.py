@@ -46,7 +46,7 @@ def run_here(
     reader of the outcomes leaves.
     """
     fractions: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
-    for share in divide_cpus(jobs):
+    for fraction in divide_cpus(jobs):
         fractions.put(fraction)
     deserted = threading.Event()
 

@@ -139,7 +139,7 @@ class Nodes:
                 fov=2 * math.atan(height / 2 / float(cameras.intrinsics[index, 1])),
                 aspect=width / height,
                 scale=scale,
-                delta=0.015 * scale,
+                thickness=0.015 * scale,
                 color=HELD_OUT_COLOR if scene.held_out[index] else TRAIN_COLOR,
                 image=image,
                 jpeg_quality=75,

@@ -2,7 +2,7 @@
 
 The mesh is made in the fit's own thread, between two steps: a second thread would compete for the same cores and the
 same interpreter, unmeasured. What one took is paid off before the next: after `seconds` of work the next is due
-seconds / share later, so that at most about `share` of the fit's time goes into meshes.
+seconds / fraction later, so that at most about `fraction` of the fit's time goes into meshes.
 """
 
 import time
@@ -45,7 +45,7 @@ class Pacer:
     """Decides from what the meshes so far took. Times are seconds of one clock."""
 
     def __init__(self, fraction: float = FRACTION) -> None:
-        self._fraction = share
+        self._fraction = fraction
         self._due_at = FIRST
         self.resolution = COARSEST
         """Of the next mesh."""

@@ -103,7 +103,7 @@ class SidePanel:
         if text != self._title:  # asked for many times a second while somebody is waited for
             self._title = text
             self._headline.content = _html("b", text)
-        if share is not None:
+        if fraction is not None:
             self._bar.value = 100 * min(max(fraction, 0.0), 1.0)
 
     def note(self, text: str) -> None:

@@ -113,7 +113,7 @@ def _from_photos(
             colors, valid = view.look_up(batch)
             part, fraction = part[valid], fraction[valid]
             total[part] += fraction[:, None] * colors
-            weight[part] += share
+            weight[part] += fraction
     return total / np.maximum(weight, 1e-12)[:, None], np.minimum(1, 2 * weight)
 
 
