@@ -235,7 +235,7 @@ def test_arguments_are_those_of_the_public_command(tmp_path):
     assert words[8:] == ["--masks", "none", "--device", "torch"] and request.key == "dev-a-masks-3min-torch"
 
 
-def test_a_command_that_fails_leaves_its_last_words(tmp_path):
+def test_a_command_that_fails_leaves_its_last_log_line(tmp_path):
     record = runs.run_command(["fit", str(tmp_path / "nothing"), "--quiet"], tmp_path / "a.log", 0.1)
     assert record.exit_code == 3 and record.failure is not None and "no such file" in record.failure
     assert record.seconds > 0 and "commit" in record.made

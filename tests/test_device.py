@@ -17,7 +17,7 @@ from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {"train.n_samples": 1024})
-WAITS = 1  # of a step: how many rays cross matter, and in how many steps; both are read at once
+WAITS = 1  # of a step: how many rays cross the surface, and in how many steps; both are read at once
 GRID_WAITS = 3  # more where nerfacc's grid is probed, each 32nd step: it chooses cells by masks
 _PROBED = 32, 96  # steps between two probes of the grid; the first steps, whose probes choose otherwise
 _LENS = 0.03, -0.01, 0.0, 0.0, 0.001, 0.002

@@ -52,17 +52,16 @@ VERBS = set(
 # and in the manual, whole words, without regard to case unless the pattern has capitals.
 PRIVATE_WORDS = {
     r"surroundings": "background",
-    r"soft matter|\bmatter\b(?! (?:of|what|how))": "semi-transparent region, low opacity, solid",
+    r"soft matter|\bmatter\b": "semi-transparent region, low opacity, solid",
     r"lets? light (?:pass|leak)|light ends": "semi-transparent; expected termination depth",
     r"thickness(?:es)?": "interval length, delta",
-    r"\bways\b": "s in [0, 1]",
     r"\bpressure": "balloon force",
     r"steepness": "gradient penalty (one-sided eikonal)",
     r"smoothness_weight(?<!normal_smoothness_weight)": "normal smoothness",
     r"\btrust(?:ed|s|worthy)?\b": "confidence",
     r"\bdoubts?\b": "problem, low confidence",
     r"telling (?:rays|pixels|photos)|\btelling\b": "rays that hit the surface",
-    r"\bshares?\b": "fraction",
+    r"\bshares? of\b|\b(?:the|its|which|a) share\b|\bSHARE\b|\bshare_\w|_shares?\b": "fraction",
     r"bears? (?:\w+ ){0,3}out\b|\bborne out\b": "supported by n photos",
     r"witness(?:es)?": "supporting photos, coverage",
     r"takeaway": "export",
@@ -85,7 +84,7 @@ PRIVATE_WORDS = {
     r"\bdev-[abc]\b": "textured object, object on a table, glossy object",
 }
 _EXEMPT = {
-    # path below the repository, pattern: reason
+    "quicksurf/app/live/nodes.py": ("thickness",),  # of viser's rendering of a ball and of a frustum
 }
 
 

@@ -414,7 +414,7 @@ def test_points_on_a_full_disk_are_said(run: Run) -> None:
 def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Budget, "mesh_seconds", lambda self: 0.01)
     result = run_fit(FitRequest(run.path, 1.0, resolution=384), fit=cut_to(FEW_SECONDS))
-    assert any("not 384: no time for more" in warning for warning in result.summary["warnings"])
+    assert any("not 384: the time budget allows no more" in warning for warning in result.summary["warnings"])
 
 
 def test_a_report_that_there_is_no_time_for_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

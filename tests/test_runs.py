@@ -160,7 +160,7 @@ def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: P
     run.append_metrics({"step": 2, "loss": float("nan"), "psnr_held_out": 20.0})
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "lo')
-    run.mend_metrics()
+    run.repair_metrics()
     run.append_metrics({"step": 4, "loss": 0.1})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4]

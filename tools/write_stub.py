@@ -29,6 +29,7 @@ def stub() -> str:
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         lines = path.read_text().splitlines()
     text = "\n".join(_taking_tensors(line) for line in lines)
+    text = text.replace("import Annotated, overload", "import overload")
     return text.replace(
         "from numpy.typing import NDArray\n", "from numpy.typing import NDArray\nfrom torch import Tensor\n"
     )

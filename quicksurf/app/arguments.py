@@ -1,6 +1,6 @@
-"""A command line looked at before it is parsed: what is wrong with it in one line, in the words of its own command.
+"""A command line looked at before it is parsed: what is wrong with it in one line, in the terms of its own command.
 
-tyro's boxes answer for all commands at once, and in the words of Python's types.
+tyro's boxes answer for all commands at once, and in the terms of Python's types.
 """
 
 import difflib

@@ -1,7 +1,7 @@
 """The clock of a whole command: what is left of `--minutes`, and what must be kept back for the mesh.
 
 A command's seconds are counted from the start of its process, imports included. They are divided in order: reading
-the capture, camera poses, the fit, then the mesh and its files. The last part cannot be cut short, so the fit ends
+the capture, camera poses, the fit, then the mesh and its files. The last part cannot be shortened, so the fit ends
 early enough for it: the reserve starts as a fraction of the budget and follows what was measured since.
 
 Only what a person asks for moves the end: time in which somebody holds the command up (`held`) does not count, and

@@ -41,7 +41,7 @@ class Fit:
     output: Annotated[Path | None, _option("RUN", "(default: runs/NAME-TIME)")] = None
     """Run folder."""
     resume: Flag = False
-    """Go on with a run that was cut short."""
+    """Resume an interrupted run."""
     roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
     """Ball to reconstruct, in the cameras' frame."""
     capture: Annotated[Capture | None, _option("auto|around|facade|inside", "(default: auto)")] = None
@@ -57,7 +57,7 @@ class Fit:
     keep: Annotated[Keep | None, _option("object|scene", "(default: object around one, else scene)")] = None
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
-    """Close all holes, with surface that no camera saw; what is added is said."""
+    """Close all holes, with surface that no camera saw; the amount is reported."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
     texture_size: int = 2048
@@ -101,7 +101,7 @@ class Mesh:
     keep: Annotated[Keep | None, _option("object|scene", "(default: the run's)")] = None
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
-    """Close all holes, with surface that no camera saw; what is added is said."""
+    """Close all holes, with surface that no camera saw; the amount is reported."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
     texture_size: int = 2048
@@ -240,7 +240,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at the machine and the installation; say what is missing and the line that mends it."""
+    """Look at the machine and the installation; print what is missing and the command that fixes it."""
 
 
 Command = (

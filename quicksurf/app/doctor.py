@@ -1,4 +1,4 @@
-"""`quicksurf doctor`: the machine, the back ends, what is missing and the one line that mends it.
+"""`quicksurf doctor`: the machine, the back ends, what is missing and the command that fixes it.
 
 Importing a native module can hang or kill the process (a wheel built for other instructions), so every probe of one
 runs in a subprocess with a time limit. nerfacc compiles its CUDA part at its first use, for minutes; it waits for
@@ -106,7 +106,7 @@ GPU_PROBES = (
     Probe(
         "back end cuda",
         "from quicksurf import kernels; b = kernels.load('cuda'); print(b.device, '-', b.reason)",
-        "use --device cpu, and send what is said here with a bug report",
+        "use --device cpu, and send this output with a bug report",
         required=False,
     ),
     Probe(

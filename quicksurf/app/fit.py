@@ -385,7 +385,7 @@ def _mesh(
     mesh, report = reconstruction.mesh(mesh_options(config, session.budget.mesh_seconds()))
     if report.resolution < config.resolution:
         session.leave_out(
-            f"mesh at resolution {report.resolution}, not {config.resolution}: no time for more; "
+            f"mesh at resolution {report.resolution}, not {config.resolution}: the time budget allows no more; "
             f"quicksurf mesh {session.run.path} makes the finer one"
         )
     check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
@@ -435,7 +435,8 @@ def _texture(session: _Session, taken: ExportedMesh) -> list[Path]:
     if affordable != wanted:
         n_faces, size = affordable
         session.leave_out(
-            f"texture of {size} texels a side on {n_faces:,} faces, no time for more: {later} the finer one"
+            f"texture of {size} texels a side on {n_faces:,} faces, the time budget allows no more: "
+            f"{later} the finer one"
         )
     try:
         return write_textured(taken.textured(*affordable), session.run.path, TEXTURED)

@@ -49,18 +49,18 @@ class Harmless(Listener):
     """
 
     def __init__(self, listener: Listener, failed: Callable[[str], object]) -> None:
-        self._watcher: Listener | None = listener
+        self._listener: Listener | None = listener
         self._failed = failed
         self.greeting = listener.greeting
 
     def _call(self, name: str, *arguments: Any, otherwise: Any = None) -> Any:
-        listener = self._watcher
+        listener = self._listener
         if listener is None:
             return otherwise
         try:
             return getattr(listener, name)(*arguments)
         except Exception as error:
-            self._watcher = None
+            self._listener = None
             self._failed(
                 f"the live view failed ({type(error).__name__}: {error}); the fit goes on without it"
             )

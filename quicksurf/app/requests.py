@@ -167,7 +167,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     }
     changes = [option for option, given in asked.items() if given]
     if changes:
-        raise ConfigError(f"{run.path} goes on as it began: leave out {' and '.join(changes)}")
+        raise ConfigError(f"{' and '.join(changes)} cannot change when {run.path} is resumed: leave it out")
 
 
 def with_kind(config: Config, kind: Kind) -> Config:

@@ -2,7 +2,7 @@
 
 The file was often written on another machine: with backslashes, absolute paths, a folder in front, or for a folder of
 another name or size. Names are taken as they stand where such files exist. Where none does, the one folder is taken
-under which the most names are found by their last parts; two names never share a file. What was done is said.
+under which the most names are found by their last parts; two names never share a file. What was done is reported.
 """
 
 import posixpath

@@ -189,7 +189,7 @@ def _square_size(path: Path, stream: VideoStream) -> tuple[int, int] | None:
         return None
     if not 1 / _MAX_SHAPE <= shape <= _MAX_SHAPE:
         raise ImageError(
-            f"{path}: its pixels are said to be {shape:g} times as wide as high, which no camera makes: convert it to "
+            f"{path}: it states pixels {shape:g} times as wide as high, which no camera makes: convert it to "
             "square pixels"
         )
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -206,7 +206,8 @@ def _duration(path: Path, container: InputContainer, stream: VideoStream) -> flo
         container.seek(0)
     if seconds > 60 * MAX_MINUTES:
         raise ImageError(
-            f"{path} lasts {seconds / 60:.0f} minutes, at most {MAX_MINUTES} are read: cut out the walk"
+            f"{path} lasts {seconds / 60:.0f} minutes, at most {MAX_MINUTES} are read: "
+            "trim the video to the part that circles the object"
         )
     return max(seconds, 1e-3)
 

@@ -81,7 +81,9 @@ class Lenses(NamedTuple):
 
 
 def lenses_of(cameras: Cameras) -> Lenses:
-    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras fraction."""
+    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras
+    have in common.
+    """
     if cameras.distortion not in _lenses:
         _lenses[cameras.distortion] = _look_at_lenses(cameras)
     return _lenses[cameras.distortion]

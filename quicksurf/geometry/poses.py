@@ -68,9 +68,9 @@ class Poses:
         the cameras that hang together have in common, a motion or growth of the whole, is taken out, so that the
         field stays in the frame and the units of the given cameras.
         """
-        trust = 1 / self._spread() ** 2
-        vectors = self._vectors.double() - trust * self.twists
-        steps = torch.linalg.solve(self._matrices.double() + torch.diag_embed(trust), vectors[..., None])
+        confidence = 1 / self._spread() ** 2
+        vectors = self._vectors.double() - confidence * self.twists
+        steps = torch.linalg.solve(self._matrices.double() + torch.diag_embed(confidence), vectors[..., None])
         self.twists = without_gauge(
             self.twists + steps[..., 0].to(self.twists), self.given.centers(), self._together
         )

@@ -62,7 +62,7 @@ class Interval(NamedTuple):
     n_interval: int
     n_front: int
     level: float = 0.0
-    """What the logit of matter must reach for the search to end there; light passes through what stays below."""
+    """What the logit must reach for the search to end; regions that stay below are semi-transparent."""
 
 
 class Surface(NamedTuple):

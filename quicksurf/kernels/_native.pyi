@@ -1,7 +1,7 @@
 """Native CPU kernels of quicksurf."""
 
 from collections.abc import Sequence
-from typing import Annotated, overload
+from typing import overload
 
 import numpy
 from numpy.typing import NDArray

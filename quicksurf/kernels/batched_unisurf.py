@@ -2,9 +2,9 @@
 
 The search evaluates every fourth occupied step of all rays at once, then those between that the distance does not
 clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
-for the device once, when the rays are marched, and learns how many of them cross matter and in how many steps. All
-shapes follow from these two numbers: a ray that crosses matter has room for all samples of an interval, and those that
-stand for nothing have a negative delta; the second batch has room for `_FINE_STEPS` a ray.
+for the device once, when the rays are marched, and learns how many of them cross the surface and in how many steps. All
+shapes follow from these two numbers: a ray that crosses the surface has room for all samples of an interval, and
+those that stand for nothing have a negative delta; the second batch has room for `_FINE_STEPS` a ray.
 """
 
 import math
@@ -30,9 +30,9 @@ from quicksurf.kernels.reference.unisurf import (
 )
 
 _STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
-_FINE_STEPS = (
-    12  # of the second batch for each ray that crosses matter: 6 are asked for on the mean, 11.5 at the start
-)
+
+# Of the second batch for each ray that crosses the surface: 6 are asked for on the mean, 11.5 at the start.
+_FINE_STEPS = 12
 
 
 class RayOps(NamedTuple):
@@ -57,7 +57,7 @@ def sample_by(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Surface, Samples]:
-    """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross matter searched.
+    """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross the surface searched.
 
     Samples of negative delta weigh nothing: they stand for no stretch of the ray.
     """
@@ -85,7 +85,7 @@ def _read(counts: Int[Tensor, "k"]) -> list[int]:
 def find_surface(
     ops: RayOps, surface: LogitNetwork, rays: Rays, steps: LatticeSteps, level: float, n_coarse: int
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """Find where a ray enters the first matter above `level`, and dl/dt there; 1 where there is none.
+    """Find where a ray first rises above `level`, and dl/dt there; 1 where there is none.
 
     Args:
         n_coarse: occupied steps among every `_STRIDE`th.

@@ -1,4 +1,4 @@
-"""How far each vertex can be trusted, as a number, a picture, and a way to drop the rest.
+"""Confidence of each vertex, as a number, a picture, and a way to drop the rest.
 
     confidence = evidence / (evidence + 2)        evidence = Σ_i cos θ_i · agreement_i  (quicksurf.mesh.observe)
 

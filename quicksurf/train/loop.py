@@ -69,7 +69,8 @@ def fit_scene(
 ) -> TrainedModel:
     """Fit the scene for `seconds`, or until `should_stop`; go on where `resume` ended.
 
-    A resumed fit keeps its parameters and moments; its progress restarts at the fraction of the whole time that is spent.
+    A resumed fit keeps its parameters and moments; its progress restarts at the fraction of the whole time that is
+    spent.
 
     Args:
         seconds: at most so many by `now`.

@@ -1,4 +1,4 @@
-"""What verified points say of the surface: free space before them, the surface at them, matter behind them.
+"""What verified points say of the surface: free space before them, the surface at them, solid behind them.
 
 Structure from motion leaves thousands of points that several photos confirm. With x = o + t d on the ray through
 observation i of a point at depth T, and l the logit (inside > 0, at least 1/2 of a distance near a surface):

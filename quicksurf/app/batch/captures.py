@@ -27,7 +27,7 @@ def find_captures(folder: Path, output: Path) -> list[Capture]:
     """Return the folders and videos directly inside `folder`, in natural order, but for hidden ones.
 
     Nor is `output`, where the runs go, a capture, or the folder that it lies in: `runs/` beside the captures.
-    Every other folder counts: what is wrong with one is said by its own fit and does not stop the rest.
+    Every other folder counts: its own fit reports what is wrong with it, and the rest continues.
 
     Raises:
         ImageError: if there is none, too many, or `folder` is itself a capture.

@@ -15,7 +15,7 @@ from quicksurf.app.batch.task import GRACE, Outcome, Task, run_task
 from quicksurf.errors import BackendError
 from quicksurf.kernels import may_use_gpu
 
-RETRIES = 4  # machines that a capture may lose; then it is said to have failed
+RETRIES = 4  # machines that a capture may lose; then it counts as failed
 KNOCK_SECONDS = 10.0
 LEAVE_SECONDS = 10.0  # a fit that hears nothing is killed after one
 _POLL = 0.5

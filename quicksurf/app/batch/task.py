@@ -1,8 +1,8 @@
 """One capture of a batch: `quicksurf fit` as a child process with a deadline.
 
 The run folder is the only memory: a finished run is left alone, an unfinished one resumed, so that a batch that was
-cut short, or a machine that was lost, costs at most the time since the last checkpoint. This module runs on workers of
-a cluster too.
+interrupted, or a machine that was lost, costs at most the time since the last checkpoint. This module runs on workers
+of a cluster too.
 """
 
 import fcntl
@@ -89,7 +89,7 @@ def run_task(
         return Outcome(task.name, "done", code, said, seconds)
     if should_stop():
         return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
-    return Outcome(task.name, "failed", code, _last_words(task.log, log_start, code), seconds)
+    return Outcome(task.name, "failed", code, _last_log_line(task.log, log_start, code), seconds)
 
 
 def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> bool | None:
@@ -172,7 +172,7 @@ def _size(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-def _last_words(log: Path, start: int, code: int) -> str:
+def _last_log_line(log: Path, start: int, code: int) -> str:
     """The error of the fit, which is the last line that begins with the program's name.
 
     What lies before byte `start` was said by earlier attempts.

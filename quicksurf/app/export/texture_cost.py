@@ -6,7 +6,7 @@ it said 0.4 to 2.4 where whole textures took 0.6 to 0.8 of what is expected at 1
 
 import math
 
-# an object on a table, 60 photos of 512², processor time beside other work, the files written: 5000 faces and 512² texels 2.8 to
+# An object on a table, 60 photos of 512², processor time, the files written: 5000 faces and 512² texels 2.8 to
 # 4.3 s, 13,700 and 1024² 7.1, 24,400 and 1408² 11 to 14.5, 50,000 and 2048² at most 36; larger photos are read again.
 _SECONDS_A_FACE, _SECONDS_A_TEXEL, SECONDS_A_PHOTO = 2e-4, 4.2e-6, 0.025
 _LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth

@@ -1,4 +1,4 @@
-"""`view RUN`: the page for a run folder, finished or cut short: its cameras, photos, points, curve and mesh."""
+"""`view RUN`: the page for a run folder, finished or interrupted: its cameras, photos, points, curve and mesh."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[st
     panel = SidePanel(server, lambda action: None)
     panel.hide_steering()
     panel.headline("Reading the run")
-    for seconds, psnr, held_out in _course(run):
+    for seconds, psnr, held_out in _curve(run):
         panel.add_to_curve(seconds, psnr, held_out)
     panel.finish_curve()
     try:
@@ -117,8 +117,8 @@ def _mesh(run: Run, backend: str) -> Mesh:
     return preview_mesh(run.load_checkpoint(kernels.load(backend)), RESOLUTION)
 
 
-def _course(run: Run) -> Iterator[tuple[float, float, float | None]]:
-    """Seconds, PSNR and held-out PSNR of every line of the run's course that has the former two."""
+def _curve(run: Run) -> Iterator[tuple[float, float, float | None]]:
+    """Seconds, PSNR and held-out PSNR of every line of the metrics log that has the former two."""
     for line in read_metrics_log(run):
         psnr, held_out = line.get("psnr"), line.get("psnr_held_out")
         if is_number(psnr):

@@ -1,4 +1,4 @@
-"""What to photograph next, in sentences: where too few photos bear the surface out, and from where it would be seen.
+"""What to photograph next, in sentences: where too few photos support the surface, and from where it would be seen.
 
 Places to stand are tried on a lattice around the object, at the photos' median distance. Each is worth the surface
 that it sees and that needs to be seen: every vertex stands for a third of the faces around it and needs
@@ -22,7 +22,7 @@ from quicksurf.mesh.clean import face_areas
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.visibility import count_views
 
-WANTED = 4  # photos of every place: two give a depth, the others bear it out
+WANTED = 4  # photos of every place: two give a depth, the others confirm it
 MAX_PLACES = 3
 WORTH = 0.015  # of the whole surface: less is not worth going back for
 MIN_STEP, MAX_STEP = (

@@ -67,7 +67,7 @@ class Surface(NamedTuple):
     topology: Topology
     reduced: Mesh
     n_views: Int64[np.ndarray, "v"]
-    """How many of the fit's photos bear out each vertex of the reduced mesh."""
+    """How many of the fit's photos support each vertex of the reduced mesh."""
     needs: Coverage
     places: list[Place]
     advice: list[str]
@@ -171,7 +171,7 @@ def _surface(
 ) -> Surface:
     cameras, roi = reconstruction.cameras, reconstruction.roi
     reduced = solid.reduce(mesh)
-    n_views = _witnesses(reduced, reconstruction, scene)
+    n_views = _supporting_photos(reduced, reconstruction, scene)
     needs = needs_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
     places, left = next_places(needs, cameras, frame)
     return Surface(
@@ -185,8 +185,10 @@ def _surface(
     )
 
 
-def _witnesses(mesh: Mesh, reconstruction: TrainedModel, scene: Scene | None) -> Int64[np.ndarray, "v"]:
-    """How many photos bear each vertex out: those that see it, fewer where they are oblique or disagree.
+def _supporting_photos(
+    mesh: Mesh, reconstruction: TrainedModel, scene: Scene | None
+) -> Int64[np.ndarray, "v"]:
+    """How many photos support each vertex: those that see it, fewer where they are oblique or disagree.
 
     Two photos count as one unit of evidence (quicksurf.mesh.confidence), which is what they are at 60°. Without the
     photos, all that see it count.

@@ -46,7 +46,7 @@ def report_run(folder: Path, backend: str) -> Path:
     sweep_files(run.path, (NAME,))
     reconstruction = run.load_checkpoint(kernels.load(backend))
     summary = run.read_summary() if run.state == "finished" else {}
-    notes = [] if summary else ["the fit did not finish: `quicksurf fit RUN --resume` goes on with it"]
+    notes = [] if summary else ["the fit did not finish: `quicksurf fit RUN --resume` resumes it"]
     scene, mesh = None, None
     try:
         options = ReadOptions(

@@ -138,15 +138,16 @@ def _praise(found: Findings) -> str:
     if found.surface is None:
         return "but the page knows no mesh to judge by."
     weights, n_views = found.surface.needs.weights, found.surface.needs.n_views
-    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface is borne out by four photos or more."
+    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface is supported by four photos or more."
 
 
 def _coverage(found: Findings) -> str:
     low, high = found.sphere.elevations.min(), found.sphere.elevations.max()
     gap, left, right = widest_gap(found.sphere)
     return (
-        f"{100 * covered_fraction(found.frame, found.sphere):.0f} % of the directions from which the object could be seen "
-        f"without going below the photos lie within 20° of a photo. Heights from {low:.0f}° to {high:.0f}°; the widest "
+        f"{100 * covered_fraction(found.frame, found.sphere):.0f} % of the directions from which the object could "
+        f"be seen without going below the photos lie within 20° of a photo. "
+        f"Heights from {low:.0f}° to {high:.0f}°; the widest "
         f"gap around the object is {gap:.0f}°, between {found.names[left]} and {found.names[right]}."
     )
 
@@ -163,7 +164,7 @@ def _mesh_rows(found: Findings) -> list[tuple[str, str]]:
         ("parts", f"{t.components:,}"),
         ("holes", f"{t.holes:,}"),
         ("watertight", "yes" if t.watertight else "no"),
-        ("borne out by fewer than four photos, or open", f"{few:.1f} % of the surface"),
+        ("supported by fewer than four photos, or open", f"{few:.1f} % of the surface"),
     ]
 
 

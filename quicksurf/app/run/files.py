@@ -73,7 +73,7 @@ def sweep_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def settle_checkpoint(path: Path) -> None:
-    """Finish or undo a change of a run's checkpoint that a kill cut short.
+    """Finish or undo a change of a run's checkpoint that a kill interrupted.
 
     The old one steps aside only for a new one that is whole, so that a new one beside an old one alone takes its place.
     """

@@ -6,7 +6,7 @@
     RUN/config.toml    every setting          RUN/metrics.jsonl   a line per report of the fit
     RUN/checkpoint/    the field              RUN/mesh.*          the surface
     RUN/summary.json   what came out; written last, so that its presence says that the run is finished. While minutes
-                       are added, and if that is cut short, the last one is summary.previous.json
+                       are added, and if that is interrupted, the last one is summary.previous.json
 
 Files are replaced whole (quicksurf.files); the checkpoint, a folder, is written beside the old one and the two change
 names, so that a kill at any moment leaves one of them. metrics.jsonl grows by whole lines; a torn last line, all a
@@ -257,7 +257,7 @@ class Run:
         with own_file(self.path / "metrics.jsonl") as file:
             file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
 
-    def mend_metrics(self) -> None:
+    def repair_metrics(self) -> None:
         """Drop the torn last line that a kill may have left in metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         if path.is_file() and path.stat().st_size <= MAX_METRICS_BYTES:
@@ -376,13 +376,13 @@ def _take_up(path: Path, claim: NewRun) -> Run:
         )
     if run.state == "unfinished" and not (claim.resume or run.failed):
         raise OutputError(
-            f"{path} holds a run that was cut short: go on with --resume, or choose another --output"
+            f"{path} holds an interrupted run: resume it with --resume, or choose another --output"
         )
     if run.state == "finished" and not (claim.resume or claim.adds_minutes):
         raise OutputError(
             f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
         )
-    run.mend_metrics()
+    run.repair_metrics()
     return run
 
 

@@ -1,4 +1,4 @@
-"""The course of a fit, as metrics.jsonl holds it: one line per report, over all the sittings of a run."""
+"""The metrics log of a fit, metrics.jsonl: one line per report, over all the sittings of a run."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ MAX_BYTES = 64 << 20  # a line is 300 bytes, an hour of fitting a megabyte
 def read_metrics_log(run: Run) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl that can be read, their `seconds` counted from the first sitting on.
 
-    A command that goes on with a run counts its own seconds, from 0: where they fall, a sitting has ended, and what it
+    A command that resumes a run counts its own seconds, from 0: where they fall, a sitting has ended, and what it
     had counted is added to all that follow. A torn line, which a kill leaves, and one without seconds are left out;
     a file that is absent or larger than MAX_BYTES gives none.
     """

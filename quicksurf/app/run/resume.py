@@ -108,11 +108,11 @@ def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
         upright=True,
     )
     options.say(f"{len(known.names)} camera poses taken from {run.path / 'cameras.json'}")
-    report = ReadReport(photos=run.record.get("photos", len(known.names)), problems=_doubts(run))
+    report = ReadReport(photos=run.record.get("photos", len(known.names)), problems=_problems(run))
     return assemble(views, root, options, report)
 
 
-def _doubts(run: Run) -> list[str]:
+def _problems(run: Run) -> list[str]:
     """What spoke against the poses when they were found."""
     stated = run.record.get("poses")
     found = stated.get("problems") if isinstance(stated, dict) else None

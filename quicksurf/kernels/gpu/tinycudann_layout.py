@@ -1,4 +1,4 @@
-"""How a `NetworkLayout` is said to tiny-cuda-nn, and where its parameters lie there.
+"""How a `NetworkLayout` is described to tiny-cuda-nn, and where its parameters lie there.
 
 Facts, from tiny-cuda-nn's network_with_input_encoding.h, composite.h, identity.h, spherical_harmonics.h and grid.h:
 weights come first, then the tables of the encoding's parts in their order; matrices are row-major with both sides

@@ -48,7 +48,7 @@ def find_surface(
     step_size: float,
     level: float,
 ) -> tuple[Surface, Float[Tensor, "n"]]:
-    """Find where a ray enters the first matter above `level`, at the middles of its occupied steps, by the secant
+    """Find where a ray first rises above `level`, at the middles of its occupied steps, by the secant
     method.
 
     Leaves a ray there. UNISURF (section 3.2) evaluates every ray everywhere; how many evaluations this takes
@@ -72,8 +72,8 @@ def first_crossing(
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
     """Return last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
 
-    Matter that stays below lets light pass: a search that ended there would hide what lies behind it. After a logit
-    l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
+    A region that stays below is semi-transparent: a search that ended there would hide what lies behind it. After a
+    logit l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
 
     Returns:
         Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of

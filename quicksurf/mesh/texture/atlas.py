@@ -59,7 +59,7 @@ def unwrap(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
 
     xatlas grows charts in more than linear time, so it is given the mesh in pieces of some thousand faces,
     the cells of a coarse grid: 10,000 faces take 1.3 s of processor time instead of 2.6, 50,000 take 6.5
-    (30,000 whole: 11). It cannot be cut short: decimate before.
+    (30,000 whole: 11). It cannot be interrupted: decimate before.
     """
     low, extent = vertices.min(0), float(np.ptp(vertices, axis=0).max())
     unit = (vertices - low) / extent
