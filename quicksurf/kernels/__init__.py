@@ -113,8 +113,7 @@ def _cuda(reason: str) -> Backend:
 
 def _cpu(reason: str) -> Backend:
     try:
-        from quicksurf.kernels import _native, cpu_networks, cpu_rays, cpu_unisurf
-        from quicksurf.kernels import nerfacc as nerfacc_cpu
+        from quicksurf.kernels import _native, cpu
     except ImportError as error:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): "
@@ -127,16 +126,7 @@ def _cpu(reason: str) -> Backend:
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.
     torch.set_num_threads(1)
-    nerfacc_cpu.serve_nerfacc()
-    return Backend(
-        "cpu",
-        torch.device("cpu"),
-        reason,
-        Modules(cpu_networks.run_network),
-        cpu_rays,
-        cpu_unisurf,
-        Selection(),
-    )
+    return Backend("cpu", torch.device("cpu"), reason, Modules(cpu.run_network), cpu, cpu, Selection())
 
 
 def _torch(reason: str) -> Backend:

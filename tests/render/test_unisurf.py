@@ -5,7 +5,7 @@ import torch
 from tolerances import GRADIENT32, SCAN32, relative
 
 from quicksurf.geometry.rays import pack_counts
-from quicksurf.kernels import _native, batched_unisurf, cpu_unisurf
+from quicksurf.kernels import _native, batched_unisurf, cpu
 from quicksurf.kernels.reference import unisurf as torch_unisurf
 from quicksurf.kernels.reference.unisurf import SHIFT, alphas_from_logits
 
@@ -84,7 +84,7 @@ def test_native_weights_equal_their_twin(name, kind, sharpness):
     values = 0.1 * torch.randn(int(counts.sum()), generator=generator)
     deltas = 0.05 * torch.rand(len(values), generator=generator)
     results = []
-    for ops in (cpu_unisurf, torch_unisurf):
+    for ops in (cpu, torch_unisurf):
         logits = values.clone().requires_grad_()
         weights, opacities = ops.render_weight_from_logits(
             logits, deltas, pack_counts(counts), sharpness, kind
@@ -108,7 +108,7 @@ def test_gradients_of_weights(kind):
     deltas = torch.rand(11, dtype=torch.float64, generator=generator)
 
     def weights(logits):
-        return cpu_unisurf.render_weight_from_logits(logits, deltas, pack_counts(counts), 1.5, kind)
+        return cpu.render_weight_from_logits(logits, deltas, pack_counts(counts), 1.5, kind)
 
     assert torch.autograd.gradcheck(weights, (logits,))
 
