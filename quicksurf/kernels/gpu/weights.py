@@ -6,7 +6,8 @@ A thread takes a ray and goes through its samples, forwards for the weights, bac
     w_i = (1 − e^(−g_i)) T_i,   T_i = e^(−Σ_{j<i} g_j)
     dL/dg_i = G_i e^(−g_i) T_i − Σ_{j>i} G_j w_j,   G_i = dL/dw_i + dL/d(Σ w)
 
-The specification is `batched_unisurf.render_weight_from_logits`.
+The specification is `reference.unisurf.render_weight_from_logits`. Samples of negative delta weigh nothing, and the one
+behind them counts as the first of its ray.
 """
 
 import math
@@ -33,7 +34,7 @@ def render_weight_from_logits(
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """See `batched_unisurf.render_weight_from_logits`; differentiable in `logits`."""
+    """See `reference.unisurf.render_weight_from_logits`; differentiable in `logits`."""
     return _Weights.apply(logits, deltas, packed_info, sharpness, opacity == "occupancy")  # type: ignore[return-value]
 
 
