@@ -110,7 +110,7 @@ def test_points_on_and_beyond_the_faces_and_nan_do_not_crash(instruction_set):
     assert relative(native, twin) < FORWARD32
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3])
 def test_points_without_gradient_take_no_part(instruction_set, fraction):
     layout, params, x = problem(3000, torch.float32, {})
     native, twin = (

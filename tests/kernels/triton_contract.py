@@ -131,7 +131,7 @@ def test_a_network_on_raw_inputs():
     assert_equals_the_twin(layout, *problem(20, layout))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
 def test_points_without_gradient_take_no_part(fraction):
     layout = network_layout(N_INPUT, 3, composite(), {"n_neurons": 16})
     assert_equals_the_twin(layout, *problem(60, layout), fraction=fraction)
