@@ -111,7 +111,7 @@ def test_jobs_follow_cores_and_memory() -> None:
 def test_processors_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
     fractions = divide_cpus(3)
-    assert sorted(cpu for share in shares for cpu in fraction) == list(range(7))
+    assert sorted(cpu for fraction in fractions for cpu in fraction) == list(range(7))
     assert min(map(len, fractions)) == 2
     assert divide_cpus(8) == [tuple(range(7))] * 8
 

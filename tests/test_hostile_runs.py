@@ -376,10 +376,10 @@ def test_a_mesh_that_is_cut_off_is_said_and_not_measured(tmp_path: Path, binary:
     path, truth = tmp_path / "mesh.ply", tmp_path / "truth.ply"
     trimesh.creation.icosphere(2).export(truth, encoding="binary" if binary else "ascii")
     content = truth.read_bytes()
-    for share in (0.99, 0.6, 0.2):
+    for fraction in (0.99, 0.6, 0.2):
         path.write_bytes(content[: content.rfind(b"\n", 0, int(fraction * len(content))) + 1])
         for mesh, other in ((path, truth), (truth, path)):
-            assert main(["eval", str(mesh), "--truth", str(other)]) == SurfaceError.exit_code, share
+            assert main(["eval", str(mesh), "--truth", str(other)]) == SurfaceError.exit_code, fraction
             assert "mesh.ply" in capsys.readouterr().err
     path.write_bytes(content)
     assert main(["eval", str(path), "--truth", str(truth)]) == 0

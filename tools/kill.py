@@ -44,8 +44,8 @@ from quicksurf.errors import OutputError
 from quicksurf.mesh.export import FORMATS
 from quicksurf.train import loop
 
-for _name in ("batch.run", "commands", "views"):
-    importlib.import_module(f"quicksurf.{_name}")  # before the forks: it takes seconds
+for _name in ("batch.run", "commands", "render"):
+    importlib.import_module(f"quicksurf.app.{_name}")  # before the forks: it takes seconds
 
 TINY = str(Path(__file__).parents[1] / "tests" / "tiny.toml")
 FIT_SECONDS = 1.5  # processor time of a fit: enough for a surface
