@@ -1,7 +1,7 @@
 // Encodings of one tile of points (TILE points along a row, one row per value).
 //
 //   identity             row d = input d
-//   spherical harmonics  real basis up to degree 4 of the direction 2 x - 1 (tiny-cuda-nn's convention: inputs in [0,1])
+//   spherical harmonics  real basis up to degree 4 of the direction 2 x - 1 (as tiny-cuda-nn: inputs in [0, 1])
 //   grid                 per level: trilinear interpolation of table entries at x * scale + 0.5 (Mueller et al. 2022,
 //                        eq. 1-4); inputs are clamped to [0,1], NaN counts as 0
 //

@@ -1,8 +1,8 @@
-// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (methods/unisurf.py has the reasons).
+// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (methods/unisurf.py says why).
 //
 //     s_i = softplus(k l_i - shift)           = -log(1 - o_i), the optical depth of occupancy o_i
-//     g_i = max(0, s_i - p_i) + c d_i s_i     p_i = s_{i-1} (0 at a ray's first sample) reads 1 - o as transmittance; p_i = 0 is the
-//                                             paper's; c is spec.absorption, d_i the sample's delta
+//     g_i = max(0, s_i - p_i) + c d_i s_i     p_i = s_{i-1} (0 at a ray's first sample) reads 1 - o as transmittance;
+//                                             p_i = 0 is the paper's; c is spec.absorption, d_i the sample's delta
 //     a_i = min(1 - e^(-g_i), MAX_ALPHA),    w_i = a_i prod_{j<i} (1 - a_j),    O_r = sum w_i
 //
 // Shapes: logits, deltas, depths, alphas, weights [m]; opacities [n_rays]; ray r owns samples offsets[r] .. offsets[r + 1].
@@ -75,7 +75,7 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
 }
 
 // With g_i the gradient by w_i plus that by O_r, and R_i = g_i a_i + (1 - a_i) R_{i+1} from the last sample on:
-//     grad_a_i = T_i (g_i - R_{i+1}),    grad_g_i = (1 - a_i) grad_a_i below the cap,    grad_l_i = k (1 - e^(-s_i)) grad_s_i.
+//     grad_a_i = T_i (g_i - R_{i+1}),  grad_g_i = (1 - a_i) grad_a_i below the cap,  grad_l_i = k (1 - e^(-s_i)) grad_s_i.
 // The deltas are given, not learned: they get no gradient.
 template <class T>
 void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* deltas,

@@ -1,14 +1,15 @@
-// Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its crossing.
+// Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its
+// crossing.
 //
-// SEARCH_LANES rays are under way at a time on every thread. Each turn evaluates one point of each in one pass of the fused
-// network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not depend on its
-// neighbours, so the bits do not depend on the number of threads.
+// SEARCH_LANES rays are under way at a time on every thread. Each turn evaluates one point of each in one pass of the
+// fused network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not
+// depend on its neighbours, so the bits do not depend on the number of threads.
 //
-//   march    the middles of the occupied steps, until the logit is above `level`: matter that stays below lets light pass,
-//            and a search that ended there would hide what lies behind. After a logit l <= 0, steps nearer than |l| / max_slope
-//            are passed over (IDR's sphere tracing)
+//   march    the middles of the occupied steps, until the logit is above `level`: a region that stays below is
+//            semi-transparent, and a search that ended there would hide what lies behind. After a logit l <= 0, steps
+//            nearer than |l| / max_slope are passed over (IDR's sphere tracing)
 //   bracket  where the logit last rose above 0, between the middles of two steps; if a gap lies between them (an empty
-//            cell, or the ray enters the box in matter), the surface is the later step's start
+//            cell, or the ray enters the box inside), the surface is the later step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
 //            stays twice running has its logit halved, so that it moves too
 //   sample   the march goes on to the end of the interval, then the occupied stretches it met are sampled (interval.h)
@@ -171,7 +172,7 @@ class SearchTask {
         return true;
     }
 
-    // Begins to refine where the lane entered the matter it is in; true if nothing is to be refined.
+    // Begins to refine where the lane came inside; true if nothing is to be refined.
     bool enter(SearchLane& lane) {
         if (!lane.joined) return hit(lane, lane.entry_start);
         lane.low = lane.last_mid;
