@@ -72,8 +72,13 @@ class SearchTask {
    public:
     SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search,
                const SampleSlots& slots, std::atomic<size_t>& next_ray)
-        : network_(network), search_(search), slots_(slots), next_ray_(next_ray), block_(spec, SEARCH_LANES / TILE),
-          scratch_(spec), lanes_(SEARCH_LANES) {}
+        : network_(network),
+          search_(search),
+          slots_(slots),
+          next_ray_(next_ray),
+          block_(spec, SEARCH_LANES / TILE),
+          scratch_(spec),
+          lanes_(SEARCH_LANES) {}
 
     int64_t run() {
         int64_t n_evaluations = 0;
@@ -93,7 +98,8 @@ class SearchTask {
     }
 
    private:
-    // Gives the lane the next ray that has an occupied step; rays without one are misses without samples. False at the end.
+    // Gives the lane the next ray that has an occupied step; rays without one are misses without samples. False at the
+    // end.
     bool refill(SearchLane& lane) {
         for (size_t ray; (ray = next_ray_++) < search_.rays.n;) {
             lane.ray = ray;
@@ -138,7 +144,10 @@ class SearchTask {
     // Takes the next occupied step.
     static bool step(SearchLane& lane) {
         if (!lane.march.next(lane.start, lane.end)) {
-            if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a larger step_size");
+            if (!lane.march.bounded())
+                throw std::invalid_argument(
+                    "a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a "
+                    "larger step_size");
             return false;
         }
         const bool touches = lane.stretches.add(lane.start, lane.end);
@@ -195,8 +204,8 @@ class SearchTask {
         const size_t r = lane.ray, slot = r * search_.interval.n_samples();
         slots_.hits[r] = hit;
         slots_.t_surface[r] = t;
-        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope, search_.jitter + slot, slots_.t + slot,
-                                         slots_.deltas + slot);
+        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope,
+                                         search_.jitter + slot, slots_.t + slot, slots_.deltas + slot);
     }
 
     const FusedNetwork<float>& network_;

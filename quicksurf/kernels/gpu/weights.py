@@ -73,15 +73,7 @@ def _launch(
 @triton.jit
 @no_type_check
 def weights_forward(
-    logits,
-    deltas,
-    packed_info,
-    weights,
-    opacities,
-    sharpness,
-    n,
-    PAPER: tl.constexpr,
-    TILE: tl.constexpr,
+    logits, deltas, packed_info, weights, opacities, sharpness, n, PAPER: tl.constexpr, TILE: tl.constexpr
 ):
     """Compute weights of a tile's rays, and their sums."""
     ray = tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -162,11 +154,7 @@ def load_depth(logits, deltas, at, mask, sharpness, PAPER: tl.constexpr):
     depth = tl.maximum(x, 0.0) + tl.log(1 + decay)
     slope = sharpness * tl.where(x > 0, 1.0, decay) / (1 + decay)
     stands = delta >= 0
-    return (
-        tl.where(stands, depth, 0.0),
-        tl.where(stands, delta, 0.0),
-        tl.where(stands, slope, 0.0),
-    )
+    return (tl.where(stands, depth, 0.0), tl.where(stands, delta, 0.0), tl.where(stands, slope, 0.0))
 
 
 @triton.jit

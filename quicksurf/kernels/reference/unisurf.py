@@ -156,19 +156,18 @@ def interval_samples(
     over S. `jitter` in [0, 1) places a sample in its stratum. A sample's delta is its stratum's length times the
     slope, kept within MIN_SLOPE and 1.
     """
-    n_interval, n_front = interval.n_interval, interval.n_front
-    hits, t_surface = found.hits, found.ts
+    n_interval, n_front, hits = interval.n_interval, interval.n_front, found.hits
     ts, deltas, rays = [], [], []
     across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
+    lows, highs = found.ts - half_widths, found.ts + half_widths
     for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
         starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
-        low = float(t_surface[ray] - half_widths[ray]) if hits[ray] else -torch.inf
-        high = float(t_surface[ray] + half_widths[ray]) if hits[ray] else torch.inf
-        parts = [(-torch.inf, low, n_front), (low, high, n_interval)]
+        low, high = float(lows[ray]), float(highs[ray])
+        windows = [(-torch.inf, low, n_front), (low, high, n_interval)]
         used = 0
-        for part_low, part_high, number in parts if hits[ray] else [(low, high, n_front + n_interval)]:
-            begins = starts.clamp(part_low, part_high)
-            spans = (ends.clamp(part_low, part_high) - begins).clamp_min(0)
+        for near, far, number in windows if hits[ray] else [(-torch.inf, torch.inf, n_front + n_interval)]:
+            begins = starts.clamp(near, far)
+            spans = (ends.clamp(near, far) - begins).clamp_min(0)
             measure = float(spans.sum())
             if measure <= 0 or number == 0:
                 continue
