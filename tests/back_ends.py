@@ -1,7 +1,7 @@
 """The back ends that contract tests run on, besides `cpu` and `torch`.
 
-`batched` is what a GPU without tiny-cuda-nn runs, on the CPU; `double` is the adapter of tiny-cuda-nn on a double of
-it; `cuda` is the real thing, which the tests see as if it took and gave tensors of the CPU.
+`triton` is what a GPU runs, on the CPU, with a double of Triton's kernels; `double` has the adapter of tiny-cuda-nn on
+a double of it, too; `cuda` is the real thing, which the tests see as if it took and gave tensors of the CPU.
 """
 
 import importlib.util
@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import tinycudann_double
 import torch
+import triton_double
 from torch.utils._pytree import tree_map
 
 from quicksurf import kernels
+from quicksurf.kernels.gpu.selection import AsyncSelection
 from quicksurf.kernels.modules import Modules
 from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.kernels.selection import Selection
@@ -24,15 +26,19 @@ CPU = torch.device("cpu")
 
 def present(name: str) -> Any:
     """The back end called `name`; without a GPU `cuda` is reported as not run, which is not a pass."""
-    if name == "batched":
-        return kernels.on_device("batched", CPU, "for tests", torch_networks.run_network)
-    if name == "double":
-        return kernels.on_device("double", CPU, "for tests", adapter().run_network)
+    if name in ("triton", "double"):
+        return doubled(torch_networks.run_network if name == "triton" else adapter().run_network, CPU)
     if name != "cuda":
         return kernels.load(name)
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device: the cuda back end is not run here")
     return hosted(kernels.load("cuda"))
+
+
+def doubled(run: Any, device: torch.device) -> Any:
+    """A GPU's back end with a double of Triton's ray kernels."""
+    rays = triton_double
+    return kernels.Backend("double", device, "for tests", Modules(run, device), rays, rays, AsyncSelection())
 
 
 def adapter(double: Any = tinycudann_double) -> ModuleType:

@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 install_import_hook("quicksurf", "type_checks.checked")
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BACKENDS = ("cpu", "torch", "batched", "double", "cuda")
+BACKENDS = ("cpu", "torch", "triton", "double", "cuda")
 DATA = Path(os.environ.get("QUICKSURF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

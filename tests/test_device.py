@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import back_ends
 import pytest
 import torch
 from pretend_device import DEVICE, PretendDevice
@@ -37,8 +38,7 @@ def scene_of(tmp_path, masks):
 
 
 def trained(scene, n_steps):
-    backend = kernels.on_device("pretended", DEVICE, "for tests", torch_networks.run_network)
-    trainer = Trainer(scene, CONFIG, backend, None)
+    trainer = Trainer(scene, CONFIG, back_ends.doubled(torch_networks.run_network, DEVICE), None)
     for step in range(n_steps):
         trainer.step(0.1 + 0.2 * step)
     return trainer

@@ -33,7 +33,7 @@ from kernel_bench.results import Row, ratios_of, table_of  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from quicksurf import kernels  # noqa: E402
-from quicksurf.kernels import _native  # noqa: E402
+from quicksurf.kernels import _native, nerfacc  # noqa: E402
 
 
 def main() -> int:
@@ -41,6 +41,7 @@ def main() -> int:
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else 130)
     kernels.load("cpu")
+    nerfacc.install()
     n_threads = min(2, _native.usable_cpus())
     started = time.monotonic()
     try:

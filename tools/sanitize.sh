@@ -27,12 +27,14 @@ CXX=g++ cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$(command -v python
   -DQUICKSURF_SANITIZE="$sanitizers" > /dev/null
 cmake --build "$build"
 
-# The package as it is, but for the module: tests import it from here, not from the checkout or the installation.
+# The package as it is, but for the extension: tests import it from here, not from the checkout or the installation.
 package="$build/package/quicksurf"
 rm -rf "$build/package" "$build"/report.*
-mkdir -p "$package"
-for part in quicksurf/*; do
-  case "$part" in *.so | *.pyd | */__pycache__ | */csrc) ;; *) ln -s "$PWD/$part" "$package/kernels/" ;; esac
+mkdir -p "$package/kernels"
+for part in quicksurf/* quicksurf/kernels/*; do
+  case "$part" in *.so | *.pyd | */__pycache__ | */csrc | quicksurf/kernels) ;;
+    *) ln -s "$PWD/$part" "$build/package/$part" ;;
+  esac
 done
 ln -s "$PWD/configs" "$build/package/configs"
 cp "$build"/_native*.so "$package/kernels/"

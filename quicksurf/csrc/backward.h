@@ -1,11 +1,12 @@
 // Gradients of the fused network: by its parameters and by its inputs.
 //
-// Points whose output gradient is zero are left out: behind an opaque surface that is most of them. The others are packed
-// into tiles; hidden activations are recomputed from the saved grid features, which is cheaper than to store and read them.
+// Points whose output gradient is zero are left out: behind an opaque surface that is most of them. The others are
+// packed into tiles; hidden activations are recomputed from the saved grid features, which is cheaper than to store and
+// read them.
 //
-// Weight gradients are summed per chunk and the chunks added in order; the gradient of a grid level is scattered by the one
-// thread that owns the level, after all tiles: no atomics, and the same bits for any number of threads. A call's workspace is
-// bounded by MAX_CHUNKS copies of the weights and tiles of the widest layer for every thread.
+// Weight gradients are summed per chunk and the chunks added in order; the gradient of a grid level is scattered by the
+// one thread that owns the level, after all tiles: no atomics, and the same bits for any number of threads. A call's
+// workspace is bounded by MAX_CHUNKS copies of the weights and tiles of the widest layer for every thread.
 #pragma once
 
 #include <vector>
@@ -99,8 +100,8 @@ class FusedBackward : FusedNetwork<T> {
     }
 
     // Inputs, encodings and output gradients of the listed points.
-    void load(BackwardTile& tile, Strided<const T> x, size_t n, const T* saved, const T* grad_output, const uint32_t* points,
-              int count) const {
+    void load(BackwardTile& tile, Strided<const T> x, size_t n, const T* saved, const T* grad_output,
+              const uint32_t* points, int count) const {
         gather_tile(x, points, count, spec_.n_input, tile.input);
         gather_tile<T>({grad_output, 1, ptrdiff_t(n)}, points, count, spec_.n_output, tile.grad_output);
         for (const EncodingPart& part : spec_.parts)
@@ -126,7 +127,8 @@ class FusedBackward : FusedNetwork<T> {
         for (int layer = n_hidden; layer >= 0; --layer) {
             const T* in = layer == 0 ? tile.encoded : tile.hidden[layer - 1];
             const int k = spec_.layer_inputs(layer), m = layer == n_hidden ? spec_.n_output : spec_.width;
-            if (grad_weights) weights_backward(m, k, grad, in, tile.transposed, grad_weights + spec_.layer_offset(layer));
+            if (grad_weights)
+                weights_backward(m, k, grad, in, tile.transposed, grad_weights + spec_.layer_offset(layer));
             T* grad_in = tile.grads[layer & 1];
             gemm<T, Epilogue::store>(k, TILE, m, weights(layer), 1, k, grad, TILE, grad_in, TILE);
             if (layer > 0) activate_backward(spec_.hidden_activation, in, grad_in, k);
@@ -138,7 +140,8 @@ class FusedBackward : FusedNetwork<T> {
     // grad_weights[m][k] += grad[m][TILE] in[k][TILE]^T.
     static void weights_backward(int m, int k, const T* grad, const T* in, T* transposed, T* grad_weights) {
         for (int r = 0; r < k; r += LANES<T>)
-            for (int i = 0; i < TILE; i += LANES<T>) transpose_block(in + r * TILE + i, TILE, transposed + i * k + r, k);
+            for (int i = 0; i < TILE; i += LANES<T>)
+                transpose_block(in + r * TILE + i, TILE, transposed + i * k + r, k);
         gemm<T, Epilogue::accumulate>(m, k, TILE, grad, TILE, 1, transposed, k, grad_weights, k);
     }
 
@@ -172,8 +175,8 @@ class FusedBackward : FusedNetwork<T> {
         for (const EncodingPart& part : spec_.parts)
             if (part.kind == EncodingKind::grid)
                 for (int r = 0; r < part.n_rows; ++r)
-                    std::memcpy(grad_saved + (part.saved_begin + r) * n + at, grad_encoded + (part.row_begin + r) * TILE,
-                                count * sizeof(T));
+                    std::memcpy(grad_saved + (part.saved_begin + r) * n + at,
+                                grad_encoded + (part.row_begin + r) * TILE, count * sizeof(T));
     }
 
     static constexpr size_t SUM_BLOCK = 1024;
@@ -219,7 +222,8 @@ class FusedBackward : FusedNetwork<T> {
                 const int count = std::min(TILE, active.counts[chunk] - first);
                 gather_tile(position, active.points.data() + begin + first, count, 3, tile);
                 const T* grad_rows[F];
-                for (int f = 0; f < F; ++f) grad_rows[f] = grad_saved + (part.saved_begin + l * F + f) * n + begin + first;
+                for (int f = 0; f < F; ++f)
+                    grad_rows[f] = grad_saved + (part.saved_begin + l * F + f) * n + begin + first;
                 grid_level_backward<T, F>(part.levels[l], grad_table, rows, grad_rows, count);
             }
         }

@@ -27,9 +27,8 @@ bool overlap(const Chunks& chunks) {
 // ValueError unless every chunk lies in [0, n_values) and no two share a value.
 Chunks make_chunks(const Indices& starts, const Indices& counts, size_t n_values, const char* name) {
     expect(counts.size() == starts.size(), std::string(name) + ": as many chunks begin as have a count");
-    Chunks chunks{starts.size(),
-                  {starts.data(), starts.data() + starts.size()},
-                  {counts.data(), counts.data() + counts.size()}};
+    Chunks chunks{
+        starts.size(), {starts.data(), starts.data() + starts.size()}, {counts.data(), counts.data() + counts.size()}};
     const int64_t size = static_cast<int64_t>(n_values);
     int64_t end = 0;
     bool in_order = true;
@@ -37,8 +36,8 @@ Chunks make_chunks(const Indices& starts, const Indices& counts, size_t n_values
         const int64_t start = chunks.starts[i], count = chunks.counts[i];
         if (start < 0 || start > size || count < 0 || count > size - start)
             throw std::invalid_argument(std::string(name) + ": chunk " + std::to_string(i) + " (start " +
-                                        std::to_string(start) + ", count " + std::to_string(count) + ") is not within " +
-                                        std::to_string(size) + " values");
+                                        std::to_string(start) + ", count " + std::to_string(count) +
+                                        ") is not within " + std::to_string(size) + " values");
         if (count == 0) continue;
         in_order &= start >= end;
         end = start + count;
@@ -52,12 +51,13 @@ template <class T>
 void clear_gaps(const Chunks& chunks, const Vector<T>& outputs) {
     int64_t covered = 0;
     for (size_t i = 0; i < chunks.n; ++i) covered += chunks.counts[i];
-    if (covered < static_cast<int64_t>(outputs.size())) std::fill(outputs.data(), outputs.data() + outputs.size(), T(0));
+    if (covered < static_cast<int64_t>(outputs.size()))
+        std::fill(outputs.data(), outputs.data() + outputs.size(), T(0));
 }
 
 template <class T>
-void bind_sum_scan(Indices starts, Indices counts, bool inclusive, bool normalize, bool from_back, Vector<const T> inputs,
-                   Vector<T> outputs) {
+void bind_sum_scan(Indices starts, Indices counts, bool inclusive, bool normalize, bool from_back,
+                   Vector<const T> inputs, Vector<T> outputs) {
     const Chunks chunks = make_chunks(starts, counts, inputs.size(), "inputs");
     expect_size(outputs.size(), inputs.size(), "outputs");
     nb::gil_scoped_release release;
@@ -97,7 +97,8 @@ void bind_importance(Indices key_starts, Indices key_counts, Vector<const float>
     expect_size(samples.n, keys.n, "sample_starts");
     expect_size(edges.n, keys.n, "edge_starts");
     for (size_t i = 0; i < keys.n; ++i)
-        expect(edges.counts[i] >= (samples.counts[i] > 0 ? samples.counts[i] + 1 : 0), "edge_counts: one more than sample_counts");
+        expect(edges.counts[i] >= (samples.counts[i] > 0 ? samples.counts[i] + 1 : 0),
+               "edge_counts: one more than sample_counts");
     nb::gil_scoped_release release;
     importance_sampling(keys, key_ts.data(), cdfs.data(), biases.data(), samples, ts.data(), edges, edge_ts.data());
 }
@@ -125,8 +126,8 @@ void bind_intersect(Points origins, Points directions, Matrix<const float> aabbs
     expect_shape(t_maxs, n, m, "t_maxs");
     expect_shape(hits, n, m, "hits");
     nb::gil_scoped_release release;
-    intersect_boxes(n, origins.data(), directions.data(), m, aabbs.data(), near, far, miss, t_mins.data(), t_maxs.data(),
-                    reinterpret_cast<uint8_t*>(hits.data()));
+    intersect_boxes(n, origins.data(), directions.data(), m, aabbs.data(), near, far, miss, t_mins.data(),
+                    t_maxs.data(), reinterpret_cast<uint8_t*>(hits.data()));
 }
 
 // nerfacc's rays, grids, crossings and options. It keeps the arrays alive and checks them in every call: they may have
@@ -145,9 +146,10 @@ struct Walks {
 
     Traversal checked() const;
     void count(Vector<int64_t> n_edges, Vector<int64_t> n_mids) const;
-    void fill(Indices edge_starts, Indices edge_room, Vector<float> edge_ts, Vector<int64_t> edge_rays, Vector<bool> is_left,
-              Vector<bool> is_right, Vector<int64_t> n_edges, Indices mid_starts, Indices mid_room, Vector<float> mid_ts,
-              Vector<int64_t> mid_rays, Vector<bool> is_valid, Vector<int64_t> n_mids, Vector<float> t_ends) const;
+    void fill(Indices edge_starts, Indices edge_room, Vector<float> edge_ts, Vector<int64_t> edge_rays,
+              Vector<bool> is_left, Vector<bool> is_right, Vector<int64_t> n_edges, Indices mid_starts,
+              Indices mid_room, Vector<float> mid_ts, Vector<int64_t> mid_rays, Vector<bool> is_valid,
+              Vector<int64_t> n_mids, Vector<float> t_ends) const;
 };
 
 Traversal Walks::checked() const {
@@ -158,15 +160,23 @@ Traversal Walks::checked() const {
     expect_shape(hits, rays.n, binaries.shape(0), "hits");
     expect_shape(t_sorted, rays.n, n_crossings, "t_sorted");
     expect_shape(t_indices, rays.n, n_crossings, "t_indices");
-    std::vector<int64_t> crossings(t_indices.data(), t_indices.data() + rays.n * n_crossings);  // may share an output's memory
+    std::vector<int64_t> crossings(t_indices.data(),
+                                   t_indices.data() + rays.n * n_crossings);  // may share an output's memory
     bool in_range = true;
     for (const int64_t i : crossings) in_range &= i >= 0 && i < int64_t(n_crossings);
     expect(in_range, "t_indices holds a number that is no crossing of a grid");
     expect(std::isfinite(step_size) && (step_size <= 0 || step_size >= FLT_MIN),
            "step_size must be finite: above 0 and not subnormal, or at most 0 for one step per cell");
     expect(std::isfinite(cone_angle) && cone_angle >= 0, "cone_angle must be finite and not negative");
-    return {grids, rays, reinterpret_cast<const uint8_t*>(mask.data()), reinterpret_cast<const uint8_t*>(hits.data()),
-            t_sorted.data(), std::move(crossings), step_size, cone_angle, steps_limit};
+    return {grids,
+            rays,
+            reinterpret_cast<const uint8_t*>(mask.data()),
+            reinterpret_cast<const uint8_t*>(hits.data()),
+            t_sorted.data(),
+            std::move(crossings),
+            step_size,
+            cone_angle,
+            steps_limit};
 }
 
 void Walks::count(Vector<int64_t> n_edges, Vector<int64_t> n_mids) const {
@@ -182,19 +192,25 @@ void Walks::count(Vector<int64_t> n_edges, Vector<int64_t> n_mids) const {
 }
 
 void Walks::fill(Indices edge_starts, Indices edge_room, Vector<float> edge_ts, Vector<int64_t> edge_rays,
-                 Vector<bool> is_left, Vector<bool> is_right, Vector<int64_t> n_edges, Indices mid_starts, Indices mid_room,
-                 Vector<float> mid_ts, Vector<int64_t> mid_rays, Vector<bool> is_valid, Vector<int64_t> n_mids,
-                 Vector<float> t_ends) const {
+                 Vector<bool> is_left, Vector<bool> is_right, Vector<int64_t> n_edges, Indices mid_starts,
+                 Indices mid_room, Vector<float> mid_ts, Vector<int64_t> mid_rays, Vector<bool> is_valid,
+                 Vector<int64_t> n_mids, Vector<float> t_ends) const {
     const Traversal traversal = checked();
-    const StepEdges edges{make_chunks(edge_starts, edge_room, edge_ts.size(), "edge_ts"), edge_ts.data(), edge_rays.data(),
-                          reinterpret_cast<uint8_t*>(is_left.data()), reinterpret_cast<uint8_t*>(is_right.data()),
+    const StepEdges edges{make_chunks(edge_starts, edge_room, edge_ts.size(), "edge_ts"),
+                          edge_ts.data(),
+                          edge_rays.data(),
+                          reinterpret_cast<uint8_t*>(is_left.data()),
+                          reinterpret_cast<uint8_t*>(is_right.data()),
                           n_edges.data()};
     const StepMids mids{make_chunks(mid_starts, mid_room, mid_ts.size(), "mid_ts"), mid_ts.data(), mid_rays.data(),
                         reinterpret_cast<uint8_t*>(is_valid.data()), n_mids.data()};
     const size_t n = traversal.rays.n;
-    for (const auto& [size, expected, name] : {std::tuple{edges.room.n, n, "edge_starts"}, {mids.room.n, n, "mid_starts"},
-                                               {n_edges.size(), n, "n_edges"}, {n_mids.size(), n, "n_mids"},
-                                               {t_ends.size(), n, "t_ends"}, {edge_rays.size(), edge_ts.size(), "edge_rays"},
+    for (const auto& [size, expected, name] : {std::tuple{edges.room.n, n, "edge_starts"},
+                                               {mids.room.n, n, "mid_starts"},
+                                               {n_edges.size(), n, "n_edges"},
+                                               {n_mids.size(), n, "n_mids"},
+                                               {t_ends.size(), n, "t_ends"},
+                                               {edge_rays.size(), edge_ts.size(), "edge_rays"},
                                                {is_left.size(), edge_ts.size(), "is_left"},
                                                {is_right.size(), edge_ts.size(), "is_right"},
                                                {mid_rays.size(), mid_ts.size(), "mid_rays"},
@@ -205,23 +221,26 @@ void Walks::fill(Indices edge_starts, Indices edge_room, Vector<float> edge_ts, 
         nb::gil_scoped_release release;
         fits = fill_steps(traversal, edges, mids, t_ends.data());
     }
-    expect(fits, "a ray takes more than a million steps, or more than it has room for in edge_room and mid_room: choose a larger step_size");
+    expect(fits,
+           "a ray takes more than a million steps, or more than it has room for in edge_room and mid_room: choose a "
+           "larger step_size");
 }
 
 void bind_walks(nb::module_& m) {
     nb::class_<Walks>(m, "Walks")
-        .def("__init__",
-             [](Walks* self, Points origins, Points directions, Vector<const bool> mask, Binaries binaries,
-                Matrix<const float> aabbs, Matrix<const bool> hits, Matrix<const float> t_sorted,
-                Matrix<const int64_t> t_indices, Vector<const float> near, Vector<const float> far, float step_size,
-                float cone_angle, int64_t steps_limit) {
-                 new (self) Walks{origins, directions, mask, binaries, aabbs, hits, t_sorted, t_indices, near, far, step_size,
-                                  cone_angle, steps_limit};
-             },
-             "rays_o"_a.noconvert(), "rays_d"_a.noconvert(), "rays_mask"_a.noconvert(), "binaries"_a.noconvert(),
-             "aabbs"_a.noconvert(), "hits"_a.noconvert(), "t_sorted"_a.noconvert(), "t_indices"_a.noconvert(),
-             "near_planes"_a.noconvert(), "far_planes"_a.noconvert(), "step_size"_a, "cone_angle"_a,
-             "traverse_steps_limit"_a)
+        .def(
+            "__init__",
+            [](Walks* self, Points origins, Points directions, Vector<const bool> mask, Binaries binaries,
+               Matrix<const float> aabbs, Matrix<const bool> hits, Matrix<const float> t_sorted,
+               Matrix<const int64_t> t_indices, Vector<const float> near, Vector<const float> far, float step_size,
+               float cone_angle, int64_t steps_limit) {
+                new (self) Walks{origins,   directions, mask, binaries,  aabbs,      hits,       t_sorted,
+                                 t_indices, near,       far,  step_size, cone_angle, steps_limit};
+            },
+            "rays_o"_a.noconvert(), "rays_d"_a.noconvert(), "rays_mask"_a.noconvert(), "binaries"_a.noconvert(),
+            "aabbs"_a.noconvert(), "hits"_a.noconvert(), "t_sorted"_a.noconvert(), "t_indices"_a.noconvert(),
+            "near_planes"_a.noconvert(), "far_planes"_a.noconvert(), "step_size"_a, "cone_angle"_a,
+            "traverse_steps_limit"_a)
         .def("count", &Walks::count, "n_edges"_a.noconvert(), "n_mids"_a.noconvert())
         .def("fill", &Walks::fill, "edge_starts"_a.noconvert(), "edge_room"_a.noconvert(), "edge_ts"_a.noconvert(),
              "edge_rays"_a.noconvert(), "is_left"_a.noconvert(), "is_right"_a.noconvert(), "n_edges"_a.noconvert(),
@@ -249,11 +268,12 @@ void bind_nerfacc(nb::module_& m) {
           "key_ts"_a.noconvert(), "cdfs"_a.noconvert(), "biases"_a.noconvert(), "sample_starts"_a.noconvert(),
           "sample_counts"_a.noconvert(), "ts"_a.noconvert(), "edge_starts"_a.noconvert(), "edge_counts"_a.noconvert(),
           "edge_ts"_a.noconvert());
-    m.def("searchsorted", &bind_searchsorted, "key_starts"_a.noconvert(), "key_counts"_a.noconvert(), "key_ts"_a.noconvert(),
-          "query_starts"_a.noconvert(), "query_counts"_a.noconvert(), "query_ts"_a.noconvert(), "relative"_a,
-          "left"_a.noconvert(), "right"_a.noconvert());
+    m.def("searchsorted", &bind_searchsorted, "key_starts"_a.noconvert(), "key_counts"_a.noconvert(),
+          "key_ts"_a.noconvert(), "query_starts"_a.noconvert(), "query_counts"_a.noconvert(), "query_ts"_a.noconvert(),
+          "relative"_a, "left"_a.noconvert(), "right"_a.noconvert());
     m.def("intersect_boxes", &bind_intersect, "rays_o"_a.noconvert(), "rays_d"_a.noconvert(), "aabbs"_a.noconvert(),
-          "near_plane"_a, "far_plane"_a, "miss_value"_a, "t_mins"_a.noconvert(), "t_maxs"_a.noconvert(), "hits"_a.noconvert());
+          "near_plane"_a, "far_plane"_a, "miss_value"_a, "t_mins"_a.noconvert(), "t_maxs"_a.noconvert(),
+          "hits"_a.noconvert());
     bind_walks(m);
 }
 

@@ -55,7 +55,8 @@ EncodingPart make_part(const PartSpec& from, NetworkSpec& spec, size_t& n_table)
     spec.n_saved += part.n_rows;
     size_t entries = 0;
     for (const auto& [scale, resolution, size, hashed] : from.levels) {
-        expect(scale >= 0 && scale < 1 << 20 && resolution >= 1 && resolution <= 1 << 20, "parts: Grid: resolution out of range");
+        expect(scale >= 0 && scale < 1 << 20 && resolution >= 1 && resolution <= 1 << 20,
+               "parts: Grid: resolution out of range");
         expect(size >= 1 && size <= 1u << 28, "parts: Grid: table size out of range");
         // Positions reach scale + 0.5: below resolution, also when rounded to float32.
         expect(hashed ? (size & (size - 1)) == 0
@@ -87,7 +88,8 @@ NetworkSpec make_network(int n_input, const std::vector<PartSpec>& parts, int wi
     spec.n_hidden_layers = n_hidden_layers;
     if (n_hidden_layers > 0) {
         expect(n_hidden_layers <= 8, "n_hidden_layers must be 1 to 8");
-        expect(width == 16 || width == 32 || width == 64 || width == 128, "width (n_neurons) must be 16, 32, 64 or 128");
+        expect(width == 16 || width == 32 || width == 64 || width == 128,
+               "width (n_neurons) must be 16, 32, 64 or 128");
         expect(n_output >= 1 && n_output <= 128, "n_output must be 1 to 128");
         spec.width = width;
         spec.n_output = n_output;
@@ -142,10 +144,11 @@ void network_backward(const NetworkSpec& spec, Vector<const T> params, int n_act
     if (grad_x) expect_shape(*grad_x, spec.n_input, n, "grad_x");
     expect(n <= UINT32_MAX, "x: at most 2^32 - 1 points at once");
     nb::gil_scoped_release release;
-    const std::unique_ptr<T[]> grad_saved(new T[grad_params ? size_t(spec.n_saved) * n : 0]);  // not zeroed: 4 MB a step
-    network_kernels<T>().backward(spec, params.data(), n_active_levels, strided<T>(x), n, saved.data(), grad_output.data(),
-                                  grad_params ? grad_params->data() : nullptr, grad_x ? grad_x->data() : nullptr,
-                                  grad_saved.get());
+    const std::unique_ptr<T[]> grad_saved(
+        new T[grad_params ? size_t(spec.n_saved) * n : 0]);  // not zeroed: 4 MB a step
+    network_kernels<T>().backward(spec, params.data(), n_active_levels, strided<T>(x), n, saved.data(),
+                                  grad_output.data(), grad_params ? grad_params->data() : nullptr,
+                                  grad_x ? grad_x->data() : nullptr, grad_saved.get());
 }
 
 void adam(Vector<float> param, Vector<const float> grad, Vector<float> first, Vector<float> second, float learning_rate,
@@ -154,8 +157,13 @@ void adam(Vector<float> param, Vector<const float> grad, Vector<float> first, Ve
     expect_size(grad.size(), param.size(), "grad");
     expect_size(first.size(), param.size(), "first");
     expect_size(second.size(), param.size(), "second");
-    const AdamStep s{learning_rate, beta1, beta2, epsilon, float(1 / (1 - std::pow(double(beta1), double(step)))),
-                     float(1 / (1 - std::pow(double(beta2), double(step)))), skip_zero};
+    const AdamStep s{learning_rate,
+                     beta1,
+                     beta2,
+                     epsilon,
+                     float(1 / (1 - std::pow(double(beta1), double(step)))),
+                     float(1 / (1 - std::pow(double(beta2), double(step)))),
+                     skip_zero};
     nb::gil_scoped_release release;
     kernels().adam(s, param.size(), param.data(), grad.data(), first.data(), second.data());
 }
@@ -175,15 +183,17 @@ void bind_networks(nb::module_& m) {
     auto network = nb::class_<NetworkSpec>(m, "Network");
     network.def_static(
         "make",
-        [](int n_input, const std::vector<std::tuple<std::string, int, int, int, int,
-                                                     std::vector<std::tuple<double, uint32_t, uint32_t, bool>>>>& parts,
+        [](int n_input,
+           const std::vector<std::tuple<std::string, int, int, int, int,
+                                        std::vector<std::tuple<double, uint32_t, uint32_t, bool>>>>& parts,
            int width, int n_hidden_layers, int n_output, const std::string& hidden, const std::string& output) {
             std::vector<PartSpec> list;
             for (const auto& [kind, begin, dims, degree, features, levels] : parts)
                 list.push_back({kind, begin, dims, degree, features, levels});
             return make_network(n_input, list, width, n_hidden_layers, n_output, hidden, output);
         },
-        "n_input"_a, "parts"_a, "width"_a, "n_hidden_layers"_a, "n_output"_a, "hidden_activation"_a, "output_activation"_a);
+        "n_input"_a, "parts"_a, "width"_a, "n_hidden_layers"_a, "n_output"_a, "hidden_activation"_a,
+        "output_activation"_a);
     network.def_ro("n_params", &NetworkSpec::n_params);
     network.def_ro("n_network_params", &NetworkSpec::n_network_params);
     network.def_ro("n_saved", &NetworkSpec::n_saved);

@@ -39,19 +39,21 @@ RayBatch make_rays(const Points& origins, const Points& directions, const Vector
 namespace {
 
 template <class T>
-void bind_accumulate_forward(Vector<const int64_t> offsets, Vector<const T> weights, std::optional<Matrix<const T>> values,
-                             Matrix<T> out) {
+void bind_accumulate_forward(Vector<const int64_t> offsets, Vector<const T> weights,
+                             std::optional<Matrix<const T>> values, Matrix<T> out) {
     const std::vector<int64_t> bounds = checked_offsets(offsets, weights.size(), "weights");
     const size_t n = bounds.size() - 1;
     if (values) expect_shape(*values, weights.size(), out.shape(1), "values");
     expect_shape(out, n, values ? values->shape(1) : 1, "out");
     nb::gil_scoped_release release;
-    accumulate_forward<T>(n, bounds.data(), weights.data(), values ? values->data() : nullptr, out.shape(1), out.data());
+    accumulate_forward<T>(n, bounds.data(), weights.data(), values ? values->data() : nullptr, out.shape(1),
+                          out.data());
 }
 
 template <class T>
-void bind_accumulate_backward(Vector<const int64_t> offsets, Vector<const T> weights, std::optional<Matrix<const T>> values,
-                              Matrix<const T> grad_out, Vector<T> grad_weights, std::optional<Matrix<T>> grad_values) {
+void bind_accumulate_backward(Vector<const int64_t> offsets, Vector<const T> weights,
+                              std::optional<Matrix<const T>> values, Matrix<const T> grad_out, Vector<T> grad_weights,
+                              std::optional<Matrix<T>> grad_values) {
     const std::vector<int64_t> bounds = checked_offsets(offsets, weights.size(), "weights");
     const size_t n = bounds.size() - 1, n_dims = grad_out.shape(1);
     if (values) expect_shape(*values, weights.size(), n_dims, "values");

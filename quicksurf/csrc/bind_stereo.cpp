@@ -31,19 +31,22 @@ std::vector<StereoSource> checked_sources(const std::vector<Grey>& sources, cons
     return checked;
 }
 
-void match_patches(const Grey& reference, const std::vector<Grey>& sources, const Transforms& transforms, const Planes& planes,
-                   const Matrix<float>& costs, std::pair<float, float> range, float reach, float tilt, float shrink,
-                   float focal, float similarity, float least_contrast, int n_best, int n_sweeps, uint32_t seed) {
+void match_patches(const Grey& reference, const std::vector<Grey>& sources, const Transforms& transforms,
+                   const Planes& planes, const Matrix<float>& costs, std::pair<float, float> range, float reach,
+                   float tilt, float shrink, float focal, float similarity, float least_contrast, int n_best,
+                   int n_sweeps, uint32_t seed) {
     expect_frame(reference, "reference");
     const size_t height = reference.shape(0), width = reference.shape(1);
-    expect(planes.shape(1) == height && planes.shape(2) == width, "planes: [3, height, width] of the reference is expected");
+    expect(planes.shape(1) == height && planes.shape(2) == width,
+           "planes: [3, height, width] of the reference is expected");
     expect_shape(costs, height, width, "costs");
     expect(range.first > 0 && range.first < range.second, "range: inverse depths 0 < low < high are expected");
     expect(focal > 0 && similarity > 0 && least_contrast > 0, "focal, similarity and least_contrast must be above 0");
     expect(n_best >= 1 && size_t(n_best) <= sources.size(), "n_best must be 1 to the number of sources");
     expect(n_sweeps >= 0 && n_sweeps <= 1000, "n_sweeps must be 0 to 1000");
     const std::vector<StereoSource> checked = checked_sources(sources, transforms);
-    const StereoSpec spec{range.first, range.second, reach, tilt, shrink, focal, similarity, least_contrast, n_best, n_sweeps, seed};
+    const StereoSpec spec{range.first, range.second,   reach,  tilt,     shrink, focal,
+                          similarity,  least_contrast, n_best, n_sweeps, seed};
     nb::gil_scoped_release release;
     kernels().patch_match({int(height), int(width), reference.data(), planes.data(), costs.data()}, spec, checked);
 }
@@ -61,7 +64,8 @@ DepthMap checked_map(const KnownPlanes& planes, const Costs& costs) {
 void verify(const KnownPlanes& planes, const Costs& costs, const std::vector<KnownPlanes>& other_planes,
             const std::vector<Costs>& other_costs, const Transforms& there, const Transforms& back,
             const Vector<const float>& intrinsics, const Matrix<float>& inverse_depths, const Matrix<float>& spreads,
-            float most_cost, float most_other_cost, float most_pixels, float most_relative, float least_cosine, int n_agreeing) {
+            float most_cost, float most_other_cost, float most_pixels, float most_relative, float least_cosine,
+            int n_agreeing) {
     const DepthMap map = checked_map(planes, costs);
     expect_shape(inverse_depths, costs.shape(0), costs.shape(1), "inverse_depths");
     expect_shape(spreads, costs.shape(0), costs.shape(1), "spreads");
@@ -86,15 +90,17 @@ void verify(const KnownPlanes& planes, const Costs& costs, const std::vector<Kno
 }  // namespace
 
 void bind_stereo(nb::module_& m) {
-    m.def("match_patches", &match_patches, "reference"_a.noconvert(), "sources"_a.noconvert(), "transforms"_a.noconvert(),
-          "planes"_a.noconvert(), "costs"_a.noconvert(), nb::kw_only(), "range"_a, "reach"_a, "tilt"_a, "shrink"_a, "focal"_a,
-          "similarity"_a, "least_contrast"_a, "n_best"_a, "n_sweeps"_a, "seed"_a,
+    m.def("match_patches", &match_patches, "reference"_a.noconvert(), "sources"_a.noconvert(),
+          "transforms"_a.noconvert(), "planes"_a.noconvert(), "costs"_a.noconvert(), nb::kw_only(), "range"_a,
+          "reach"_a, "tilt"_a, "shrink"_a, "focal"_a, "similarity"_a, "least_contrast"_a, "n_best"_a, "n_sweeps"_a,
+          "seed"_a,
           "Improve planes (inverse depth, its derivatives by pixel) of a photo in place; write the costs of each.");
     m.def("verify_depths", &verify, "planes"_a.noconvert(), "costs"_a.noconvert(), "other_planes"_a.noconvert(),
           "other_costs"_a.noconvert(), "there"_a.noconvert(), "back"_a.noconvert(), "intrinsics"_a.noconvert(),
           "inverse_depths"_a.noconvert(), "spreads"_a.noconvert(), nb::kw_only(), "most_cost"_a, "most_other_cost"_a,
           "most_pixels"_a, "most_relative"_a, "least_cosine"_a, "n_agreeing"_a,
-          "Inverse depths that other photos confirm, 0 elsewhere; how far each may be off, as a part of it, for a pixel.");
+          "Inverse depths that other photos confirm, 0 elsewhere; how far each may be off, as a part of it, for a "
+          "pixel.");
 }
 
 }  // namespace quicksurf

@@ -32,16 +32,25 @@ void pack_samples(const SampleSlots& slots, size_t n_rays, size_t slot_size, con
 
 // Returns the number of samples and of evaluations; t, deltas and ray_indices have room for n_samples on every ray.
 std::pair<int64_t, int64_t> sample_surface(const NetworkSpec& spec, Vector<const float> params, int n_active_levels,
-                                           Points origins, Points directions, Binaries binaries, Matrix<const float> aabbs,
-                                           Vector<const float> near, Vector<const float> far, float step_size, float radius,
-                                           float scale, float max_slope, int n_secant, float half_width, float reach, int n_interval, int n_front,
-                                           float level, Matrix<const float> jitter, Vector<bool> hits, Vector<float> t_surface,
+                                           Points origins, Points directions, Binaries binaries,
+                                           Matrix<const float> aabbs, Vector<const float> near, Vector<const float> far,
+                                           float step_size, float radius, float scale, float max_slope, int n_secant,
+                                           float half_width, float reach, int n_interval, int n_front, float level,
+                                           Matrix<const float> jitter, Vector<bool> hits, Vector<float> t_surface,
                                            PackedInfo packed_info, Vector<float> t, Vector<float> deltas,
                                            Vector<int64_t> ray_indices) {
-    expect(half_width > 0 && reach >= 0 && level >= 0 && n_interval >= 1 && n_interval <= 4096 && n_front >= 0 && n_front <= 4096,
+    expect(half_width > 0 && reach >= 0 && level >= 0 && n_interval >= 1 && n_interval <= 4096 && n_front >= 0 &&
+               n_front <= 4096,
            "half_width must be positive, reach and level not negative, n_interval 1 to 4096, n_front 0 to 4096");
-    const SurfaceSearch search{make_grids(binaries, aabbs), make_rays(origins, directions, near, far), step_size, radius, scale,
-                               max_slope, n_secant, {half_width, reach, n_interval, n_front, level}, jitter.data()};
+    const SurfaceSearch search{make_grids(binaries, aabbs),
+                               make_rays(origins, directions, near, far),
+                               step_size,
+                               radius,
+                               scale,
+                               max_slope,
+                               n_secant,
+                               {half_width, reach, n_interval, n_front, level},
+                               jitter.data()};
     const size_t n = search.rays.n, slot_size = search.interval.n_samples();
     expect_size(params.size(), spec.n_params, "params");
     expect(spec.n_input == 6 && spec.has_network(), "network: the search needs one on 6 inputs, x and (x + 1) / 2");
@@ -84,13 +93,15 @@ const OpacityKernels<T>& opacity_kernels() {
 
 OpacitySpec make_opacity(double sharpness, bool transmittance, double absorption, double shift) {
     expect(sharpness > 0 && std::isfinite(sharpness), "sharpness must be positive");
-    expect(absorption >= 0 && std::isfinite(absorption) && std::isfinite(shift), "absorption must not be negative, shift finite");
+    expect(absorption >= 0 && std::isfinite(absorption) && std::isfinite(shift),
+           "absorption must not be negative, shift finite");
     return {sharpness, transmittance, absorption, shift};
 }
 
 template <class T>
 void logit_weights_forward(Vector<const int64_t> offsets, Vector<const T> logits, Vector<const T> deltas,
-                           double sharpness, bool transmittance, double absorption, double shift, Vector<T> depths, Vector<T> alphas, Vector<T> weights, Vector<T> opacities) {
+                           double sharpness, bool transmittance, double absorption, double shift, Vector<T> depths,
+                           Vector<T> alphas, Vector<T> weights, Vector<T> opacities) {
     const std::vector<int64_t> bounds = checked_offsets(offsets, logits.size(), "logits");
     const size_t n = bounds.size() - 1;
     expect_size(deltas.size(), logits.size(), "deltas");
@@ -100,13 +111,14 @@ void logit_weights_forward(Vector<const int64_t> offsets, Vector<const T> logits
     expect_size(opacities.size(), n, "opacities");
     const OpacitySpec spec = make_opacity(sharpness, transmittance, absorption, shift);
     nb::gil_scoped_release release;
-    opacity_kernels<T>().forward(spec, n, bounds.data(), logits.data(), deltas.data(), depths.data(), alphas.data(), weights.data(),
-                                 opacities.data());
+    opacity_kernels<T>().forward(spec, n, bounds.data(), logits.data(), deltas.data(), depths.data(), alphas.data(),
+                                 weights.data(), opacities.data());
 }
 
 template <class T>
 void logit_weights_backward(Vector<const int64_t> offsets, Vector<const T> deltas, Vector<const T> depths,
-                            Vector<const T> alphas, double sharpness, bool transmittance, double absorption, double shift, Vector<const T> grad_weights, Vector<const T> grad_opacities,
+                            Vector<const T> alphas, double sharpness, bool transmittance, double absorption,
+                            double shift, Vector<const T> grad_weights, Vector<const T> grad_opacities,
                             Vector<T> grad_logits) {
     const std::vector<int64_t> bounds = checked_offsets(offsets, depths.size(), "depths");
     const size_t n = bounds.size() - 1;
@@ -117,29 +129,29 @@ void logit_weights_backward(Vector<const int64_t> offsets, Vector<const T> delta
     expect_size(grad_logits.size(), depths.size(), "grad_logits");
     const OpacitySpec spec = make_opacity(sharpness, transmittance, absorption, shift);
     nb::gil_scoped_release release;
-    opacity_kernels<T>().backward(spec, n, bounds.data(), deltas.data(), depths.data(), alphas.data(), grad_weights.data(),
-                                  grad_opacities.data(), grad_logits.data());
+    opacity_kernels<T>().backward(spec, n, bounds.data(), deltas.data(), depths.data(), alphas.data(),
+                                  grad_weights.data(), grad_opacities.data(), grad_logits.data());
 }
 
 template <class T>
 void bind_logit_weights(nb::module_& m) {
     m.def("logit_weights_forward", &logit_weights_forward<T>, "offsets"_a.noconvert(), "logits"_a.noconvert(),
-          "deltas"_a.noconvert(), "sharpness"_a, "transmittance"_a, "absorption"_a, "shift"_a, "depths"_a.noconvert(), "alphas"_a.noconvert(), "weights"_a.noconvert(),
-          "opacities"_a.noconvert());
+          "deltas"_a.noconvert(), "sharpness"_a, "transmittance"_a, "absorption"_a, "shift"_a, "depths"_a.noconvert(),
+          "alphas"_a.noconvert(), "weights"_a.noconvert(), "opacities"_a.noconvert());
     m.def("logit_weights_backward", &logit_weights_backward<T>, "offsets"_a.noconvert(), "deltas"_a.noconvert(),
           "depths"_a.noconvert(), "alphas"_a.noconvert(), "sharpness"_a, "transmittance"_a, "absorption"_a, "shift"_a,
-          "grad_weights"_a.noconvert(),
-          "grad_opacities"_a.noconvert(), "grad_logits"_a.noconvert());
+          "grad_weights"_a.noconvert(), "grad_opacities"_a.noconvert(), "grad_logits"_a.noconvert());
 }
 
 }  // namespace
 
 void bind_unisurf(nb::module_& m) {
-    m.def("sample_surface", &sample_surface, "network"_a, "params"_a.noconvert(), "n_active_levels"_a, "origins"_a.noconvert(),
-          "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(), "near_planes"_a.noconvert(),
-          "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "max_slope"_a, "n_secant"_a, "half_width"_a, "reach"_a, "n_interval"_a,
-          "n_front"_a, "level"_a, "jitter"_a.noconvert(), "hits"_a.noconvert(), "t_surface"_a.noconvert(), "packed_info"_a.noconvert(),
-          "t"_a.noconvert(), "deltas"_a.noconvert(), "ray_indices"_a.noconvert());
+    m.def("sample_surface", &sample_surface, "network"_a, "params"_a.noconvert(), "n_active_levels"_a,
+          "origins"_a.noconvert(), "directions"_a.noconvert(), "binaries"_a.noconvert(), "aabbs"_a.noconvert(),
+          "near_planes"_a.noconvert(), "far_planes"_a.noconvert(), "step_size"_a, "radius"_a, "scale"_a, "max_slope"_a,
+          "n_secant"_a, "half_width"_a, "reach"_a, "n_interval"_a, "n_front"_a, "level"_a, "jitter"_a.noconvert(),
+          "hits"_a.noconvert(), "t_surface"_a.noconvert(), "packed_info"_a.noconvert(), "t"_a.noconvert(),
+          "deltas"_a.noconvert(), "ray_indices"_a.noconvert());
     bind_logit_weights<float>(m);
     bind_logit_weights<double>(m);
 }

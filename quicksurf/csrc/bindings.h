@@ -1,5 +1,5 @@
-// What every binding file needs: constrained arrays in, kernels called without the GIL. Outputs are allocated by the caller.
-// Wrong dtypes, ranks, devices and layouts are TypeErrors by the signatures; wrong sizes are ValueErrors.
+// What every binding file needs: constrained arrays in, kernels called without the GIL. Outputs are allocated by the
+// caller. Wrong dtypes, ranks, devices and layouts are TypeErrors by the signatures; wrong sizes are ValueErrors.
 #pragma once
 
 #include <nanobind/nanobind.h>

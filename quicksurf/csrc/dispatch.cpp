@@ -15,18 +15,18 @@ namespace quicksurf {
 namespace v2 {
 extern const Kernels table;
 extern const NearestKernel nearest;
-}
+}  // namespace v2
 namespace v3 {
 extern const Kernels table;
 extern const NearestKernel nearest;
-}
+}  // namespace v3
 namespace avxvnni {
 extern const NearestKernel nearest;
 }
 namespace v4 {
 extern const Kernels table;
 extern const NearestKernel nearest;
-}
+}  // namespace v4
 namespace vnni {
 extern const NearestKernel nearest;
 }
@@ -37,7 +37,7 @@ extern const NearestKernel nearest;
 namespace generic {
 extern const Kernels table;
 extern const NearestKernel nearest;
-}
+}  // namespace generic
 #endif
 
 namespace {
@@ -78,11 +78,13 @@ std::vector<Choice> detect() {
     __builtin_cpu_init();
     const ByteProducts bytes;
     std::vector<Choice> choices{{"v2", &v2::table, &v2::nearest}};
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) return choices;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
+        return choices;
     choices.push_back({"v3", &v3::table, &v3::nearest});
     if (bytes.avxvnni) choices.push_back({"avxvnni", &v3::table, &avxvnni::nearest});
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512cd"))
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512cd"))
         return choices;
     choices.push_back({"v4", &v4::table, &v4::nearest});
     if (bytes.vnni) choices.push_back({"vnni", &v4::table, &vnni::nearest});

@@ -1,7 +1,7 @@
 // Encodings of one tile of points (TILE points along a row, one row per value).
 //
 //   identity             row d = input d
-//   spherical harmonics  real basis up to degree 4 of the direction 2 x - 1 (tiny-cuda-nn's convention: inputs in [0,1])
+//   spherical harmonics  real basis up to degree 4 of the direction 2 x - 1 (as tiny-cuda-nn: inputs in [0, 1])
 //   grid                 per level: trilinear interpolation of table entries at x * scale + 0.5 (Mueller et al. 2022,
 //                        eq. 1-4); inputs are clamped to [0,1], NaN counts as 0
 //
@@ -51,9 +51,9 @@ inline Corners<T> corners_of(const GridLevel& level, const T* const x[3], int i)
     if (level.hashed) {
         const IndexVec<T> y = cell[1] * PRIME_Y, z = cell[2] * PRIME_Z;
         for (int corner = 0; corner < 8; ++corner)
-            c.index[corner] = ((cell[0] + (corner & 1)) ^ (corner & 2 ? y + PRIME_Y : y) ^
-                               (corner & 4 ? z + PRIME_Z : z)) &
-                              (level.size - 1);
+            c.index[corner] =
+                ((cell[0] + (corner & 1)) ^ (corner & 2 ? y + PRIME_Y : y) ^ (corner & 4 ? z + PRIME_Z : z)) &
+                (level.size - 1);
     } else {
         const uint32_t r = level.resolution;
         const IndexVec<T> base = cell[0] + r * (cell[1] + r * cell[2]);
@@ -73,8 +73,10 @@ inline void gather(const T* table, IndexVec<T> index, Vec<T>* value) {
         const __m512i i = (__m512i)index;
         const __m512 a = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_castsi512_si256(i), table, 8));
         const __m512 b = _mm512_castpd_ps(_mm512_i32gather_pd(_mm512_extracti64x4_epi64(i, 1), table, 8));
-        value[0] = __builtin_shufflevector((Vec<T>)a, (Vec<T>)b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        value[1] = __builtin_shufflevector((Vec<T>)a, (Vec<T>)b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        value[0] =
+            __builtin_shufflevector((Vec<T>)a, (Vec<T>)b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        value[1] =
+            __builtin_shufflevector((Vec<T>)a, (Vec<T>)b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
         return;
     }
 #endif
@@ -99,7 +101,8 @@ void grid_level_forward(const GridLevel& level, const T* table, const T* const x
     }
 }
 
-// grad_table[index * F + f] += weight * grad_rows[f] for the first `count` points of the tile. One thread owns the level.
+// grad_table[index * F + f] += weight * grad_rows[f] for the first `count` points of the tile. One thread owns the
+// level.
 template <class T, int F>
 void grid_level_backward(const GridLevel& level, T* grad_table, const T* const x[3], const T* const grad_rows[F],
                          int count) {
@@ -192,7 +195,8 @@ void spherical_harmonics_forward(int degree, const T* const x[3], T* rows) {
     for (int i = 0; i < TILE; i += LANES<T>) {
         Vec<T> direction[3], out[16];
         for (int d = 0; d < 3; ++d) direction[d] = load(x[d] + i) * T(2) - T(1);
-        spherical_harmonics(degree, direction[0], direction[1], direction[2], [](double c) { return splat(T(c)); }, out);
+        spherical_harmonics(
+            degree, direction[0], direction[1], direction[2], [](double c) { return splat(T(c)); }, out);
         for (int r = 0; r < degree * degree; ++r) store(rows + r * TILE + i, out[r]);
     }
 }
@@ -205,8 +209,9 @@ void spherical_harmonics_backward(int degree, const T* const x[3], const T* grad
         for (int axis = 0; axis < 3; ++axis) {
             N direction[3], out[16];
             for (int d = 0; d < 3; ++d) direction[d] = {load(x[d] + i) * T(2) - T(1), splat(T(d == axis ? 2 : 0))};
-            spherical_harmonics(degree, direction[0], direction[1], direction[2],
-                                [](double c) { return N{splat(T(c)), Vec<T>{}}; }, out);
+            spherical_harmonics(
+                degree, direction[0], direction[1], direction[2], [](double c) { return N{splat(T(c)), Vec<T>{}}; },
+                out);
             Vec<T> sum = load(grad_x[axis] + i);
             for (int r = 0; r < degree * degree; ++r) sum += out[r].slope * load(grad_rows + r * TILE + i);
             store(grad_x[axis] + i, sum);

@@ -26,8 +26,7 @@ inline void gemm_block(ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, co
 #pragma GCC unroll 6
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j)
-            sum[i][j] = E == Epilogue::accumulate ? load(c + i * ldc + j * L) : Vec<T>{};
+        for (int j = 0; j < NV; ++j) sum[i][j] = E == Epilogue::accumulate ? load(c + i * ldc + j * L) : Vec<T>{};
     for (ptrdiff_t p = 0; p < k; ++p) {
         Vec<T> row[NV];
 #pragma GCC unroll 4
@@ -47,8 +46,8 @@ inline void gemm_block(ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, co
 }
 
 template <class T, int NV, Epilogue E>
-inline void gemm_columns(ptrdiff_t m, ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, const T* b,
-                         ptrdiff_t ldb, T* c, ptrdiff_t ldc) {
+inline void gemm_columns(ptrdiff_t m, ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, const T* b, ptrdiff_t ldb,
+                         T* c, ptrdiff_t ldc) {
     ptrdiff_t i = 0;
     for (; i + GEMM_MR <= m && m - i != 8; i += GEMM_MR)  // 8 left: 4 + 4 rather than 6 + 1 + 1
         gemm_block<T, GEMM_MR, NV, E>(k, a + i * a_m, a_m, a_k, b, ldb, c + i * ldc, ldc);
@@ -58,8 +57,8 @@ inline void gemm_columns(ptrdiff_t m, ptrdiff_t k, const T* a, ptrdiff_t a_m, pt
 
 // n is a multiple of LANES<T>; pointers need no alignment beyond T's.
 template <class T, Epilogue E>
-void gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, const T* b,
-          ptrdiff_t ldb, T* c, ptrdiff_t ldc) {
+void gemm(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T* a, ptrdiff_t a_m, ptrdiff_t a_k, const T* b, ptrdiff_t ldb,
+          T* c, ptrdiff_t ldc) {
     constexpr int L = LANES<T>;
     ptrdiff_t j = 0;
     for (; j + GEMM_NV * L <= n; j += GEMM_NV * L)

@@ -72,8 +72,8 @@ class Stretches {
 
 // Writes the ray's samples to t and, to deltas, their strata's lengths times the slope at the crossing, between
 // MIN_SLOPE and 1 (1 without one). Returns their number.
-inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface, float half_width,
-                         float slope, const float* jitter, float* t, float* deltas) {
+inline int place_samples(const Stretches& stretches, const IntervalSpec& spec, bool hit, float t_surface,
+                         float half_width, float slope, const float* jitter, float* t, float* deltas) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
     int n = 0;
     const auto part = [&](float low, float high, int count) {

@@ -20,8 +20,7 @@ void forward(const NetworkSpec& spec, const T* params, int n_active_levels, Stri
 template <class T>
 void backward(const NetworkSpec& spec, const T* params, int n_active_levels, Strided<const T> x, size_t n,
               const T* saved, const T* grad_output, T* grad_params, T* grad_x, T* grad_saved) {
-    FusedBackward<T>(spec, params, n_active_levels)
-        .backward(x, n, saved, grad_output, grad_params, grad_x, grad_saved);
+    FusedBackward<T>(spec, params, n_active_levels).backward(x, n, saved, grad_output, grad_params, grad_x, grad_saved);
 }
 
 constexpr size_t ADAM_BLOCK = 1 << 14;
@@ -32,8 +31,7 @@ void adam_block(const AdamStep& s, size_t n, float* param, const float* grad, fl
         const bool keep = s.skip_zero && g == 0;
         const float m = s.beta1 * first[i] + (1 - s.beta1) * g;
         const float v = s.beta2 * second[i] + (1 - s.beta2) * g * g;
-        const float step =
-            s.learning_rate * m * s.correction1 / (std::sqrt(v * s.correction2) + s.epsilon);
+        const float step = s.learning_rate * m * s.correction1 / (std::sqrt(v * s.correction2) + s.epsilon);
         param[i] = keep ? param[i] : param[i] - step;
         first[i] = keep ? first[i] : m;
         second[i] = keep ? second[i] : v;

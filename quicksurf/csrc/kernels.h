@@ -72,8 +72,8 @@ struct Kernels {
     NetworkKernels<double> network64;
     OpacityKernels<float> opacity32;
     OpacityKernels<double> opacity64;
-    // Where the logit last rose above 0 before it first exceeded the level, on each ray within occupied cells, and samples
-    // around it: see search.h. Returns the evaluations it took.
+    // Where the logit last rose above 0 before it first exceeded the level, on each ray within occupied cells, and
+    // samples around it: see search.h. Returns the evaluations it took.
     int64_t (*sample_surface)(const NetworkSpec&, const float* params, int n_active_levels, const SurfaceSearch&,
                               const SampleSlots&);
     // Kingma and Ba 2015, algorithm 1; all arrays [n], param and moments updated in place.
@@ -81,8 +81,8 @@ struct Kernels {
     void (*patch_match)(const StereoMap&, const StereoSpec&, const std::vector<StereoSource>&);  // see stereo.h
 };
 
-// The best set this processor runs, or the one QUICKSURF_ISA names: "generic", or on x86-64 the levels "v2", "v3", "v4" and,
-// for products of bytes (nearest.h), "avxvnni" on top of v3, "vnni" and "amx" on top of v4.
+// The best set this processor runs, or the one QUICKSURF_ISA names: "generic", or on x86-64 the levels "v2", "v3", "v4"
+// and, for products of bytes (nearest.h), "avxvnni" on top of v3, "vnni" and "amx" on top of v4.
 const Kernels& kernels();
 std::string instruction_set();
 std::vector<std::string> instruction_sets();    // those this processor can run

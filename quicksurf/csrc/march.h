@@ -40,7 +40,8 @@ inline Cell cell_at(const Grids& grids, const float* o, const float* d, const fl
     const float* box = grids.aabbs;
     for (; level < grids.n_levels - 1; ++level, box += 6)
         if (p[0] > box[0] && p[0] < box[3] && p[1] > box[1] && p[1] < box[4] && p[2] > box[2] && p[2] < box[5]) break;
-    const float *size = grids.cell_sizes.data() + 3 * level, *inverse_size = grids.inverse_cell_sizes.data() + 3 * level;
+    const float *size = grids.cell_sizes.data() + 3 * level,
+                *inverse_size = grids.inverse_cell_sizes.data() + 3 * level;
     int at[3], begin[3], end[3];
     size_t index = level, block = level;
     for (int k = 0; k < 3; ++k) {
@@ -67,8 +68,9 @@ inline Cell cell_at(const Grids& grids, const float* o, const float* d, const fl
     return {!empty_block && grids.binaries[index] != 0, exit};
 }
 
-// The steps of one ray that lie in occupied cells: a lattice of steps from `near` on, of which those are kept whose middle lies in
-// an occupied cell of the smallest grid that holds it. Empty cells are crossed in one jump that stays on the lattice.
+// The steps of one ray that lie in occupied cells: a lattice of steps from `near` on, of which those are kept whose
+// middle lies in an occupied cell of the smallest grid that holds it. Empty cells are crossed in one jump that stays on
+// the lattice.
 class March {
    public:
     March() = default;
@@ -78,7 +80,8 @@ class March {
         box_ = clip(grids.aabbs + 6 * (grids.n_levels - 1), o_, inverse_, rays.near[r], rays.far[r]);
         float sum = 0;
         for (int k = 0; k < 3; ++k) sum += std::fabs(o_[k]) + std::fabs(d_[k]);
-        if (!std::isfinite(sum) || !(box_.begin < box_.end) || !std::isfinite(box_.begin) || !std::isfinite(box_.end)) box_ = {0, 0};
+        if (!std::isfinite(sum) || !(box_.begin < box_.end) || !std::isfinite(box_.begin) || !std::isfinite(box_.end))
+            box_ = {0, 0};
         // The lattice starts at `near`, wherever the box begins.
         t_ = rays.near[r];
         if (!std::isfinite(t_)) t_ = box_.begin;

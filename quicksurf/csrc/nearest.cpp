@@ -1,8 +1,8 @@
 // Compiled once per instruction set with QS_ISA naming it; defines quicksurf::QS_ISA::nearest. See nearest.h.
 //
-// Panels of rows stay in the first-level cache while all columns pass by, a tile of TILE columns at a time. The products
-// of BLOCK rows and a tile go through a buffer, whatever instruction makes them; the update that follows holds one
-// column a lane and keeps the two largest values per column, and per row and lane.
+// Panels of rows stay in the first-level cache while all columns pass by, a tile of TILE columns at a time. The
+// products of BLOCK rows and a tile go through a buffer, whatever instruction makes them; the update that follows holds
+// one column a lane and keeps the two largest values per column, and per row and lane.
 #include "nearest.h"
 
 #include <cstring>
@@ -169,15 +169,14 @@ inline void register_products(const uint32_t* rows, const int32_t* offsets, cons
 }
 
 [[gnu::noinline]] void products(const uint32_t* rows, const int32_t* offsets, const uint32_t* columns, int32_t* dots) {
-    for (int i = 0; i < BLOCK; i += MR)
-        register_products(rows + i * N_WORDS, offsets + i, columns, dots + i * TILE);
+    for (int i = 0; i < BLOCK; i += MR) register_products(rows + i * N_WORDS, offsets + i, columns, dots + i * TILE);
 }
 
 #endif
 
 // The products of BLOCK rows from `begin` on and one tile, into the rows' and the columns' two largest.
-[[gnu::noinline]] void update(Panel& panel, size_t begin, const float* row_norms, int32_t tile, const float* column_norms,
-            float* column_best, float* column_second) {
+[[gnu::noinline]] void update(Panel& panel, size_t begin, const float* row_norms, int32_t tile,
+                              const float* column_norms, float* column_best, float* column_second) {
     Floats norms[N_VECTORS], best[N_VECTORS], second[N_VECTORS];
 #pragma GCC unroll 6
     for (int c = 0; c < N_VECTORS; ++c) {

@@ -30,7 +30,8 @@ struct Descriptors {
 struct NearestKernel {
     size_t n_words;                      // of a packed descriptor
     size_t n_candidates, candidate_step;  // which columns a row's candidate stands for
-    // `values` [n][DESCRIPTOR_SIZE] in the order in which the products read columns; overwrites packed [padded(n)][n_words].
+    // `values` [n][DESCRIPTOR_SIZE] in the order in which the products read columns; overwrites packed
+    // [padded(n)][n_words].
     void (*pack)(const uint8_t* values, size_t n, uint32_t* packed);
     // Rows begin .. end-1 of `first`, begin a multiple of DESCRIPTOR_PADDING, against all columns of `second`.
     // best, second [end - begin] are overwritten; row i's best is at a column candidate[i] + c * candidate_step,

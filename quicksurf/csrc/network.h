@@ -47,7 +47,8 @@ class FusedNetwork {
             TileScratch scratch(spec_);
             Block block(spec_, BLOCK_TILES);
             for (size_t first = chunks.begin(chunk); first < chunks.end(chunk); first += BLOCK)
-                forward_block(x, n, first, std::min<size_t>(BLOCK, chunks.end(chunk) - first), block, scratch, output, saved);
+                forward_block(x, n, first, std::min<size_t>(BLOCK, chunks.end(chunk) - first), block, scratch, output,
+                              saved);
         });
     }
 

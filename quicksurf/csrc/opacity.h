@@ -1,12 +1,12 @@
-// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (methods/unisurf.py has the reasons).
+// Weights of samples from logits: UNISURF's opacity and its compositing in one scan (methods/unisurf.py says why).
 //
 //     s_i = softplus(k l_i - shift)           = -log(1 - o_i), the optical depth of occupancy o_i
-//     g_i = max(0, s_i - p_i) + c d_i s_i     p_i = s_{i-1} (0 at a ray's first sample) reads 1 - o as transmittance; p_i = 0 is the
-//                                             paper's; c is spec.absorption, d_i the sample's delta
+//     g_i = max(0, s_i - p_i) + c d_i s_i     p_i = s_{i-1} (0 at a ray's first sample) reads 1 - o as transmittance;
+//                                             p_i = 0 is the paper's; c is spec.absorption, d_i the sample's delta
 //     a_i = min(1 - e^(-g_i), MAX_ALPHA),    w_i = a_i prod_{j<i} (1 - a_j),    O_r = sum w_i
 //
-// Shapes: logits, deltas, depths, alphas, weights [m]; opacities [n_rays]; ray r owns samples offsets[r] .. offsets[r + 1].
-// Outputs are overwritten. Rays run in parallel; included inside one namespace per instruction set (see simd.h).
+// Shapes: logits, deltas, depths, alphas, weights [m]; opacities [n_rays]; ray r owns samples offsets[r] .. offsets[r +
+// 1]. Outputs are overwritten. Rays run in parallel; included inside one namespace per instruction set (see simd.h).
 #pragma once
 
 #include <algorithm>
@@ -51,7 +51,8 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
     for_ray_blocks(n_rays, offsets, [&](size_t first, size_t end, int64_t begin, size_t n) {
         map(logits + begin, depths + begin, n, [k, shift](Vec<T> l) {
             const Vec<T> z = k * l - shift;
-            return z == z ? vmax<T>(z, Vec<T>{}) + vlog1p(vexp(-vmax<T>(z, -z))) : z;  // NaN stays, so that a loss shows it
+            return z == z ? vmax<T>(z, Vec<T>{}) + vlog1p(vexp(-vmax<T>(z, -z)))
+                          : z;  // NaN stays, so that a loss shows it
         });
         for (size_t r = first; r < end; ++r) {
             T before = 0;
@@ -75,11 +76,13 @@ void logit_weights_forward(const OpacitySpec& spec, size_t n_rays, const int64_t
 }
 
 // With g_i the gradient by w_i plus that by O_r, and R_i = g_i a_i + (1 - a_i) R_{i+1} from the last sample on:
-//     grad_a_i = T_i (g_i - R_{i+1}),    grad_g_i = (1 - a_i) grad_a_i below the cap,    grad_l_i = k (1 - e^(-s_i)) grad_s_i.
+//     grad_a_i = T_i (g_i - R_{i+1}),  grad_g_i = (1 - a_i) grad_a_i below the cap,  grad_l_i = k (1 - e^(-s_i))
+//     grad_s_i.
 // The deltas are given, not learned: they get no gradient.
 template <class T>
 void logit_weights_backward(const OpacitySpec& spec, size_t n_rays, const int64_t* offsets, const T* deltas,
-                            const T* depths, const T* alphas, const T* grad_weights, const T* grad_opacities, T* grad_logits) {
+                            const T* depths, const T* alphas, const T* grad_weights, const T* grad_opacities,
+                            T* grad_logits) {
     const T k = T(spec.sharpness), absorption = T(spec.absorption);
     for_ray_blocks(n_rays, offsets, [&](size_t first, size_t end, int64_t begin, size_t n) {
         for (size_t r = first; r < end; ++r) {

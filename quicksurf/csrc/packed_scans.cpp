@@ -59,7 +59,8 @@ void prod_backward(int64_t n, const T* x, const T* y, const T* g, T* grad) {
     int64_t i = n;
     for (; i >= 4; i -= 4) {
         const double x1 = x[i - 1], x2 = x[i - 2], x3 = x[i - 3], x4 = x[i - 4];
-        const double c1 = gain(i - 1), c2 = gain(i - 2) + x2 * c1, c3 = gain(i - 3) + x3 * c2, c4 = gain(i - 4) + x4 * c3;
+        const double c1 = gain(i - 1), c2 = gain(i - 2) + x2 * c1, c3 = gain(i - 3) + x3 * c2,
+                     c4 = gain(i - 4) + x4 * c3;
         const double p2 = x1 * x2, p3 = p2 * x3, p4 = p3 * x4;
         put(i - 1, behind);
         put(i - 2, c1 + x1 * behind);
@@ -104,9 +105,9 @@ void prod_scan_backward(const Chunks& chunks, bool inclusive, const T* inputs, c
     });
 }
 
-#define QS_INSTANTIATE(T)                                                                                   \
-    template void sum_scan<T>(const Chunks&, bool, bool, bool, const T*, T*);                               \
-    template void prod_scan<T>(const Chunks&, bool, const T*, T*);                                          \
+#define QS_INSTANTIATE(T)                                                     \
+    template void sum_scan<T>(const Chunks&, bool, bool, bool, const T*, T*); \
+    template void prod_scan<T>(const Chunks&, bool, const T*, T*);            \
     template void prod_scan_backward<T>(const Chunks&, bool, const T*, const T*, const T*, T*);
 QS_INSTANTIATE(float)
 QS_INSTANTIATE(double)

@@ -77,13 +77,17 @@ struct Plane {
     Floats w, a, b;
 };
 
-// Each pixel beside the one below it: the word at a pixel holds the four that a bilinear sample mixes, at two bytes a pixel.
+// Each pixel beside the one below it: the word at a pixel holds the four that a bilinear sample mixes, at two bytes a
+// pixel.
 struct Pairs {
     std::vector<uint16_t> values;
     int height, width, stride;
 
     explicit Pairs(const StereoSource& source)
-        : values(size_t(source.height) * (source.width + 1) + 1), height(source.height), width(source.width), stride(width + 1) {
+        : values(size_t(source.height) * (source.width + 1) + 1),
+          height(source.height),
+          width(source.width),
+          stride(width + 1) {
         for (int y = 0; y < height; ++y) {
             const uint8_t *row = source.grey + size_t(y) * width, *below = y + 1 < height ? row + width : row;
             for (int x = 0; x <= width; ++x) {
@@ -179,7 +183,8 @@ struct Matcher {
         const Floats step = STEREO_STEP * inverse;
         const Floats xi = step * (across[0] - x * across[2]), yi = step * (across[1] - y * across[2]);
         const Floats xj = step * (along[0] - x * along[2]), yj = step * (along[1] - y * along[2]);
-        const Ints seen = ahead & (x > Floats{}) & (x < splat(float(image.width))) & (y > Floats{}) & (y < splat(float(image.height)));
+        const Ints seen = ahead & (x > Floats{}) & (x < splat(float(image.width))) & (y > Floats{}) &
+                          (y < splat(float(image.height)));
         Floats sum{}, square{}, product{};
         for (int k = 0; k < N; ++k) {
             const float i = float(k % W - HALF), j = float(k / W - HALF);
@@ -214,7 +219,8 @@ struct Matcher {
 
     Plane plane_at(Ints pixel) const {
         const size_t n = size_t(map.height) * map.width;
-        return {gather<Floats>(map.planes, pixel), gather<Floats>(map.planes + n, pixel), gather<Floats>(map.planes + 2 * n, pixel)};
+        return {gather<Floats>(map.planes, pixel), gather<Floats>(map.planes + n, pixel),
+                gather<Floats>(map.planes + 2 * n, pixel)};
     }
 
     // The cheapest plane ahead in one direction, continued to (x, y).
@@ -291,7 +297,8 @@ inline void patch_match(const StereoMap& map, const StereoSpec& spec, const std:
     for (int sweep = -1; sweep < spec.n_sweeps; ++sweep)
         for (int color = 0; color < 2; ++color)
             parallel_for(size_t(map.height), [&](size_t y) {
-                for (int begin = (int(y) + color) % 2; begin < map.width; begin += 2 * L) matcher.visit(begin, int(y), sweep);
+                for (int begin = (int(y) + color) % 2; begin < map.width; begin += 2 * L)
+                    matcher.visit(begin, int(y), sweep);
             });
 }
 

@@ -33,8 +33,8 @@ Grids::Grids(const uint8_t* binaries_, const float* aabbs_, int n_levels_, const
 
 namespace {
 
-// fn(std::integral_constant<int, D>) with D = n_dims where it is the 1 or 3 of depths and colours, so that sums stay in registers;
-// D = 0 otherwise.
+// fn(std::integral_constant<int, D>) with D = n_dims where it is the 1 or 3 of depths and colours, so that sums stay in
+// registers; D = 0 otherwise.
 template <class Fn>
 void with_dims(size_t n_dims, Fn&& fn) {
     if (n_dims == 1) return fn(std::integral_constant<int, 1>());
@@ -45,7 +45,8 @@ void with_dims(size_t n_dims, Fn&& fn) {
 }  // namespace
 
 template <class T>
-void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims, T* out) {
+void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims,
+                        T* out) {
     with_dims(n_dims, [&](auto dims) {
         constexpr size_t D = decltype(dims)::value;
         for_rays(n_rays, SCANNED_RAYS_PER_TASK, [&](size_t r) {
@@ -79,7 +80,7 @@ void accumulate_backward(size_t n_rays, const int64_t* offsets, const T* weights
     });
 }
 
-#define QS_INSTANTIATE(T)                                                                       \
+#define QS_INSTANTIATE(T)                                                                        \
     template void accumulate_forward<T>(size_t, const int64_t*, const T*, const T*, size_t, T*); \
     template void accumulate_backward<T>(size_t, const int64_t*, const T*, const T*, size_t, const T*, T*, T*);
 QS_INSTANTIATE(float)

@@ -32,7 +32,8 @@ struct RayBatch {
 
 // out[r][d] = sum_i w_i v_i[d]; values may be null (ones, n_dims = 1).
 template <class T>
-void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims, T* out);
+void accumulate_forward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims,
+                        T* out);
 // grad_w_i = <grad_out[r], v_i>; grad_v_i = w_i grad_out[r] (not written when null).
 template <class T>
 void accumulate_backward(size_t n_rays, const int64_t* offsets, const T* weights, const T* values, size_t n_dims,

@@ -1,14 +1,15 @@
-// Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its crossing.
+// Surface search and sampling: march, evaluate, bracket, refine and lay samples, in one loop that leaves a ray at its
+// crossing.
 //
-// SEARCH_LANES rays are under way at a time on every thread. Each turn evaluates one point of each in one pass of the fused
-// network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not depend on its
-// neighbours, so the bits do not depend on the number of threads.
+// SEARCH_LANES rays are under way at a time on every thread. Each turn evaluates one point of each in one pass of the
+// fused network; a lane whose ray is finished takes the next ray that no thread has taken. A ray's result does not
+// depend on its neighbours, so the bits do not depend on the number of threads.
 //
-//   march    the middles of the occupied steps, until the logit is above `level`: matter that stays below lets light pass,
-//            and a search that ended there would hide what lies behind. After a logit l <= 0, steps nearer than |l| / max_slope
-//            are passed over (IDR's sphere tracing)
+//   march    the middles of the occupied steps, until the logit is above `level`: a region that stays below is
+//            semi-transparent, and a search that ended there would hide what lies behind. After a logit l <= 0, steps
+//            nearer than |l| / max_slope are passed over (IDR's sphere tracing)
 //   bracket  where the logit last rose above 0, between the middles of two steps; if a gap lies between them (an empty
-//            cell, or the ray enters the box in matter), the surface is the later step's start
+//            cell, or the ray enters the box inside), the surface is the later step's start
 //   refine   n_secant evaluations of regula falsi with the Illinois rule: a bracket is never lost, and an end that
 //            stays twice running has its logit halved, so that it moves too
 //   sample   the march goes on to the end of the interval, then the occupied stretches it met are sampled (interval.h)
@@ -71,8 +72,13 @@ class SearchTask {
    public:
     SearchTask(const FusedNetwork<float>& network, const NetworkSpec& spec, const SurfaceSearch& search,
                const SampleSlots& slots, std::atomic<size_t>& next_ray)
-        : network_(network), search_(search), slots_(slots), next_ray_(next_ray), block_(spec, SEARCH_LANES / TILE),
-          scratch_(spec), lanes_(SEARCH_LANES) {}
+        : network_(network),
+          search_(search),
+          slots_(slots),
+          next_ray_(next_ray),
+          block_(spec, SEARCH_LANES / TILE),
+          scratch_(spec),
+          lanes_(SEARCH_LANES) {}
 
     int64_t run() {
         int64_t n_evaluations = 0;
@@ -92,7 +98,8 @@ class SearchTask {
     }
 
    private:
-    // Gives the lane the next ray that has an occupied step; rays without one are misses without samples. False at the end.
+    // Gives the lane the next ray that has an occupied step; rays without one are misses without samples. False at the
+    // end.
     bool refill(SearchLane& lane) {
         for (size_t ray; (ray = next_ray_++) < search_.rays.n;) {
             lane.ray = ray;
@@ -137,7 +144,10 @@ class SearchTask {
     // Takes the next occupied step.
     static bool step(SearchLane& lane) {
         if (!lane.march.next(lane.start, lane.end)) {
-            if (!lane.march.bounded()) throw std::invalid_argument("a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a larger step_size");
+            if (!lane.march.bounded())
+                throw std::invalid_argument(
+                    "a ray takes more than a million steps, or so long a way that steps vanish in rounding: choose a "
+                    "larger step_size");
             return false;
         }
         const bool touches = lane.stretches.add(lane.start, lane.end);
@@ -171,7 +181,7 @@ class SearchTask {
         return true;
     }
 
-    // Begins to refine where the lane entered the matter it is in; true if nothing is to be refined.
+    // Begins to refine where the lane came inside; true if nothing is to be refined.
     bool enter(SearchLane& lane) {
         if (!lane.joined) return hit(lane, lane.entry_start);
         lane.low = lane.last_mid;
@@ -194,8 +204,8 @@ class SearchTask {
         const size_t r = lane.ray, slot = r * search_.interval.n_samples();
         slots_.hits[r] = hit;
         slots_.t_surface[r] = t;
-        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope, search_.jitter + slot, slots_.t + slot,
-                                         slots_.deltas + slot);
+        slots_.counts[r] = place_samples(lane.stretches, search_.interval, hit, t, half_width, lane.slope,
+                                         search_.jitter + slot, slots_.t + slot, slots_.deltas + slot);
     }
 
     const FusedNetwork<float>& network_;

@@ -4,9 +4,9 @@
 // Notation: a Vec<T> holds LANES<T> values of T, one point a lane.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <cmath>
 #if defined(__AVX512F__) || defined(__SSE2__)
 #include <immintrin.h>
 #endif

@@ -23,11 +23,13 @@ Place carry(const float (&m)[3][4], const Place& from) {
 // Where the other's map leads from `place`; not ahead where it knows nothing.
 Place lead_back(const DepthCheck& check, const Place& place, const AgreementSpec& spec) {
     const DepthMap& map = check.map;
-    if (!(place.ahead && place.u >= 0 && place.v >= 0 && place.u < map.width && place.v < map.height)) return {0, 0, 0, false};
+    if (!(place.ahead && place.u >= 0 && place.v >= 0 && place.u < map.width && place.v < map.height))
+        return {0, 0, 0, false};
     const int column = int(place.u), row = int(place.v);
     const size_t n = size_t(map.height) * map.width, at = size_t(row) * map.width + column;
     if (!(map.costs[at] < spec.most_other_cost)) return {0, 0, 0, false};
-    const float w = map.planes[at] + map.planes[n + at] * (place.u - column - 0.5f) + map.planes[2 * n + at] * (place.v - row - 0.5f);
+    const float w = map.planes[at] + map.planes[n + at] * (place.u - column - 0.5f) +
+                    map.planes[2 * n + at] * (place.v - row - 0.5f);
     if (!(std::fabs(w - place.w) < spec.most_relative * place.w)) return {0, 0, 0, false};
     return carry(check.back, {place.u, place.v, w, true});
 }
@@ -65,8 +67,8 @@ void verify_pixel(const DepthMap& map, const std::vector<DepthCheck>& checks, co
 
 }  // namespace
 
-void verify_depths(const DepthMap& map, const std::vector<DepthCheck>& checks, const AgreementSpec& spec, float* inverse_depths,
-                   float* spreads) {
+void verify_depths(const DepthMap& map, const std::vector<DepthCheck>& checks, const AgreementSpec& spec,
+                   float* inverse_depths, float* spreads) {
     parallel_for(size_t(map.height), [&](size_t y) {
         for (int x = 0; x < map.width; ++x) {
             const size_t at = y * map.width + x;

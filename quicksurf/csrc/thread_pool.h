@@ -12,7 +12,8 @@
 namespace quicksurf {
 
 // Runs fn(task) for task = 0 .. n_tasks-1 on the pool and the calling thread; returns when all are done.
-// The first exception that leaves fn is thrown again here once all tasks have ended. Calls from two Python threads are serialised; nested calls run inline.
+// The first exception that leaves fn is thrown again here once all tasks have ended. Calls from two Python threads are
+// serialised; nested calls run inline.
 void parallel_for(size_t n_tasks, const std::function<void(size_t)>& fn);
 
 // CPUs this process may use: affinity mask, then the cgroup quota rounded up.

@@ -15,8 +15,8 @@ namespace quicksurf {
 namespace QS_ISA {
 
 constexpr size_t MAX_CHUNKS = 32, MIN_CHUNK = 1024;
-// Tiles encoded together: a level's table is read for all of them while it lies in the second-level cache. 16 instead of 1 makes
-// the encoding a third faster for tables of 2^16 entries; 4 is as good, 64 no better.
+// Tiles encoded together: a level's table is read for all of them while it lies in the second-level cache. 16 instead
+// of 1 makes the encoding a third faster for tables of 2^16 entries; 4 is as good, 64 no better.
 constexpr int BLOCK_TILES = 16, BLOCK = BLOCK_TILES * TILE;
 
 // Points are cut into chunks of whole tiles; the cut depends on n alone.

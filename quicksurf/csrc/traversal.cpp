@@ -26,7 +26,12 @@ template <class Emit>
 class Walk {
    public:
     Walk(const Traversal& all, size_t r, Emit& emit)
-        : all_(all), ray_(r), o_(all.rays.origins + 3 * r), d_(all.rays.directions + 3 * r), t_(all.rays.near[r]), emit_(emit) {
+        : all_(all),
+          ray_(r),
+          o_(all.rays.origins + 3 * r),
+          d_(all.rays.directions + 3 * r),
+          t_(all.rays.near[r]),
+          emit_(emit) {
         for (int k = 0; k < 3; ++k) inverse_[k] = 1 / d_[k];
     }
 
@@ -155,8 +160,10 @@ struct Writer {
     void operator()(float start, float end, bool joined) {
         fits &= n_mids < mids.room.counts[ray] && n_edges + (joined ? 1 : 2) <= edges.room.counts[ray];
         if (!fits) return;
-        if (joined) edges.is_left[edges.room.starts[ray] + n_edges - 1] = 1;
-        else put_edge(start, true);
+        if (joined)
+            edges.is_left[edges.room.starts[ray] + n_edges - 1] = 1;
+        else
+            put_edge(start, true);
         put_edge(end, false);
         const int64_t i = mids.room.starts[ray] + n_mids++;
         mids.ts[i] = 0.5f * (start + end);
@@ -175,8 +182,8 @@ struct Writer {
 
 }  // namespace
 
-void intersect_boxes(size_t n, const float* origins, const float* directions, size_t n_boxes, const float* boxes, float near,
-                     float far, float miss, float* t_mins, float* t_maxs, uint8_t* hits) {
+void intersect_boxes(size_t n, const float* origins, const float* directions, size_t n_boxes, const float* boxes,
+                     float near, float far, float miss, float* t_mins, float* t_maxs, uint8_t* hits) {
     for_rays(n, MARCHED_RAYS_PER_TASK, [&](size_t r) {
         const float *o = origins + 3 * r, *d = directions + 3 * r;
         for (size_t b = 0; b < n_boxes; ++b) {

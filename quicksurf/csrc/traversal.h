@@ -1,9 +1,9 @@
 // Rays against boxes, and nerfacc's walk through nested grids, cell by cell.
 //
-// The walk is nerfacc's own (its csrc/grid.cu), where it differs from march.h: the grid that decides comes from the caller's
-// sorted crossings, an empty cell is left with the step length of its beginning, a step may reach beyond its box, and
-// step_size <= 0 makes one step of each cell. Unlike nerfacc's, no step lies between boxes that are apart. Rays run in
-// parallel.
+// The walk is nerfacc's own (its csrc/grid.cu), where it differs from march.h: the grid that decides comes from the
+// caller's sorted crossings, an empty cell is left with the step length of its beginning, a step may reach beyond its
+// box, and step_size <= 0 makes one step of each cell. Unlike nerfacc's, no step lies between boxes that are apart.
+// Rays run in parallel.
 #pragma once
 
 #include <vector>
@@ -13,11 +13,11 @@
 
 namespace quicksurf {
 
-// Where rays enter and leave boxes [n_boxes][6], clamped to [near, far]; `miss` twice where hits is 0. A ray in the plane of
-// a face counts as between the faces; touching an edge, a box behind the origin or a ray that is not finite is a miss.
-// Outputs [n][n_boxes].
-void intersect_boxes(size_t n, const float* origins, const float* directions, size_t n_boxes, const float* boxes, float near,
-                     float far, float miss, float* t_mins, float* t_maxs, uint8_t* hits);
+// Where rays enter and leave boxes [n_boxes][6], clamped to [near, far]; `miss` twice where hits is 0. A ray in the
+// plane of a face counts as between the faces; touching an edge, a box behind the origin or a ray that is not finite is
+// a miss. Outputs [n][n_boxes].
+void intersect_boxes(size_t n, const float* origins, const float* directions, size_t n_boxes, const float* boxes,
+                     float near, float far, float miss, float* t_mins, float* t_maxs, uint8_t* hits);
 
 struct Traversal {
     Grids grids;
@@ -49,7 +49,8 @@ struct StepMids {
 
 // First pass: edges and middles of each ray. Returns false if a ray would take more than 2^20 steps.
 bool count_steps(const Traversal&, int64_t* n_edges, int64_t* n_mids);
-// Second pass; t_ends [n] is where each ray stopped. Returns false if a ray's room is too small; what was in room stays.
+// Second pass; t_ends [n] is where each ray stopped. Returns false if a ray's room is too small; what was in room
+// stays.
 bool fill_steps(const Traversal&, const StepEdges&, const StepMids&, float* t_ends);
 
 }  // namespace quicksurf

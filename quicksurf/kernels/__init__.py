@@ -2,7 +2,7 @@
 
 Neural modules have tiny-cuda-nn's constructor arguments and JSON vocabulary, ray operations nerfacc's names and packed
 layout. `cpu` is native code, `torch` the slow twin that specifies it, `cuda` runs on an NVIDIA GPU: networks by
-tiny-cuda-nn where it is installed, else by Triton, rays by torch and Triton. Nothing outside this folder asks for a
+tiny-cuda-nn where it is installed, else by Triton, rays by Triton. Nothing outside this folder asks for a
 device, and nothing of CUDA is imported without one.
 """
 
@@ -13,10 +13,9 @@ from types import ModuleType
 import torch
 
 from quicksurf.errors import BackendError
-from quicksurf.kernels import batched_rays, batched_unisurf
 from quicksurf.kernels.gpu import choose as gpu
 from quicksurf.kernels.gpu.selection import AsyncSelection
-from quicksurf.kernels.modules import Modules, Run
+from quicksurf.kernels.modules import Modules
 from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.kernels.reference import rays as torch_rays
 from quicksurf.kernels.reference import unisurf as torch_unisurf
@@ -42,9 +41,8 @@ class Backend:
     """Times the settings' samples a step that it takes to keep the device busy."""
 
 
-_GPU_FILL = (
-    8  # 2^18 samples with the default settings: below, launching kernels takes as long as running them
-)
+# 2^18 samples with the default settings: below, launching kernels takes as long as running them
+_GPU_BATCH_MULTIPLIER = 8
 NAMES = ("auto", "cpu", "cuda", "torch")
 
 
@@ -67,21 +65,6 @@ def may_use_gpu(name: str) -> bool:
     return name in ("auto", "cuda")
 
 
-def on_device(
-    name: str,
-    device: torch.device,
-    reason: str,
-    run: Run,
-    batch_multiplier: int = 1,
-    rays: ModuleType = batched_rays,
-    unisurf: ModuleType = batched_unisurf,
-) -> Backend:
-    """Return the back end whose networks are run by `run` and that never loops over rays, on any device."""
-    return Backend(
-        name, device, reason, Modules(run, device), rays, unisurf, AsyncSelection(), batch_multiplier
-    )
-
-
 def set_num_threads(n: int) -> None:
     """Return threads of the native kernels.
 
@@ -99,7 +82,7 @@ def _auto() -> Backend:
     try:
         return _cuda("there is a GPU")
     except BackendError as error:
-        return _cpu(f"there is a GPU, but {error}")
+        return _cpu(str(error))
 
 
 def _cuda(reason: str) -> Backend:
@@ -107,14 +90,25 @@ def _cuda(reason: str) -> Backend:
         built = "sees no NVIDIA GPU or driver" if torch.version.cuda else "is its build without CUDA"
         raise BackendError(f"torch {built}: use --device cpu, or see `quicksurf doctor`")
     device = torch.device("cuda", torch.cuda.current_device())
-    run, engine = gpu.networks(device)
-    return on_device("cuda", device, f"{reason}; {engine}", run, _GPU_FILL, *gpu.rays(device))
+    try:
+        (run, engine), (rays, unisurf) = gpu.networks(device), gpu.rays(device)
+    except BackendError as error:
+        raise BackendError(f"there is a GPU, but {error}") from error
+    return Backend(
+        "cuda",
+        device,
+        f"{reason}; {engine}",
+        Modules(run, device),
+        rays,
+        unisurf,
+        AsyncSelection(),
+        _GPU_BATCH_MULTIPLIER,
+    )
 
 
 def _cpu(reason: str) -> Backend:
     try:
-        from quicksurf.kernels import _native, cpu_networks, cpu_rays, cpu_unisurf
-        from quicksurf.kernels import nerfacc as nerfacc_cpu
+        from quicksurf.kernels import _native, cpu
     except ImportError as error:
         raise BackendError(
             f"the native kernels cannot be loaded ({error}): "
@@ -127,16 +121,7 @@ def _cpu(reason: str) -> Backend:
     # A second pool that spins between torch's small operations would take the cores from the kernels: with two torch
     # threads beside two of ours a step took ten times longer on a busy machine.
     torch.set_num_threads(1)
-    nerfacc_cpu.serve_nerfacc()
-    return Backend(
-        "cpu",
-        torch.device("cpu"),
-        reason,
-        Modules(cpu_networks.run_network),
-        cpu_rays,
-        cpu_unisurf,
-        Selection(),
-    )
+    return Backend("cpu", torch.device("cpu"), reason, Modules(cpu.run_network), cpu, cpu, Selection())
 
 
 def _torch(reason: str) -> Backend:

@@ -1,9 +1,9 @@
 """nerfacc on CPU tensors: this module is what nerfacc expects of its CUDA extension `_C`.
 
-All of nerfacc's operations call an object `nerfacc.cuda._backend._C`, which without CUDA is None. `serve_nerfacc` puts
-this module in its place: `nerfacc.OccGridEstimator`, `traverse_grids`, `inclusive_prod`, `render_weight_from_alpha`,
-`importance_sampling`, ... then work unchanged. Names, argument order and results are nerfacc's, so its documentation
-holds, with these differences, where nerfacc 0.5.3 is wrong or undefined:
+All of nerfacc's operations call an object `nerfacc.cuda._backend._C`, which without CUDA is None. `install` puts this
+module in its place: `OccGridEstimator.sampling`, `traverse_grids`, `inclusive_prod`, `render_weight_from_alpha`,
+`importance_sampling`, ... then work unchanged. quicksurf's own fits do not need it. Names, argument order and results
+are nerfacc's, so its documentation holds, with these differences, where nerfacc 0.5.3 is wrong or undefined:
 
 - the gradient of a product does not divide by its inputs and is right at zeros, that is at alpha = 1;
 - values that no chunk of `packed_info` holds give zeros; chunks that overlap or reach outside are a ValueError;
@@ -28,24 +28,20 @@ _BACKEND = "nerfacc.cuda._backend"
 _MAX_VALUES = 2**28  # of one traversal: 4 GB of edges and samples
 
 
-def serve_nerfacc() -> bool:
-    """Let nerfacc's functions take CPU tensors in this process.
+def install() -> None:
+    """Let nerfacc's functions take CPU tensors in this process; a second call changes nothing.
 
-    A machine with a CUDA device, and an extension that is loaded already, are left alone. nerfacc's own loader is not
-    run: it starts to compile for minutes where it finds nvcc, and fails there without the rest of the toolkit.
-
-    Returns:
-        Whether nerfacc is served from here.
+    Where a CUDA device or nerfacc's extension is present, nerfacc is left as it is. nerfacc's own loader is not run: it
+    starts to compile for minutes where it finds nvcc, and fails there without the rest of the toolkit.
     """
     loaded = sys.modules.get(_BACKEND)
-    extension = getattr(loaded, "_C", None)
-    if extension is not None or torch.cuda.is_available():
-        return extension is sys.modules[__name__]
+    if getattr(loaded, "_C", None) is not None or torch.cuda.is_available():
+        return
     import nerfacc.pack
     import nerfacc.volrend
 
     if loaded is None:
-        loaded = sys.modules[_BACKEND] = ModuleType(_BACKEND, "Served by quicksurf.")
+        loaded = sys.modules[_BACKEND] = ModuleType(_BACKEND, "Installed by quicksurf.")
     loaded._C = sys.modules[__name__]  # type: ignore[attr-defined]
     for module in (
         nerfacc,
@@ -53,7 +49,6 @@ def serve_nerfacc() -> bool:
         nerfacc.volrend,
     ):  # nerfacc's own refuses CPU tensors by an explicit test
         module.pack_info = pack_info  # type: ignore[attr-defined]
-    return True
 
 
 @dataclass

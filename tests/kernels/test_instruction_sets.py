@@ -17,7 +17,7 @@ from bindings_table import BINDINGS, Maker
 from tolerances import GRADIENT32, INPUT_GRADIENT32, relative
 
 import quicksurf
-from quicksurf.kernels import _native, cpu_rays
+from quicksurf.kernels import _native, cpu
 from quicksurf.kernels.reference import rays as torch_rays
 
 SETS = _native.instruction_sets()
@@ -77,7 +77,7 @@ def test_adam_equals_its_twin(instruction_set, n, skip_zero):
     arrays = [torch.rand(n, generator=generator) for _ in range(4)]
     arrays[1][::3] = 0
     native, twin = ([array.clone() for array in arrays] for _ in range(2))
-    cpu_rays.adam_step(*native, **ADAM, skip_zero=skip_zero)
+    cpu.adam_step(*native, **ADAM, skip_zero=skip_zero)
     torch_rays.adam_step(*twin, **ADAM, skip_zero=skip_zero)
     for found, expected in zip(native, twin, strict=True):
         assert relative(found, expected) < GRADIENT32

@@ -6,20 +6,19 @@ from pathlib import Path
 
 import nerfacc
 import pytest
+import scans_twin
 import torch
 from nerfacc_rays import rays
 from tolerances import SCAN32, relative
 from torch import Tensor
 
 import quicksurf
-from quicksurf import kernels
-from quicksurf.kernels.reference import scans as torch_scans
+from quicksurf.kernels import nerfacc as nerfacc_cpu
 
 
 @pytest.fixture(autouse=True)
-def served():
-    """nerfacc as the CPU back end leaves it."""
-    kernels.load("cpu")
+def installed():
+    nerfacc_cpu.install()
 
 
 def sphere_estimator(levels: int) -> nerfacc.OccGridEstimator:
@@ -107,7 +106,7 @@ def test_rendering_and_its_gradient_equal_a_loop_over_rays():
     expected = []
     for ray in range(12):
         mine = ray_indices == ray
-        weights = alphas[mine] * torch_scans.exclusive_prod(1 - alphas[mine]) if mine.any() else alphas[mine]
+        weights = alphas[mine] * scans_twin.exclusive_prod(1 - alphas[mine]) if mine.any() else alphas[mine]
         expected.append(weights @ rgbs[mine] + 1 - weights.sum())
     assert relative(colors, torch.stack(expected)) < SCAN32 and depths.shape == opacities.shape == (12, 1)
     for found, twin in zip(
@@ -138,9 +137,11 @@ def run(code: str) -> str:
     return child.stdout.strip()
 
 
-def test_loading_the_back_end_serves_a_fresh_process_without_nerfaccs_loader():
+def test_install_serves_a_fresh_process_without_nerfaccs_loader():
     found = run(
-        "import sys, torch, nerfacc; from quicksurf import kernels; kernels.load('cpu')\n"
+        "import sys, torch, nerfacc; from quicksurf import kernels; import quicksurf.kernels.nerfacc as nerfacc_cpu\n"
+        "kernels.load('cpu'); assert 'nerfacc.cuda._backend' not in sys.modules\n"
+        "nerfacc_cpu.install()\n"
         "assert 'torch.utils.cpp_extension' not in sys.modules\n"
         "packed = nerfacc.pack_info(torch.tensor([0, 0, 1]))\n"
         "print(nerfacc.inclusive_prod(torch.tensor([2., 3., 4.]), packed).tolist())"
@@ -154,7 +155,8 @@ def test_an_extension_that_is_loaded_is_left_alone():
         "other = types.ModuleType('nerfacc.cuda._backend'); other._C = object()\n"
         "sys.modules['nerfacc.cuda._backend'], before = other, (other._C, nerfacc.pack_info)\n"
         "from quicksurf.kernels import nerfacc as nerfacc_cpu\n"
-        "print(nerfacc_cpu.serve_nerfacc(), (other._C, nerfacc.pack_info) == before)\n"
-        "other._C = None; print(nerfacc_cpu.serve_nerfacc(), other._C is nerfacc_cpu, nerfacc_cpu.serve_nerfacc())"
+        "nerfacc_cpu.install(); print((other._C, nerfacc.pack_info) == before)\n"
+        "other._C = None; nerfacc_cpu.install(); print(other._C is nerfacc_cpu)\n"
+        "nerfacc_cpu.install(); print(other._C is nerfacc_cpu, nerfacc.pack_info is nerfacc_cpu.pack_info)"
     )
-    assert found.split() == ["False", "True", "True", "True", "True"]
+    assert found.split() == ["True"] * 4

@@ -5,7 +5,7 @@ import torch
 from tolerances import EXACT64, FORWARD32, GRADIENT32, INPUT_GRADIENT32, relative
 
 from quicksurf import kernels
-from quicksurf.kernels import _native, cpu_networks
+from quicksurf.kernels import _native, cpu
 from quicksurf.kernels.layout import network_layout
 from quicksurf.kernels.modules import initial_params
 from quicksurf.kernels.reference import networks as torch_networks
@@ -69,7 +69,7 @@ def test_values_and_gradients_equal_the_twin(instruction_set, dtype, activation,
         "output_activation": output,
     }
     layout, params, x = problem(333, dtype, network)
-    native, twin = (run(e, layout, params, x) for e in (cpu_networks.run_network, torch_networks.run_network))
+    native, twin = (run(e, layout, params, x) for e in (cpu.run_network, torch_networks.run_network))
     bounds = (FORWARD32, GRADIENT32, INPUT_GRADIENT32) if dtype == torch.float32 else (EXACT64,) * 3
     for found, expected, bound in zip(native, twin, bounds, strict=True):
         assert relative(found, expected) < bound
@@ -79,7 +79,7 @@ def test_values_and_gradients_equal_the_twin(instruction_set, dtype, activation,
 @pytest.mark.parametrize("hidden", [1, 4])
 def test_any_number_of_points(n, hidden):
     layout, params, x = problem(n, torch.float32, {"n_hidden_layers": hidden})
-    native, twin = (run(e, layout, params, x) for e in (cpu_networks.run_network, torch_networks.run_network))
+    native, twin = (run(e, layout, params, x) for e in (cpu.run_network, torch_networks.run_network))
     assert native[0].shape == (n, 5)
     for found, expected, bound in zip(native, twin, (FORWARD32, GRADIENT32, INPUT_GRADIENT32), strict=True):
         assert relative(found, expected) < bound or not expected.any()
@@ -90,9 +90,7 @@ def test_any_number_of_points(n, hidden):
 def test_inactive_levels_are_silent_and_get_no_gradient(instruction_set, features, levels):
     encoding = {"otype": "Composite", "nested": [*NESTED[:2], GRID | {"n_features_per_level": features}]}
     layout, params, x = problem(100, torch.float32, {}, encoding=encoding)
-    native, twin = (
-        run(e, layout, params, x, levels) for e in (cpu_networks.run_network, torch_networks.run_network)
-    )
+    native, twin = (run(e, layout, params, x, levels) for e in (cpu.run_network, torch_networks.run_network))
     assert relative(native[0], twin[0]) < FORWARD32
     assert relative(native[1], twin[1]) < GRADIENT32
     first_silent = (
@@ -106,7 +104,7 @@ def test_points_on_and_beyond_the_faces_and_nan_do_not_crash(instruction_set):
     layout, params, x = problem(64, torch.float32, {})
     x[0, 5:], x[1, 5:], x[2, 5:], x[3, 5:] = 0.0, 1.0, -7.0, 1e9
     x[4, 6] = torch.nan
-    native, twin = (e(layout, params, x, 99) for e in (cpu_networks.run_network, torch_networks.run_network))
+    native, twin = (e(layout, params, x, 99) for e in (cpu.run_network, torch_networks.run_network))
     assert relative(native, twin) < FORWARD32
 
 
@@ -114,8 +112,7 @@ def test_points_on_and_beyond_the_faces_and_nan_do_not_crash(instruction_set):
 def test_points_without_gradient_take_no_part(instruction_set, fraction):
     layout, params, x = problem(3000, torch.float32, {})
     native, twin = (
-        run(e, layout, params, x, fraction=fraction)
-        for e in (cpu_networks.run_network, torch_networks.run_network)
+        run(e, layout, params, x, fraction=fraction) for e in (cpu.run_network, torch_networks.run_network)
     )
     for found, expected, bound in zip(native, twin, (FORWARD32, GRADIENT32, INPUT_GRADIENT32), strict=True):
         assert relative(found, expected) < bound
@@ -129,18 +126,16 @@ def test_gradcheck_in_double():
     grid_free = params[: layout.n_network_params].clone().requires_grad_()
 
     def network(weights, points):
-        return cpu_networks.run_network(
-            layout, torch.cat([weights, params[layout.n_network_params :]]), points, 99
-        )
+        return cpu.run_network(layout, torch.cat([weights, params[layout.n_network_params :]]), points, 99)
 
     assert torch.autograd.gradcheck(network, (grid_free, x.requires_grad_()))
 
 
 def test_strided_inputs_equal_contiguous_ones():
     layout, params, x = problem(200, torch.float32, {})
-    by_row = cpu_networks.run_network(layout, params, x, 99)
-    by_feature = cpu_networks.run_network(layout, params, x.T.contiguous().T, 99)
-    every_second = cpu_networks.run_network(layout, params, x.repeat_interleave(2, 0)[::2], 99)
+    by_row = cpu.run_network(layout, params, x, 99)
+    by_feature = cpu.run_network(layout, params, x.T.contiguous().T, 99)
+    every_second = cpu.run_network(layout, params, x.repeat_interleave(2, 0)[::2], 99)
     assert torch.equal(by_row, by_feature) and torch.equal(by_row, every_second)
 
 
@@ -150,7 +145,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     results = []
     for n_threads in (1, 2, 3, 7):
         _native.set_num_threads(n_threads)
-        results.append(run(cpu_networks.run_network, layout, params, x))
+        results.append(run(cpu.run_network, layout, params, x))
     _native.set_num_threads(before)
     for result in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
@@ -187,7 +182,7 @@ def test_the_other_two_constructors(backend, name):
 )
 def test_wrong_arguments_are_refused(bad):
     layout, params, x = problem(4, torch.float32, {})
-    network = cpu_networks.native_network(layout)
+    network = cpu.native_network(layout)
     good = {
         "params": params,
         "n_active_levels": 9,

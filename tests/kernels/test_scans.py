@@ -2,6 +2,7 @@
 
 import nerfacc
 import pytest
+import scans_twin
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,16 +13,14 @@ from quicksurf import kernels
 from quicksurf.geometry.rays import pack_counts
 from quicksurf.kernels import _native
 from quicksurf.kernels import nerfacc as nerfacc_cpu
-from quicksurf.kernels.reference import scans as torch_scans
 
 NAMES = ("inclusive_sum", "exclusive_sum", "inclusive_prod", "exclusive_prod")
 COUNTS = ([], [0], [1], [0, 0, 3], [4], [5, 0, 1, 2, 8, 3, 0], [20_000])
 
 
 @pytest.fixture(autouse=True)
-def served():
-    """nerfacc as the CPU back end leaves it."""
-    kernels.load("cpu")
+def installed():
+    nerfacc_cpu.install()
 
 
 def packed(counts: list[int]) -> Tensor:
@@ -39,7 +38,7 @@ def values(n: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
 def test_scans_equal_their_twin(name, counts, dtype, tolerance):
     x, weights = values(sum(counts), dtype).requires_grad_(), values(sum(counts), dtype, 1) - 1
     found = getattr(nerfacc, name)(x, packed(counts))
-    expected = torch_scans.scan_chunks(getattr(torch_scans, name), x, packed(counts))
+    expected = scans_twin.scan_chunks(getattr(scans_twin, name), x, packed(counts))
     assert found.dtype == dtype and relative(found, expected) < tolerance
     if sum(counts):
         gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
@@ -61,7 +60,7 @@ def test_weights_at_alpha_zero_and_one(n_rays):
     packed_info = packed(counts)
 
     def twin(a: Tensor) -> Tensor:
-        return a * torch_scans.scan_chunks(torch_scans.exclusive_prod, 1 - a, packed_info)
+        return a * scans_twin.scan_chunks(scans_twin.exclusive_prod, 1 - a, packed_info)
 
     alphas.requires_grad_()
     weights, transmittance = nerfacc.render_weight_from_alpha(alphas, packed_info)
@@ -95,13 +94,13 @@ def test_sums_from_either_end_and_normalised(inclusive, from_back, normalize):
     counts, x = packed([4, 0, 1, 9]), values(14)
     x[4] = 0.0  # a chunk whose sum is zero
     function = nerfacc_cpu.inclusive_sum if inclusive else nerfacc_cpu.exclusive_sum
-    scan = torch_scans.inclusive_sum if inclusive else torch_scans.exclusive_sum
+    scan = scans_twin.inclusive_sum if inclusive else scans_twin.exclusive_sum
 
     def reversed_scan(chunk: Tensor) -> Tensor:
         return scan(chunk.flip(0)).flip(0)
 
     found = function(*counts.T.contiguous(), x, normalize, from_back)
-    twin = torch_scans.scan_chunks(reversed_scan if from_back else scan, x, counts, normalize)
+    twin = scans_twin.scan_chunks(reversed_scan if from_back else scan, x, counts, normalize)
     assert relative(found, twin) < EXACT64
 
 
@@ -109,7 +108,7 @@ def test_chunks_lie_in_any_order_and_gaps_are_zero():
     packed_info, x = torch.tensor([[6, 2], [0, 3], [9, 0], [4, 1]]), values(9)
     for name in NAMES:
         found = getattr(nerfacc, name)(x, packed_info)
-        assert relative(found, torch_scans.scan_chunks(getattr(torch_scans, name), x, packed_info)) < EXACT64
+        assert relative(found, scans_twin.scan_chunks(getattr(scans_twin, name), x, packed_info)) < EXACT64
         assert found[[3, 5, 8]].tolist() == [0, 0, 0]
 
 
@@ -160,7 +159,7 @@ def test_importance_sampling_equals_its_twin(n, stratified):
     assert edges.vals.shape == (7, n + 1) and samples.vals.shape == (7, n)
     for ray, (start, count) in enumerate(intervals.packed_info.tolist()):
         ray_keys = intervals.vals[start : start + count], cdfs[start : start + count]
-        twin = torch_scans.importance_sampling(*ray_keys, n, float(biases[ray]))
+        twin = scans_twin.importance_sampling(*ray_keys, n, float(biases[ray]))
         if n:
             assert torch.allclose(
                 edges.vals[ray], twin[0], atol=1e-4, rtol=0
@@ -197,7 +196,7 @@ def test_batched_and_flat_layout_agree():
         assert torch.equal(found, nerfacc.importance_sampling(flat, cdfs.reshape(-1), 5)[1].vals)
     left, right = nerfacc.searchsorted(nerfacc.RayIntervals(ts), nerfacc.RayIntervals(cdfs))
     for ray in range(4):
-        assert torch.equal(torch.stack([left[ray], right[ray]]), torch_scans.searchsorted(ts[ray], cdfs[ray]))
+        assert torch.equal(torch.stack([left[ray], right[ray]]), scans_twin.searchsorted(ts[ray], cdfs[ray]))
 
 
 def test_searching_flat_rays_counts_from_the_first_key_of_all():
@@ -207,7 +206,7 @@ def test_searching_flat_rays_counts_from_the_first_key_of_all():
     for ray, (start, count) in enumerate(queries.packed_info.tolist()):
         key_start, key_count = keys.packed_info[ray].tolist()
         ray_keys, here = keys.vals[key_start : key_start + key_count], slice(start, start + count)
-        twin = torch_scans.searchsorted(ray_keys, queries.vals[here]) + key_start
+        twin = scans_twin.searchsorted(ray_keys, queries.vals[here]) + key_start
         assert torch.equal(torch.stack([left[here], right[here]]), twin)
 
 

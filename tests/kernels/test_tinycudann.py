@@ -153,7 +153,7 @@ def test_a_field_looks_the_same_on_every_back_end():
     """Written on one, loaded on the others: single precision against half."""
     occupied = torch.ones(1, 16, 16, 16, dtype=torch.bool)
     expected, state = rendered(kernels.load("cpu"), None, occupied)
-    for name in ("batched", "double"):
+    for name in ("triton", "double"):
         found, same = rendered(back_ends.present(name), state, occupied)
         assert float((found - expected).abs().mean()) < HALF_IMAGE
         assert all(torch.equal(same[key], state[key]) for key in state)
@@ -169,7 +169,7 @@ def test_without_a_gpu_nothing_of_cuda_is_imported(tmp_path):
         "try: kernels.load('cuda')\n"
         "except kernels.BackendError as error: assert '--device cpu' in str(error)\n"
         "else: raise SystemExit('cuda was loaded')\n"
-        "ours = ['triton_networks', 'triton_rays', 'triton_unisurf', 'triton_weights', 'cuda']\n"
+        "ours = ['gpu.networks', 'gpu.rays', 'gpu.unisurf', 'gpu.weights', 'gpu.tiny_cuda_nn']\n"
         "named = ['tinycudann', *('quicksurf.kernels.' + name for name in ours)]\n"
         "print([name for name in named if name in sys.modules])\n"
     )

@@ -2,6 +2,7 @@
 
 import nerfacc
 import pytest
+import scans_twin
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from quicksurf import kernels
 from quicksurf.kernels import _native
+from quicksurf.kernels import nerfacc as nerfacc_cpu
 from quicksurf.kernels.reference import rays as torch_rays
-from quicksurf.kernels.reference import scans as torch_scans
 
 MARCH = 20 * BOUNDARY  # a hundred roundings of t, each at most half of 2e-6
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
@@ -20,9 +21,8 @@ BOXES = torch.stack([BOX, 2 * BOX, 4 * BOX])
 
 
 @pytest.fixture(autouse=True)
-def served():
-    """nerfacc as the CPU back end leaves it."""
-    kernels.load("cpu")
+def installed():
+    nerfacc_cpu.install()
 
 
 def grids(levels: int, seed: int = 3) -> Tensor:
@@ -71,8 +71,8 @@ def test_traversal_equals_its_twin(levels, step_size, cone_angle, limit):
     )  # fmt: skip
     differing = n_steps = 0
     for ray in range(n):
-        cells = torch_scans.ray_cells(origins[ray], directions[ray], occupied, BOXES[:levels], near, far)
-        expected, end = torch_scans.march_cells(cells, near, step_size, cone_angle, limit or 0)
+        cells = scans_twin.ray_cells(origins[ray], directions[ray], occupied, BOXES[:levels], near, far)
+        expected, end = scans_twin.march_cells(cells, near, step_size, cone_angle, limit or 0)
         found = steps_of(intervals, ray)
         n_steps += len(expected)
         same = len(found) == len(expected) and torch.allclose(

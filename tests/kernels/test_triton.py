@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton_double
 
-from quicksurf.kernels import batched_rays, batched_unisurf
+from quicksurf import kernels
 from quicksurf.kernels.gpu import choose as gpu
-from quicksurf.kernels.reference import networks as torch_networks
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -57,25 +57,32 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     }
 
 
-def test_whatever_triton_raises_the_next_engine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_triton_raises_is_a_reason_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its errors have no base in common with others': a compiler that knows no such GPU must not end a fit."""
     from triton.errors import TritonError
 
     from quicksurf.kernels.gpu import networks as triton_networks
-    from quicksurf.kernels.gpu import rays as triton_rays
+    from quicksurf.kernels.gpu import unisurf as triton_unisurf
 
     def refuse(*_: object) -> None:
         raise TritonError("no such GPU")
 
     monkeypatch.setattr(triton_networks, "run_network", refuse)
-    monkeypatch.setattr(triton_rays, "adam_step", refuse)
-    run, said = gpu.networks(torch.device("cpu"))
-    assert run is torch_networks.run_network and "Triton does not work (no such GPU)" in said
-    assert gpu.rays(torch.device("cpu")) == (batched_rays, batched_unisurf)
+    monkeypatch.setattr(triton_unisurf, "sample_surface", refuse)
+    for engine in (gpu.networks, gpu.rays):
+        with pytest.raises(kernels.BackendError, match=r"Triton does not work .*no such GPU.*--device cpu"):
+            engine(torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(gpu, "networks", lambda device: (refuse, "networks by a double"))
+    backend = kernels.load("auto")
+    assert backend.name == "cpu" and "there is a GPU, but Triton does not work" in backend.reason
+    with pytest.raises(kernels.BackendError, match="Triton does not work"):
+        kernels.load("cuda")
 
 
 def test_rays_that_end_elsewhere_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu.try_out_rays(batched_rays, batched_unisurf, torch.device("cpu"))
-    monkeypatch.setattr(batched_rays, "adam_step", lambda *_, **__: None)
+    gpu.try_out_rays(triton_double, triton_double, torch.device("cpu"))
+    monkeypatch.setattr(triton_double, "adam_step", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match="elsewhere"):
-        gpu.try_out_rays(batched_rays, batched_unisurf, torch.device("cpu"))
+        gpu.try_out_rays(triton_double, triton_double, torch.device("cpu"))

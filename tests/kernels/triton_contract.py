@@ -9,11 +9,11 @@ import os
 
 import pytest
 import torch
+import triton_double
 from tolerances import FORWARD32, GRADIENT32, INPUT_GRADIENT32, SCAN32, TF32, relative
 
 from quicksurf.errors import ConfigError
 from quicksurf.geometry.rays import Interval, Rays, Surface, pack_counts
-from quicksurf.kernels import batched_rays, batched_unisurf
 from quicksurf.kernels.gpu import choose as gpu
 from quicksurf.kernels.gpu import networks as triton_networks
 from quicksurf.kernels.gpu import rays as triton_rays
@@ -226,12 +226,12 @@ def problem_of_rays():
     )
 
 
-def test_the_march_equals_whole_tensors():
+def test_the_march_equals_the_twin():
     rays, cells, boxes, _ = problem_of_rays()
     for n_boxes in (1, 2):
         found, expected = (
             engine.traverse_lattice(rays, cells[:n_boxes], boxes[:n_boxes], 0.07)
-            for engine in (triton_unisurf, batched_rays)
+            for engine in (triton_unisurf, triton_double)
         )
         assert 0.1 < float(expected.occupied.float().mean()) < 0.6
         assert (found.occupied ^ expected.occupied).float().mean() <= (0 if INTERPRETED else 1e-3)
@@ -240,7 +240,7 @@ def test_the_march_equals_whole_tensors():
             assert torch.allclose(ours[both], theirs[both], atol=1e-5)
 
 
-def test_roots_equal_whole_tensors():
+def test_roots_equal_the_twin():
     rays, *_ = problem_of_rays()
     index = torch.tensor([5, 2, 9, 23], device=DEVICE)
     middle = -(rays.origins * rays.directions).sum(1)[index]
@@ -252,26 +252,26 @@ def test_roots_equal_whole_tensors():
 
 
 @pytest.mark.parametrize("n_front", [0, 5])
-def test_samples_equal_whole_tensors(n_front):
+def test_samples_equal_the_twin(n_front):
     rays, cells, boxes, jitter = problem_of_rays()
-    steps = batched_rays.traverse_lattice(rays, cells, boxes, 0.07)
+    steps = triton_double.traverse_lattice(rays, cells, boxes, 0.07)
     middle = -(rays.origins * rays.directions).sum(1)
     found = Surface(torch.arange(24, device=DEVICE) % 3 > 0, middle - 0.4, 0)
     widths, slopes = torch.linspace(0.05, 2, 24, device=DEVICE), torch.linspace(0, 2, 24, device=DEVICE)
     known = steps, found, widths, slopes, Interval(0.1, 0.0, 13 - n_front, n_front), jitter
     (ts, lengths), (expected, expected_lengths) = (
-        engine.interval_samples(*known) for engine in (triton_unisurf, batched_unisurf)
+        engine.interval_samples(*known) for engine in (triton_unisurf, triton_double)
     )
     assert torch.allclose(lengths, expected_lengths, atol=1e-5) and bool((lengths > 0).any())
     stands = expected_lengths > 0
     assert torch.allclose(ts[stands], expected[stands], atol=1e-4)
 
 
-def test_search_and_samples_equal_whole_tensors():
+def test_search_and_samples_equal_the_twin():
     rays, cells, boxes, jitter = problem_of_rays()
     known = rays, cells | True, boxes, 0.07, Interval(0.1, 0.3, 8, 5, 0.05), jitter
     (surface, samples), (expected, of_expected) = (
-        engine.sample_surface(BALL, *known) for engine in (triton_unisurf, batched_unisurf)
+        engine.sample_surface(BALL, *known) for engine in (triton_unisurf, triton_double)
     )
     assert torch.equal(surface.hits, expected.hits) and bool(surface.hits.any())
     assert torch.allclose(surface.ts, expected.ts, atol=1e-5)
@@ -281,7 +281,7 @@ def test_search_and_samples_equal_whole_tensors():
 
 @pytest.mark.parametrize("opacity", ["transmittance", "occupancy"])
 @pytest.mark.parametrize("counts", [[3, 0, 1, 12, 7] * 15, [0, 0], []])
-def test_weights_and_their_gradients_equal_whole_tensors(opacity, counts):
+def test_weights_and_their_gradients_equal_the_twin(opacity, counts):
     packed = pack_counts(torch.tensor(counts, dtype=torch.long)).to(DEVICE)
     generator = torch.Generator().manual_seed(4)
     n = sum(counts)
@@ -293,7 +293,7 @@ def test_weights_and_their_gradients_equal_whole_tensors(opacity, counts):
         torch.randn(len(counts), generator=generator).to(DEVICE),
     )
     results = []
-    for engine in (triton_unisurf, batched_unisurf):
+    for engine in (triton_unisurf, triton_double):
         leaf = logits.clone().requires_grad_()
         weights, sums = engine.render_weight_from_logits(leaf, deltas, packed, 30.0, opacity)
         ((weights * pulls[0]).sum() + (sums * pulls[1]).sum()).backward()

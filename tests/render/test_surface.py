@@ -8,7 +8,8 @@ from tolerances import BOUNDARY
 from quicksurf import kernels
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.geometry.rays import Interval, Rays, unit_ball_span
-from quicksurf.kernels import _native, batched_unisurf
+from quicksurf.kernels import _native
+from quicksurf.kernels.gpu import search
 from quicksurf.kernels.modules import LogitNetwork
 from quicksurf.kernels.reference.rays import traverse_grids
 
@@ -110,17 +111,17 @@ def test_the_search_leaves_a_ray_at_its_surface_and_skips_empty_cells(backend):
 def test_a_full_batch_leaves_every_ray_its_last_steps():
     chosen = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1]]).bool()
     last_two = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]]).bool()
-    assert torch.equal(batched_unisurf._last_of_each(chosen, 8), chosen)
-    assert torch.equal(batched_unisurf._last_of_each(chosen, 5), last_two)
-    assert not batched_unisurf._last_of_each(chosen, 2).any()
+    assert torch.equal(search._last_of_each(chosen, 8), chosen)
+    assert torch.equal(search._last_of_each(chosen, 5), last_two)
+    assert not search._last_of_each(chosen, 2).any()
 
 
 def test_the_order_of_rays_does_not_matter_where_the_batch_is_full(monkeypatch):
-    backend = back_ends.present("batched")
+    backend = back_ends.present("triton")
     surface, rays = bumpy(backend), camera_rays(400)
     grid, backwards = grid_of(surface), Rays(*(part.flip(0) for part in rays))
     whole = find(backend, surface, grid, rays, 0.01)
-    monkeypatch.setattr(batched_unisurf, "_FINE_STEPS", 2)
+    monkeypatch.setattr(search, "_FINE_STEPS", 2)
     found, other = (find(backend, surface, grid, r, 0.01) for r in (rays, backwards))
     assert torch.equal(found.hits, other.hits.flip(0))
     assert torch.allclose(found.ts, other.ts.flip(0), atol=1e-6)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import triton_double
 from tolerances import GRADIENT32, SCAN32, relative
 
 from quicksurf.geometry.rays import pack_counts
-from quicksurf.kernels import _native, batched_unisurf, cpu_unisurf
+from quicksurf.kernels import _native, cpu
 from quicksurf.kernels.reference import unisurf as torch_unisurf
 from quicksurf.kernels.reference.unisurf import SHIFT, alphas_from_logits
 
@@ -84,7 +85,7 @@ def test_native_weights_equal_their_twin(name, kind, sharpness):
     values = 0.1 * torch.randn(int(counts.sum()), generator=generator)
     deltas = 0.05 * torch.rand(len(values), generator=generator)
     results = []
-    for ops in (cpu_unisurf, torch_unisurf):
+    for ops in (cpu, torch_unisurf):
         logits = values.clone().requires_grad_()
         weights, opacities = ops.render_weight_from_logits(
             logits, deltas, pack_counts(counts), sharpness, kind
@@ -108,7 +109,7 @@ def test_gradients_of_weights(kind):
     deltas = torch.rand(11, dtype=torch.float64, generator=generator)
 
     def weights(logits):
-        return cpu_unisurf.render_weight_from_logits(logits, deltas, pack_counts(counts), 1.5, kind)
+        return cpu.render_weight_from_logits(logits, deltas, pack_counts(counts), 1.5, kind)
 
     assert torch.autograd.gradcheck(weights, (logits,))
 
@@ -138,7 +139,7 @@ def test_a_logit_that_is_no_number_shows_in_the_weights(backend):
 def test_samples_that_stand_for_nothing_weigh_nothing_and_leave_the_others_as_they_are(kind):
     logits = torch.linspace(-0.1, 0.2, 7)
     deltas = torch.full((7,), 0.02)
-    expected, opacities = batched_unisurf.render_weight_from_logits(logits, deltas, packed(3, 4), 30.0, kind)
+    expected, opacities = triton_double.render_weight_from_logits(logits, deltas, packed(3, 4), 30.0, kind)
     real = torch.tensor(
         [0, 0, 1, 1, 1, 0, 1, 1, 1, 1], dtype=torch.bool
     )  # two, then one, in front of a ray's
@@ -146,7 +147,7 @@ def test_samples_that_stand_for_nothing_weigh_nothing_and_leave_the_others_as_th
     for room, values in zip(there, (logits, deltas), strict=True):
         room[real] = values
     leaf = there[0].requires_grad_()
-    found, sums = batched_unisurf.render_weight_from_logits(leaf, there[1], packed(5, 5), 30.0, kind)
+    found, sums = triton_double.render_weight_from_logits(leaf, there[1], packed(5, 5), 30.0, kind)
     assert torch.allclose(found[real], expected, atol=SCAN32) and torch.allclose(sums, opacities, atol=SCAN32)
     assert not found[~real].any()
     sums.sum().backward()

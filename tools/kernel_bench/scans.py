@@ -31,7 +31,6 @@ def _packed(n_rays: int) -> Int[Tensor, "n 2"]:
 
 
 def _weights() -> list[Kernel]:
-    seam.load("cpu")  # nerfacc then works on CPU tensors
     packed = _packed(_N_RAYS)
     alphas = (0.3 * torch.rand(_SCAN)).requires_grad_()
     outputs = nerfacc.render_weight_from_alpha(alphas, packed_info=packed)

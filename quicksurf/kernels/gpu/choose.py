@@ -1,7 +1,7 @@
-"""Which engines a GPU's networks and rays run on: the fastest that works, tried out before it is chosen.
+"""The engines of a GPU: tiny-cuda-nn for networks where it is installed, else Triton; Triton for rays.
 
-A build for other GPUs, or without a part, fails at its first kernel, and extensions then raise whatever they like: what
-is caught here is any exception, and the next engine takes its place.
+Each is tried out before it is chosen: a build for other GPUs, or without a part, fails at its first kernel, and
+extensions then raise whatever they like. What is caught here is any exception.
 """
 
 import importlib.util
@@ -9,16 +9,24 @@ from types import ModuleType
 
 import torch
 
-from quicksurf.errors import INSTALL_TINYCUDANN
+from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
 from quicksurf.geometry.rays import Interval, Rays
-from quicksurf.kernels import batched_rays, batched_unisurf
 from quicksurf.kernels.layout import network_layout
 from quicksurf.kernels.modules import LogitNetwork, Modules, Run
 from quicksurf.kernels.reference import networks as torch_networks
 
+_NO_TRITON = (
+    "Triton does not work on it ({}): it comes with torch's CUDA wheels on Linux and needs compute capability 8.0; "
+    "--device cpu needs neither"
+)
+
 
 def networks(device: torch.device) -> tuple[Run, str]:
-    """Return the fastest networks that work on the GPU, and what to say about them."""
+    """Return the fastest networks that work on the GPU, and what to say about them.
+
+    Raises:
+        BackendError: if neither tiny-cuda-nn nor Triton works.
+    """
     advice = f"tiny-cuda-nn would make it faster: {INSTALL_TINYCUDANN}"
     if importlib.util.find_spec("tinycudann") is not None:
         try:
@@ -28,27 +36,29 @@ def networks(device: torch.device) -> tuple[Run, str]:
             return tiny_cuda_nn.run_network, "networks by tiny-cuda-nn"
         except Exception as error:
             advice = f"tinycudann does not work ({_short(error)}), install it again: {INSTALL_TINYCUDANN}"
-    if importlib.util.find_spec("triton") is not None:
-        try:
-            from quicksurf.kernels.gpu import networks as triton_networks
+    try:
+        from quicksurf.kernels.gpu import networks as triton_networks
 
-            try_out_networks(triton_networks.run_network, device)
-            return triton_networks.run_network, f"networks by Triton; {advice}"
-        except Exception as error:  # a TritonError is no RuntimeError
-            advice = f"{advice}; Triton does not work ({_short(error)})"
-    return torch_networks.run_network, f"networks by torch, slowly; {advice}"
+        try_out_networks(triton_networks.run_network, device)
+    except Exception as error:  # a TritonError is no RuntimeError
+        raise BackendError(f"{_NO_TRITON.format(_short(error))}; {advice}") from error
+    return triton_networks.run_network, f"networks by Triton; {advice}"
 
 
 def rays(device: torch.device) -> tuple[ModuleType, ModuleType]:
-    """Return ray operations for the GPU and UNISURF's: with fewer launches where Triton works."""
+    """Return Triton's ray operations, and UNISURF's.
+
+    Raises:
+        BackendError: if Triton does not work.
+    """
     try:
         from quicksurf.kernels.gpu import rays as triton_rays
         from quicksurf.kernels.gpu import unisurf as triton_unisurf
 
         try_out_rays(triton_rays, triton_unisurf, device)
-        return triton_rays, triton_unisurf
-    except Exception:  # whole tensors do the same
-        return batched_rays, batched_unisurf
+    except Exception as error:
+        raise BackendError(_NO_TRITON.format(_short(error))) from error
+    return triton_rays, triton_unisurf
 
 
 def try_out_networks(run: Run, device: torch.device) -> None:

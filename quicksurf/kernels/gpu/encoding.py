@@ -9,7 +9,7 @@ Gradients by the tables are added atomically in float32. Sorting entries instead
 the adds of one level meet in the second-level cache, where they cost as much as a store unless many points share an
 entry. Their order is not fixed: sums differ in the last bits from run to run.
 
-The specification is `torch_networks.grid_level`. No tensor is allocated and no shape checked here.
+The specification is `reference.networks.grid_level`. No tensor is allocated and no shape checked here.
 Triton compiles a function's source: a run-time type checker that wraps functions must leave these alone.
 """
 

@@ -10,7 +10,7 @@ layer only, whatever their number. The gradients by weights are not here: they a
 which the kernel prepares by writing d loss / d (layer before its activation) as `deltas`.
 
 Padding: `encoded` has a multiple of 16 rows and `pitch` columns, a multiple of TILE: nothing inside needs a mask.
-The specification is `torch_networks.run_network`.
+The specification is `reference.networks.run_network`.
 """
 
 from typing import no_type_check
@@ -18,7 +18,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-SHARPNESS = tl.constexpr(10.0)  # torch_networks.SOFTPLUS_SHARPNESS
+SHARPNESS = tl.constexpr(10.0)  # reference.networks.SOFTPLUS_SHARPNESS
 BACKWARD_PRECISION = tl.constexpr(
     "tf32"
 )  # 11 bits: rounding is averaged over points, and half the time is saved

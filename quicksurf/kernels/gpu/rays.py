@@ -1,6 +1,6 @@
-"""Ray operations on a GPU where Triton works: those of `batched_rays`, and the optimiser's step in one kernel.
+"""Sums along rays, and the optimiser's step as one Triton kernel.
 
-Whole tensors take 14 launches for a group and pass over its values as often; a step of the fit has six groups.
+As operations of torch a step takes 14 launches for a group and passes over its values as often; a fit has six groups.
 """
 
 from typing import no_type_check
@@ -11,7 +11,7 @@ import triton.language as tl
 from jaxtyping import Bool
 from torch import Tensor
 
-from quicksurf.kernels.batched_rays import accumulate_along_rays
+from quicksurf.kernels.gpu.search import accumulate_along_rays
 
 __all__ = ["accumulate_along_rays", "adam_step"]
 ADAM_TILE = 1024  # values
@@ -30,7 +30,7 @@ def adam_step(
     skip_zero: bool,
     sound: Bool[Tensor, ""] | None = None,
 ) -> None:
-    """See `torch_rays.adam_step`, of contiguous tensors; the truth of `sound` is read on the device alone."""
+    """See `reference.rays.adam_step`, of contiguous tensors; the truth of `sound` is read on the device alone."""
     rate = learning_rate / (1 - betas[0] ** step)
     root = (1 - betas[1] ** step) ** 0.5
     sound = grad.new_ones((), dtype=torch.bool) if sound is None else sound

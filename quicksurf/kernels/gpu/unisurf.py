@@ -1,8 +1,7 @@
-"""UNISURF's search and samples with kernels of Triton: `batched_unisurf`, whose march and samples are one launch each
-here, and its root finding four, instead of 84, 53 and 84.
+"""UNISURF's search and samples: Triton's kernels for the march, the root finding and the samples.
 
-A step on a GPU is short enough for launches to decide how long it takes. The specification of each kernel is the
-function of the same name on whole tensors.
+A step on a GPU is short enough for launches to decide how long it takes: the march and the samples are one launch each,
+the root finding four; as operations of torch on whole tensors they were 84, 53 and 84.
 """
 
 from functools import partial
@@ -15,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.geometry.rays import Interval, Rays, Surface
-from quicksurf.kernels.batched_rays import LatticeSteps, lattice_size
-from quicksurf.kernels.batched_unisurf import RayOps, sample_by
+from quicksurf.kernels.gpu.search import LatticeSteps, RayOps, lattice_size, sample_by
 from quicksurf.kernels.gpu.weights import render_weight_from_logits
 from quicksurf.kernels.modules import LogitNetwork
 from quicksurf.kernels.reference.unisurf import MIN_SLOPE, N_SECANT
@@ -29,7 +27,7 @@ _LEAST_SLOPE = tl.constexpr(MIN_SLOPE)
 def traverse_lattice(
     rays: Rays, binaries: Bool[Tensor, "m x y z"], aabbs: Float[Tensor, "m 6"], step_size: float
 ) -> LatticeSteps:
-    """See `batched_rays.traverse_lattice`."""
+    """See `RayOps.march`."""
     origins, directions, near, far = (part.contiguous() for part in rays)
     shape = len(near), lattice_size(aabbs, step_size)
     starts, ends, mids = (near.new_empty(shape) for _ in range(3))
@@ -153,7 +151,7 @@ def secant(
     logit_low: Tensor,
     logit_high: Tensor,
 ) -> Float[Tensor, "k"]:
-    """See `torch_unisurf.secant`: one launch between two evaluations."""
+    """See `reference.unisurf.secant`: one launch between two evaluations."""
     bracket = torch.stack([low, high, logit_low, logit_high, torch.zeros_like(low)])
     origins, directions = (part.contiguous() for part in rays[:2])
     ts, points, n = torch.empty_like(low), low.new_empty(len(low), 3), len(low)
@@ -211,7 +209,7 @@ def interval_samples(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """See `batched_unisurf.interval_samples`."""
+    """See `RayOps.spread`."""
     n, n_steps = steps.t_starts.shape
     ts, deltas = torch.empty_like(jitter), torch.empty_like(jitter)
     if n:

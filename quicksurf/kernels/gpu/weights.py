@@ -6,7 +6,8 @@ A thread takes a ray and goes through its samples, forwards for the weights, bac
     w_i = (1 − e^(−g_i)) T_i,   T_i = e^(−Σ_{j<i} g_j)
     dL/dg_i = G_i e^(−g_i) T_i − Σ_{j>i} G_j w_j,   G_i = dL/dw_i + dL/d(Σ w)
 
-The specification is `batched_unisurf.render_weight_from_logits`.
+The specification is `reference.unisurf.render_weight_from_logits`. Samples of negative delta weigh nothing, and the one
+behind them counts as the first of its ray.
 """
 
 import math
@@ -33,7 +34,7 @@ def render_weight_from_logits(
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """See `batched_unisurf.render_weight_from_logits`; differentiable in `logits`."""
+    """See `reference.unisurf.render_weight_from_logits`; differentiable in `logits`."""
     return _Weights.apply(logits, deltas, packed_info, sharpness, opacity == "occupancy")  # type: ignore[return-value]
 
 
@@ -72,15 +73,7 @@ def _launch(
 @triton.jit
 @no_type_check
 def weights_forward(
-    logits,
-    deltas,
-    packed_info,
-    weights,
-    opacities,
-    sharpness,
-    n,
-    PAPER: tl.constexpr,
-    TILE: tl.constexpr,
+    logits, deltas, packed_info, weights, opacities, sharpness, n, PAPER: tl.constexpr, TILE: tl.constexpr
 ):
     """Compute weights of a tile's rays, and their sums."""
     ray = tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -161,11 +154,7 @@ def load_depth(logits, deltas, at, mask, sharpness, PAPER: tl.constexpr):
     depth = tl.maximum(x, 0.0) + tl.log(1 + decay)
     slope = sharpness * tl.where(x > 0, 1.0, decay) / (1 + decay)
     stands = delta >= 0
-    return (
-        tl.where(stands, depth, 0.0),
-        tl.where(stands, delta, 0.0),
-        tl.where(stands, slope, 0.0),
-    )
+    return (tl.where(stands, depth, 0.0), tl.where(stands, delta, 0.0), tl.where(stands, slope, 0.0))
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """The slow twin of the UNISURF kernels in plain torch: the specification of csrc/search.h and csrc/opacity.h.
 
-The sampling twins loop over rays; they are meant to be read and compared against, not to be fast.
+It loops over rays: it is meant to be read and compared against, not to be fast.
 """
 
 import torch
@@ -15,9 +15,8 @@ N_SECANT = 3  # the error falls with power 1.6: 1e-2 of a step after one, below 
 MAX_ALPHA = 1 - 1e-6  # a product through an exact zero has no gradient for what lies behind
 MIN_SLOPE = 0.2  # rays that graze the surface get an interval at most five times as wide
 ABSORPTION = 0.3  # per unit of κ l and of softplus(κ l): see methods/unisurf.py
-SHIFT = (
-    1.1  # of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
-)
+# of κ l, so that fitted surfaces lie at l = 0: 0.5 for a wall met frontally, the rest is measured
+SHIFT = 1.1
 
 
 @torch.no_grad()
@@ -70,49 +69,38 @@ def find_surface(
 def first_crossing(
     surface: LogitNetwork, rays: Rays, steps: Steps, level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"], int]:
-    """Return last outside-to-inside change of sign before the first logit above `level`, at the steps' middles.
+    """Find the last change from outside to inside before the first logit above `level`, at the steps' middles.
 
     A region that stays below is semi-transparent: a search that ended there would hide what lies behind it. After a
     logit l ≤ 0, steps nearer than |l| / MAX_SLOPE are passed over (sphere tracing, as in IDR).
 
     Returns:
-        Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of
-        evaluations. With a gap between the bracket's steps the surface is where the later one starts:
+        Whether a ray has a crossing, (t_low, t_high, logit_low, logit_high) of the bracket, and the number of steps
+        that were looked at. With a gap between the bracket's steps the surface is where the later one starts:
         t_low = t_high there, and logit_low is 0.
     """
-    mids, n_rays, n_evaluations = steps.t_mids, len(rays.near), 0
-    at, counts = steps.packed_info.unbind(1)
-    at, ends, last = at.clone(), at + counts, torch.full((n_rays,), -1)
-    stretch = _stretch_indices(steps)
-    hits, brackets, last_logits = torch.zeros(n_rays).bool(), torch.zeros(4, n_rays), torch.zeros(n_rays)
-    entry, entry_logits = torch.full((n_rays,), -1), torch.zeros(n_rays)
-    active = torch.nonzero(counts)[:, 0]
-    while len(active):
-        i = at[active]
-        logits = surface.query(rays.at(active, mids[i]))[0]
-        n_evaluations += len(active)
-        outside = ~(logits > 0)
-        last[active[outside]], last_logits[active[outside]] = i[outside], logits[outside]
-        apart = stretch[entry[active].clamp_min(0)] != stretch[i]
-        enters = ~outside & ((entry[active] <= last[active]) | apart)
-        entry[active[enters]], entry_logits[active[enters]] = i[enters], logits[enters]
-        opaque = logits > level
-        ray, here, before = active[opaque], entry[active[opaque]], last[active[opaque]]
-        joined = (before >= 0) & (stretch[before.clamp_min(0)] == stretch[here])
-        begin, zero = steps.t_starts[here], torch.zeros(len(ray))
-        joined_bracket = torch.stack(
-            [mids[before.clamp_min(0)], mids[here], last_logits[ray], entry_logits[ray]]
-        )
-        hits[ray] = True
-        brackets[:, ray] = joined_bracket.where(joined, torch.stack([begin, begin, zero, entry_logits[ray]]))
-        active, i, logits = active[~opaque], i[~opaque], logits[~opaque]
-        clear = mids[i] - logits / MAX_SLOPE
-        at[active] += 1
-        while bool(
-            (near := (at[active] < ends[active]) & (mids[at[active].clamp_max(len(mids) - 1)] < clear)).any()
-        ):
-            at[active] += near.long()
-        active = active[at[active] < ends[active]]
+    logits = surface.query(rays.at(steps.ray_indices, steps.t_mids))[0]
+    cleared = (steps.t_mids - logits / MAX_SLOPE).tolist()
+    mids, starts, values = steps.t_mids.tolist(), steps.t_starts.tolist(), logits.tolist()
+    stretch, n_evaluations = _stretch_indices(steps).tolist(), 0
+    hits, brackets = torch.zeros(len(rays.near)).bool(), torch.zeros(4, len(rays.near))
+    for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
+        i, entry, last = begin, -1, -1  # the step looked at, where the ray came inside, the last one outside
+        while i < begin + count and not hits[ray]:
+            n_evaluations += 1
+            if not values[i] > 0:
+                last = i
+            elif entry <= last or stretch[entry] != stretch[i]:
+                entry = i
+            if values[i] > level:
+                hits[ray] = True
+                bracket = starts[entry], starts[entry], 0.0, values[entry]
+                if last >= 0 and stretch[last] == stretch[entry]:
+                    bracket = mids[last], mids[entry], values[last], values[entry]
+                brackets[:, ray] = torch.tensor(bracket)
+            reach, i = cleared[i], i + 1
+            while i < begin + count and mids[i] < reach:
+                i += 1
     return hits, brackets, n_evaluations
 
 
@@ -168,19 +156,18 @@ def interval_samples(
     over S. `jitter` in [0, 1) places a sample in its stratum. A sample's delta is its stratum's length times the
     slope, kept within MIN_SLOPE and 1.
     """
-    n_interval, n_front = interval.n_interval, interval.n_front
-    hits, t_surface = found.hits, found.ts
+    n_interval, n_front, hits = interval.n_interval, interval.n_front, found.hits
     ts, deltas, rays = [], [], []
     across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
+    lows, highs = found.ts - half_widths, found.ts + half_widths
     for ray, (begin, count) in enumerate(steps.packed_info.tolist()):
         starts, ends = steps.t_starts[begin : begin + count], steps.t_ends[begin : begin + count]
-        low = float(t_surface[ray] - half_widths[ray]) if hits[ray] else -torch.inf
-        high = float(t_surface[ray] + half_widths[ray]) if hits[ray] else torch.inf
-        parts = [(-torch.inf, low, n_front), (low, high, n_interval)]
+        low, high = float(lows[ray]), float(highs[ray])
+        windows = [(-torch.inf, low, n_front), (low, high, n_interval)]
         used = 0
-        for part_low, part_high, number in parts if hits[ray] else [(low, high, n_front + n_interval)]:
-            begins = starts.clamp(part_low, part_high)
-            spans = (ends.clamp(part_low, part_high) - begins).clamp_min(0)
+        for near, far, number in windows if hits[ray] else [(-torch.inf, torch.inf, n_front + n_interval)]:
+            begins = starts.clamp(near, far)
+            spans = (ends.clamp(near, far) - begins).clamp_min(0)
             measure = float(spans.sum())
             if measure <= 0 or number == 0:
                 continue
@@ -221,23 +208,10 @@ def alphas_from_logits(
     opacity: str,
 ) -> Float[Tensor, "m"]:
     """Compute α_i of the two readings of opacity in methods/unisurf.py, at most MAX_ALPHA."""
-    begins, counts = packed_info.unbind(1)
-    first = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-    first[begins[counts > 0]] = True
-    gained = optical_depths(logits, deltas, first, sharpness, opacity)
-    return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)
-
-
-def optical_depths(
-    logits: Float[Tensor, "m"],
-    deltas: Float[Tensor, "m"],
-    first: Bool[Tensor, "m"],
-    sharpness: float,
-    opacity: str,
-) -> Float[Tensor, "m"]:
-    """Compute −ln(1 − α_i) before α is capped; `first` marks the first sample of a ray."""
     if opacity == "occupancy":
-        return torch.nn.functional.softplus(sharpness * logits)
-    depth = torch.nn.functional.softplus(sharpness * logits - SHIFT)
-    before = torch.nn.functional.pad(depth, (1, 0))[:-1].masked_fill(first, 0.0)
-    return torch.relu(depth - before) + ABSORPTION * sharpness * deltas * depth
+        return torch.sigmoid(sharpness * logits).clamp_max(MAX_ALPHA)
+    begins, counts = packed_info.unbind(1)
+    optical = torch.nn.functional.softplus(sharpness * logits - SHIFT)
+    before = torch.nn.functional.pad(optical, (1, 0))[:-1].index_fill(0, begins[counts > 0], 0.0)
+    gained = torch.relu(optical - before) + ABSORPTION * sharpness * deltas * optical
+    return (1 - torch.exp(-gained)).clamp_max(MAX_ALPHA)

@@ -1,49 +1,63 @@
-"""UNISURF's search, samples and weights as operations on whole tensors; see `torch_unisurf` for what each computes.
+"""The search for the surface on a GPU, around Triton's kernels, without a loop over rays or a wait for each step.
 
-The search evaluates every fourth occupied step of all rays at once, then those between that the distance does not
-clear: two batches instead of one after another step of each ray, at two to three times the evaluations. The host waits
-for the device once, when the rays are marched, and learns how many of them cross the surface and in how many steps. All
-shapes follow from these two numbers: a ray that crosses the surface has room for all samples of an interval, and
-those that stand for nothing have a negative delta; the second batch has room for `_FINE_STEPS` a ray.
+Rays march on a lattice [n, S] of equal steps, a row a ray: S follows from the box and the step alone. The search
+evaluates every fourth occupied step of all rays at once, then those between that the distance does not clear: two
+batches instead of one after another step of each ray, at two to three times the evaluations. The host waits for the
+device once, when the rays are marched, and learns how many of them cross the surface and in how many steps. All shapes
+follow from these two numbers: a ray that crosses the surface has room for all samples of an interval, and those that
+stand for nothing have a negative delta; the second batch has room for `_FINE_STEPS` a ray.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import nerfacc
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface, pack_counts
-from quicksurf.kernels.batched_rays import LatticeSteps, traverse_lattice
 from quicksurf.kernels.gpu.selection import first_where
 from quicksurf.kernels.modules import MAX_SLOPE, LogitNetwork
-from quicksurf.kernels.reference.unisurf import (
-    MAX_ALPHA,
-    MIN_SLOPE,
-    N_SECANT,
-    optical_depths,
-    secant,
-)
+from quicksurf.kernels.reference.unisurf import MIN_SLOPE, N_SECANT
 
 _STRIDE = 4  # of the first batch: with 2 it is the larger part of the work, with 8 the second one
 
 # Of the second batch for each ray that crosses the surface: 6 are asked for on the mean, 11.5 at the start.
 _FINE_STEPS = 12
+_diagonals = WeakTensorKeyDictionary()
+
+
+class LatticeSteps(NamedTuple):
+    """Steps k of all rays, from near + k · step_size on; those that are not `occupied` do not count."""
+
+    t_starts: Float[Tensor, "n s"]
+    t_ends: Float[Tensor, "n s"]
+    t_mids: Float[Tensor, "n s"]
+    occupied: Bool[Tensor, "n s"]
 
 
 class RayOps(NamedTuple):
-    """What of the search and the sampling has a kernel of its own on some devices."""
+    """The kernels of the search and the sampling."""
 
     march: Callable[[Rays, Tensor, Tensor, float], LatticeSteps]
-    """See `batched_rays.traverse_lattice`."""
+    """The steps of `reference.rays.traverse_grids` on a lattice that begins where a ray enters the largest box."""
     narrow: Callable[..., Float[Tensor, "n"]]
-    """See `torch_unisurf.secant`."""
+    """See `reference.unisurf.secant`."""
     spread: Callable[..., tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]]
-    """See `interval_samples`."""
+    """Depths and deltas of `reference.unisurf.interval_samples`; negative deltas where a window is empty."""
+
+
+def lattice_size(aabbs: Float[Tensor, "m 6"], step_size: float) -> int:
+    """Return S: as many steps as cross the largest box, and one at each end.
+
+    The box is read once per tensor, because reading waits for the device.
+    """
+    if aabbs not in _diagonals:
+        _diagonals[aabbs] = float((aabbs[-1, 3:] - aabbs[-1, :3]).norm())
+    return math.ceil(_diagonals[aabbs] / step_size) + 2
 
 
 @torch.no_grad()
@@ -57,7 +71,7 @@ def sample_by(
     interval: Interval,
     jitter: Float[Tensor, "n k"],
 ) -> tuple[Surface, Samples]:
-    """See `torch_unisurf.sample_surface`; the rays are marched once, and only those that cross the surface searched.
+    """See `reference.unisurf.sample_surface`; march the rays once, and search only those that cross the surface.
 
     Samples of negative delta weigh nothing: they stand for no stretch of the ray.
     """
@@ -103,7 +117,7 @@ def find_surface(
 def first_crossing(
     steps: LatticeSteps, logits: Float[Tensor, "n s"], evaluated: Bool[Tensor, "n s"], level: float
 ) -> tuple[Bool[Tensor, "n"], Float[Tensor, "4 n"]]:
-    """Tell whether a ray has a crossing, and its bracket as in `torch_unisurf.first_crossing`; zeros without one."""
+    """Return `hits` and brackets as `reference.unisurf.first_crossing`; zeros without a hit."""
     opaque = evaluated & (logits > level)
     hits, goal = opaque.any(1), opaque.int().argmax(1, keepdim=True)
     index = torch.arange(logits.shape[1], device=logits.device)
@@ -181,72 +195,11 @@ def _cleared(t_mids: Float[Tensor, "n s"], clear: Float[Tensor, "n s"]) -> Bool[
     return cleared.flatten(1)[:, :n_steps]
 
 
-def interval_samples(
-    steps: LatticeSteps,
-    found: Surface,
-    half_widths: Float[Tensor, "n"],
-    slopes: Float[Tensor, "n"],
-    interval: Interval,
-    jitter: Float[Tensor, "n k"],
-) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Return depths and deltas of `torch_unisurf.interval_samples`; negative deltas where a window is empty.
-
-    Depths are placed in the measure of the occupied steps, P(t) = |S before t|, in which a window is one stretch:
-    [0, P(t_s − Δ)] in front, [P(t_s − Δ), P(t_s + Δ)] around the surface; all of [0, P(∞)] without one.
-    """
-    hits = found.hits
-    spans = torch.where(steps.occupied, steps.t_ends - steps.t_starts, 0.0).clamp_min(0)
-    edges = spans.cumsum(1)
-    total = edges[:, -1]
-    low, high = (_measure_before(steps, spans, found.ts + side * half_widths) for side in (-1, 1))
-    n_front, n_all = interval.n_front, interval.n_front + interval.n_interval
-    index = torch.arange(n_all, device=hits.device)
-    in_front = hits[:, None] & (index < n_front)
-    begins = torch.where(in_front | ~hits[:, None], 0.0, low[:, None])
-    ends = torch.where(in_front, low[:, None], torch.where(hits, high, total)[:, None])
-    numbers = torch.where(hits[:, None], torch.where(in_front, n_front, interval.n_interval), n_all)
-    lengths = (ends - begins).clamp_min(0) / numbers
-    rank = index - torch.where(hits[:, None] & ~in_front, n_front, 0)
-    wanted = begins + (rank + jitter) * lengths
-    at = torch.searchsorted(edges, wanted.contiguous(), right=True).clamp_max(edges.shape[1] - 1)
-    ts = steps.t_starts.gather(1, at) + wanted - (edges - spans).gather(1, at)
-    across = torch.where(hits, slopes.clamp(MIN_SLOPE, 1), 1.0)
-    return ts, torch.where(lengths > 0, lengths * across[:, None], -1.0)
-
-
-def _measure_before(
-    steps: LatticeSteps, spans: Float[Tensor, "n s"], t: Float[Tensor, "n"]
-) -> Float[Tensor, "n"]:
-    """Length of the occupied steps before depth t of each ray."""
-    return torch.minimum((t[:, None] - steps.t_starts).clamp_min(0), spans).sum(1)
-
-
-def render_weight_from_logits(
-    logits: Float[Tensor, "m"],
-    deltas: Float[Tensor, "m"],
-    packed_info: Int[Tensor, "n 2"],
-    sharpness: float,
-    opacity: str,
-) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """See `torch_unisurf.render_weight_from_logits`; differentiable in `logits`.
-
-    Samples of negative delta weigh nothing, and the one behind them counts as the first of its ray.
-
-    In optical depth: with δ_i what sample i gains, at most −ln(1 − MAX_ALPHA), the transmittance is e^(−Σ_{j<i} δ_j).
-    The sum runs over all rays in float64, where its digits suffice to take off what the rays before have summed.
-    """
-    begins, counts = packed_info.unbind(1)
-    rays = torch.arange(len(counts), device=logits.device)
-    rays = rays.repeat_interleave(counts, output_size=len(logits))
-    own_begin = begins.index_select(0, rays)
-    first = torch.arange(len(logits), device=logits.device) == own_begin
-    logits = logits.masked_fill(deltas < 0, -torch.inf)
-    gained = optical_depths(logits, deltas, first, sharpness, opacity)
-    gained = gained.clamp_max(-math.log(1 - MAX_ALPHA))
-    before = torch.nn.functional.pad(gained.nan_to_num().double().cumsum(0), (1, 0))[:-1]
-    passed = (before - before.index_select(0, own_begin)).to(gained.dtype)
-    weights = (1 - torch.exp(-gained)) * torch.exp(-passed)
-    return weights, nerfacc.accumulate_along_rays(weights, None, rays, len(counts))[:, 0]
-
-
-sample_surface = partial(sample_by, RayOps(traverse_lattice, secant, interval_samples))
+def accumulate_along_rays(
+    weights: Float[Tensor, "m"], values: Float[Tensor, "m d"] | None, packed_info: Tensor
+) -> Float[Tensor, "n d"]:
+    """See `reference.rays.accumulate_along_rays`; differentiable in `weights` and `values`. nerfacc's own sum."""
+    n_rays = len(packed_info)
+    rays = torch.arange(n_rays, device=weights.device)
+    rays = rays.repeat_interleave(packed_info[:, 1], output_size=len(weights))  # known: no wait for the host
+    return nerfacc.accumulate_along_rays(weights, values, rays, n_rays)

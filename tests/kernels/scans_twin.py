@@ -1,7 +1,7 @@
-"""The slow twin of `nerfacc_cpu` in plain torch and Python.
+"""What nerfacc's operations compute on CPU tensors, in plain torch and Python: the specification.
 
-It specifies csrc/packed_scans.h, importance.h and traversal.h. Differentiable by torch's own autograd where nerfacc has
-a backward. Boxes have their twin in `torch_rays`.
+Of csrc/packed_scans.h, importance.h and traversal.h. Differentiable by torch's own autograd where nerfacc has a
+backward. Boxes have their twin in `quicksurf.kernels.reference.rays`.
 """
 
 import math
