@@ -12,9 +12,8 @@ from batch_folders import make, never, replaced_fit, task_in
 from processes import descendants, wait_for
 
 from quicksurf.app.batch import run as batch_run
-from quicksurf.app.batch.captures import find_captures
 from quicksurf.app.batch.local import affordable_jobs, divide_cpus, jobs_here, run_here
-from quicksurf.app.batch.run import BatchRequest, run_batch
+from quicksurf.app.batch.run import BatchRequest, find_captures, run_batch
 from quicksurf.app.cli import main
 from quicksurf.errors import ConfigError, ImageError, OutputError
 from quicksurf.kernels import NAMES

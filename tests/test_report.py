@@ -10,15 +10,16 @@ import torch
 import trimesh
 from scipy.ndimage import gaussian_filter
 
-from quicksurf.app.report import charts, solid
-from quicksurf.app.report.advice import advise, frame_of, needs_of, next_places
-from quicksurf.app.report.collect import Clock, shown
+from quicksurf.app.report import charts
+from quicksurf.app.report.advice import advise, coverage_of, frame_of, next_places
+from quicksurf.app.report.collect import Clock, examine, shown
+from quicksurf.app.report.context import advice_on_lost
+from quicksurf.app.report.pictures import MAX_FACES, pack_mesh, reduce_mesh
 from quicksurf.app.report.sphere import Sphere, covered_fraction, step_in_words, widest_gap
-from quicksurf.app.report.topology import close_holes, examine, find_holes
-from quicksurf.app.report.words import advice_on_lost
 from quicksurf.capture.photo_figures import exposures, fitted_stops, flag, measure
 from quicksurf.geometry.cameras import Cameras
 from quicksurf.geometry.paths import look_at
+from quicksurf.mesh.holes import boundary_loops, is_closed
 from quicksurf.mesh.types import Mesh
 from quicksurf.mesh.visibility import count_views
 
@@ -57,8 +58,8 @@ def rings(azimuths: list[float]) -> Cameras:
 def advice_for(cameras: Cameras, mesh: Mesh) -> tuple[list, list[str]]:
     frame = frame_of(cameras, CENTER)
     n_views = count_views(mesh.vertices, mesh.faces, mesh.normals, cameras.to(torch.float32)).n_views
-    needs = needs_of(mesh.vertices, mesh.faces, n_views, frame.center, 1.5)
-    places, left = next_places(needs, cameras, frame)
+    coverage = coverage_of(mesh.vertices, mesh.faces, n_views, frame.center, 1.5)
+    places, left = next_places(coverage, cameras, frame)
     sphere = frame.sphere(cameras.centers().numpy())
     return places, advise(places, left, frame, sphere, [f"p{i}" for i in range(len(cameras))])
 
@@ -116,8 +117,8 @@ def test_a_hole_is_worth_seeing_unless_the_region_cut_it() -> None:
     mesh = ball()
     kept = mesh.faces[~(mesh.vertices[mesh.faces].mean(1)[:, 0] > CENTER[0] + 0.9)]
     n_views = np.full(len(mesh.vertices), 10)
-    open_fraction = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
-    cut_fraction = needs_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
+    open_fraction = coverage_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
+    cut_fraction = coverage_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
     assert open_fraction == pytest.approx(
         0.047, abs=0.015
     )  # a disc of radius √(1 − 0.9²) over the area of the ball
@@ -144,11 +145,11 @@ def test_fans_close_a_mesh() -> None:
     wide = mesh.vertices[mesh.faces].mean(1)[:, 2] > CENTER[2] + 0.7  # a cap, and one triangle far from it
     wide[int((~wide).argmax())] = True
     kept = mesh.faces[~wide]
-    assert find_holes(kept).count == 2
-    middles, fans = close_holes(mesh.vertices, find_holes(kept))
-    closed = examine(np.concatenate([mesh.vertices, middles]), np.concatenate([kept, fans]))
-    assert closed.watertight
-    assert find_holes(mesh.faces).count == 0
+    assert len(boundary_loops(kept)) == 2
+    closed = coverage_of(mesh.vertices, kept, np.zeros(len(mesh.vertices), np.int64), np.array(CENTER), 1.5)
+    assert len(closed.vertices) == len(mesh.vertices) + 2
+    assert is_closed(closed.faces)
+    assert closed.weights.sum() == pytest.approx(1)
 
 
 def test_blur_and_exposure_stand_out_and_content_does_not() -> None:
@@ -200,7 +201,7 @@ def test_packed_mesh_reads_back() -> None:
     mesh = ball()
     cameras = rings([0.0, 90.0, 180.0, 270.0])
     frame = frame_of(cameras, CENTER)
-    blob = base64.b64decode(solid.pack(mesh, np.arange(len(mesh.vertices)), frame))
+    blob = base64.b64decode(pack_mesh(mesh, np.arange(len(mesh.vertices)), frame))
     n_vertices, n_faces = np.frombuffer(blob, "<u4", 2)
     assert (n_vertices, n_faces) == (len(mesh.vertices), len(mesh.faces))
     positions = np.frombuffer(blob, "<u2", 4 * n_vertices, 8).reshape(-1, 4)[:, :3] / 65535 * 2 - 1
@@ -217,8 +218,8 @@ def test_packed_mesh_reads_back() -> None:
 def test_a_large_mesh_is_reduced_and_keeps_its_colours() -> None:
     mesh = ball(6)
     colors = np.where(mesh.vertices[:, :1] > CENTER[0], [250, 10, 10], [10, 10, 250]).astype(np.uint8)
-    reduced = solid.reduce(mesh._replace(colors=colors))
-    assert 0.8 * solid.MAX_FACES < len(reduced.faces) <= solid.MAX_FACES
+    reduced = reduce_mesh(mesh._replace(colors=colors))
+    assert 0.8 * MAX_FACES < len(reduced.faces) <= MAX_FACES
     sides = reduced.vertices[:, 0] - CENTER[0]
     clear = np.abs(sides) > 0.1
     assert np.array_equal(reduced.colors[clear, 0] == 250, sides[clear] > 0)

@@ -17,7 +17,7 @@ from tiny_capture import write_capture
 from quicksurf import kernels
 from quicksurf.app.evaluate import evaluate
 from quicksurf.app.fit import run_fit
-from quicksurf.app.report.collect import Clock, Findings, gather, surface_seconds
+from quicksurf.app.report.collect import Clock, Findings, collect, surface_seconds
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import open_run
@@ -68,7 +68,7 @@ def findings(path: Path, clock: Clock, max_pixels: int = 48 * 48) -> Findings:
     reconstruction = run.load_checkpoint(kernels.load("cpu"))
     options = ReadOptions(max_pixels=max_pixels, roi=reconstruction.roi, say=lambda line: None)
     scene = read_capture(run, options)
-    return gather(run, {}, reconstruction, scene, read_mesh(path / "mesh.ply"), clock)
+    return collect(run, {}, reconstruction, scene, read_mesh(path / "mesh.ply"), clock)
 
 
 @pytest.mark.slow

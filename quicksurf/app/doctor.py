@@ -1,9 +1,9 @@
-"""`quicksurf doctor`: the machine, the back ends, what is missing and the command that fixes it.
+"""`quicksurf doctor`: check the installation and print the command that fixes each problem.
 
-Importing a native module can hang or kill the process (a wheel built for other instructions), so every probe of one
-runs in a subprocess with a time limit. nerfacc compiles its CUDA part at its first use, for minutes; it waits for
-ever on the lock that an interrupted build left, and without nvcc fails with an AttributeError on None. A fit does not
-need that part, and probing does not start the build.
+Importing a native module can hang or kill the process (a wheel built for other instructions), so each probe runs in a
+subprocess with a time limit. nerfacc compiles its CUDA part at its first use, for minutes; it waits for ever on the
+lock of an interrupted build, and without nvcc fails with an AttributeError on None. A fit does not need that part, and
+probing does not start the build.
 """
 
 import os
@@ -24,7 +24,7 @@ BUILD = "pip install --force-reinstall --no-deps .   (in the source folder; need
 
 
 class Probe(NamedTuple):
-    """One thing to try: `code` runs in a fresh Python and prints a line about what it found."""
+    """A check: `code` runs in a fresh Python and prints a line."""
 
     name: str
     code: str
@@ -43,16 +43,25 @@ class Finding(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What the process may use of the machine it runs on."""
+    """Resources that the process may use."""
 
     system: str
     processor: str
     cores: int
     """By affinity."""
     quota: float | None
-    """Cores that the control group grants, None without a limit."""
+    """Cores granted by the control group, None without a limit."""
     memory_gb: float
     instructions: str
+
+
+def _package(name: str, module: str, distribution: str) -> Probe:
+    return Probe(name, f"import {module} as m; print(m.__version__)", REINSTALL.format(distribution))
+
+
+def _back_end(name: str, remedy: str, required: bool = True) -> Probe:
+    code = f"from quicksurf import kernels; b = kernels.load('{name}'); print(b.device, '-', b.reason)"
+    return Probe(f"back end {name}", code, remedy, required)
 
 
 PROBES = (
@@ -62,30 +71,14 @@ PROBES = (
         "import torch, quicksurf.kernels._native as n; print(n.instruction_set(), '-', n.__file__)",
         BUILD,
     ),
-    Probe(
-        "back end cpu",
-        "from quicksurf import kernels; b = kernels.load('cpu'); print(b.device, '-', b.reason)",
-        BUILD,
-    ),
-    Probe(
-        "back end torch",
-        "from quicksurf import kernels; b = kernels.load('torch'); print(b.device, '-', b.reason)",
-        REINSTALL.format("torch"),
-    ),
-    Probe("nerfacc", "import nerfacc; print(nerfacc.__version__)", REINSTALL.format("nerfacc")),
-    Probe(
-        "camera poses (pycolmap)",
-        "import pycolmap; print(pycolmap.__version__)",
-        REINSTALL.format("pycolmap"),
-    ),
-    Probe(
-        "features (OpenCV)",
-        "import cv2; print(cv2.__version__)",
-        REINSTALL.format("opencv-python-headless"),
-    ),
-    Probe("HEIC photos", "import pillow_heif as p; print(p.__version__)", REINSTALL.format("pillow-heif")),
-    Probe("video (PyAV)", "import av; print(av.__version__)", REINSTALL.format("av")),
-    Probe("mesh (PyMCubes)", "import mcubes; print(mcubes.__version__)", REINSTALL.format("pymcubes")),
+    _back_end("cpu", BUILD),
+    _back_end("torch", REINSTALL.format("torch")),
+    _package("nerfacc", "nerfacc", "nerfacc"),
+    _package("camera poses (pycolmap)", "pycolmap", "pycolmap"),
+    _package("features (OpenCV)", "cv2", "opencv-python-headless"),
+    _package("HEIC photos", "pillow_heif", "pillow-heif"),
+    _package("video (PyAV)", "av", "av"),
+    _package("mesh (PyMCubes)", "mcubes", "pymcubes"),
     Probe(
         "automatic masks",
         "from quicksurf.capture.automatic_masks.network import find_model, load_saliency; "
@@ -102,13 +95,9 @@ PROBES = (
     ),
 )
 
+# Run only if the probe named CUDA works.
 GPU_PROBES = (
-    Probe(
-        "back end cuda",
-        "from quicksurf import kernels; b = kernels.load('cuda'); print(b.device, '-', b.reason)",
-        "use --device cpu, and send this output with a bug report",
-        required=False,
-    ),
+    _back_end("cuda", "use --device cpu, and send this output with a bug report", required=False),
     Probe(
         "tinycudann",
         "import tinycudann, torch; e = tinycudann.Encoding(3, {'otype': 'Identity'}, dtype=torch.float32); "
@@ -143,11 +132,10 @@ GPU_PROBES = (
         required=False,
     ),
 )
-"""Run as well where there is a GPU; on other machines they would name what nobody misses."""
 
 
 def machine() -> Machine:
-    """Describe this machine as the process may use it; without the native kernels, which may be what is broken."""
+    """Describe the machine without the native kernels, which may be broken."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     name, flags = _processor()
@@ -163,9 +151,7 @@ def machine() -> Machine:
 
 
 def cpu_quota(cgroup: Path) -> float | None:
-    """Return the cores granted by the control group: quota over period, of version 2 (cpu.max) or 1; None without a
-    limit.
-    """
+    """Return the cores granted by a control group of version 2 (cpu.max) or 1; None without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -174,9 +160,7 @@ def cpu_quota(cgroup: Path) -> float | None:
             period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
         except OSError:
             return None
-    if quota == "max" or int(quota) <= 0:
-        return None
-    return int(quota) / int(period)
+    return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
 
 
 def memory_bytes(cgroup: Path) -> int:
@@ -193,10 +177,10 @@ def memory_bytes(cgroup: Path) -> int:
 
 
 def probe(probe: Probe, seconds: float = PROBE_SECONDS) -> Finding:
-    """Run one probe in a subprocess; a crash, an error or silence beyond `seconds` is a finding, not an error."""
+    """Run one probe in a subprocess, which may crash, fail or hang beyond `seconds`."""
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     try:
-        with tempfile.TemporaryDirectory() as nowhere:  # a source folder must not hide what is installed
+        with tempfile.TemporaryDirectory() as nowhere:  # a source folder must not shadow packages
             done = subprocess.run(
                 [sys.executable, "-c", probe.code],
                 capture_output=True,
@@ -206,20 +190,18 @@ def probe(probe: Probe, seconds: float = PROBE_SECONDS) -> Finding:
                 stdin=subprocess.DEVNULL,
                 cwd=nowhere,
             )
+        works = done.returncode == 0
+        lines = (done.stdout if works else done.stderr).strip().splitlines()
+        if done.returncode < 0:
+            lines.append(f"killed by signal {-done.returncode}")
     except subprocess.TimeoutExpired:
-        return _finding(probe, False, f"no answer within {seconds:g} s")
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    if done.returncode < 0:
-        lines.append(f"killed by signal {-done.returncode}")
-    return _finding(probe, done.returncode == 0, lines[-1] if lines else "no message")
+        works, lines = False, [f"no answer within {seconds:g} s"]
+    detail = lines[-1] if lines else "no message"
+    return Finding(probe.name, works, detail, probe.remedy, probe.required)
 
 
 def examine(probes: tuple[Probe, ...] = PROBES, gpu_probes: tuple[Probe, ...] = GPU_PROBES) -> list[Finding]:
-    """Return all findings, in the order of the probes; two at a time, as most of the time is spent reading files.
-
-    Args:
-        gpu_probes: run only where the probe named CUDA works.
-    """
+    """Run the probes, two at a time, and `gpu_probes` if the one named CUDA works; findings keep their order."""
     with ThreadPoolExecutor(2) as pool:
         findings = list(pool.map(probe, probes))
         if any(finding.name == "CUDA" and finding.works for finding in findings):
@@ -228,7 +210,7 @@ def examine(probes: tuple[Probe, ...] = PROBES, gpu_probes: tuple[Probe, ...] = 
 
 
 def report(computer: Machine, findings: list[Finding]) -> str:
-    """Return the findings as text for a terminal or a bug report."""
+    """Format the findings for a terminal or a bug report."""
     quota = "" if computer.quota is None else f", of which the control group grants {computer.quota:g}"
     lines = [
         f"quicksurf {_version('quicksurf')}, Python {platform.python_version()}, {sys.executable}",
@@ -247,12 +229,8 @@ def report(computer: Machine, findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _finding(probe: Probe, works: bool, detail: str) -> Finding:
-    return Finding(probe.name, works, detail, probe.remedy, probe.required)
-
-
 def _processor() -> tuple[str, set[str]]:
-    """Name and instruction-set flags, from /proc/cpuinfo where there is one."""
+    """Name and instruction-set flags, from /proc/cpuinfo if there is one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Scores: images against images, surfaces against surfaces. Nothing here reads files or knows a scene.
+"""Scores of images against images and of surfaces against surfaces.
 
     accuracy       mean distance from the predicted surface to the true one
     completeness   mean distance from the true surface to the predicted one
@@ -6,8 +6,8 @@
     F-score at d   harmonic mean of the fractions of predicted and of true points closer than d to the other surface
     normals        mean |cos| between a point's normal and the normal at its nearest point, both ways averaged
 
-Distances are to triangles and not to points sampled on them, and in percent of the diagonal of the truth's
-box. Sample points are uniform in area and the same on every run.
+Distances are to triangles, not to points sampled on them, and in percent of the diagonal of the truth's box. Sample
+points are uniform in area and the same in every run.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,14 @@ from scipy.spatial import KDTree
 
 N_SAMPLES = 200_000  # the mean distance of two such draws differs by about 0.1 %
 _SEEDS_PER_FACE, _MIN_SEEDS, _MAX_SEEDS = 3, 50_000, 400_000
-_N_PROPOSALS = (
-    8  # with so many, the nearest triangle is missed so rarely that means are off by less than 0.001 %
-)
+_N_PROPOSALS = 8  # the nearest triangle is missed so rarely that means are off by less than 0.001 %
 _CHUNK = 50_000  # queries at a time: bounds memory at about 200 MB
 
 Points = Float[np.ndarray, "n 3"]
 
 
 def psnr(image: Float[np.ndarray, "*shape"], truth: Float[np.ndarray, "*shape"]) -> float:
-    """Compute the peak signal to noise ratio in dB of images in [0, 1]: −10 log₁₀ of the mean squared error; inf when
-    equal.
-    """
+    """Compute the peak signal to noise ratio of images in [0, 1] in dB, −10 log₁₀ MSE; infinite if they are equal."""
     error = float(np.mean((np.asarray(image, np.float64) - truth) ** 2))
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
@@ -40,7 +36,7 @@ def psnr(image: Float[np.ndarray, "*shape"], truth: Float[np.ndarray, "*shape"])
 def ssim(image: Float[np.ndarray, "h w c"], truth: Float[np.ndarray, "g v d"]) -> float:
     """Compute the structural similarity of images in [0, 1] (Wang et al. 2004), mean over pixels and channels.
 
-    Gaussian window of 11 × 11, σ = 1.5, K₁ = 0.01, K₂ = 0.03; only places where the whole window fits count.
+    Gaussian window of 11 × 11, σ = 1.5, K₁ = 0.01, K₂ = 0.03, at places where the whole window fits.
 
     Raises:
         ValueError: if the shapes differ or a side is shorter than 11 pixels.
@@ -72,14 +68,14 @@ class Samples(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Of each query, the nearest place on a surface."""
+    """The nearest point of a surface for each query."""
 
     distances: Float[np.ndarray, "n"]
     normals: Points
 
 
 class MeshSurface:
-    """Triangles, and distances to them. Faces without area or with a NaN vertex do not count."""
+    """A surface of triangles, without faces of no area or with a NaN vertex."""
 
     def __init__(self, vertices: Float[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> None:
         triangles = np.asarray(vertices, np.float64)[np.asarray(faces).reshape(-1, 3)]
@@ -98,14 +94,12 @@ class MeshSurface:
         return float(np.linalg.norm(np.ptp(self.triangles.reshape(-1, 3), axis=0)))
 
     def sample(self, n: int, seed: int = 0) -> Samples:
-        """Return `n` points, uniform in area."""
+        """Sample `n` points, uniform in area."""
         points, owners = self._scatter(n, seed)
         return Samples(points, self.normals[owners])
 
     def nearest(self, points: Points) -> Nearest:
-        """Compute the distance to the nearest triangle, and its normal: points scattered over the triangles propose
-        some.
-        """
+        """Compute the distance to the nearest triangle, among those of the nearest scattered points, and its normal."""
         if self._tree is None:
             n_seeds = min(_MIN_SEEDS + _SEEDS_PER_FACE * len(self), _MAX_SEEDS)
             seeds, owners = self._scatter(n_seeds, seed=1)
@@ -152,7 +146,7 @@ class CloudSurface:
         return float(np.linalg.norm(np.ptp(self.points, axis=0)))
 
     def sample(self, n: int, seed: int = 0) -> Samples:
-        """Return at most `n` of the points, each equally likely."""
+        """Sample at most `n` of the points, each equally likely."""
         keep = np.random.default_rng(seed).permutation(len(self))[:n]
         return Samples(self.points[keep], self.normals[keep])
 
@@ -163,9 +157,7 @@ class CloudSurface:
 
 
 def triangle_distances(points: Points, triangles: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n"]:
-    """Compute the distance of point i to triangle i: to its plane if the perpendicular's foot lies inside, else to a
-    side.
-    """
+    """Compute the distance of point i to triangle i: to its plane if the projection lies inside, else to a side."""
     sides = np.roll(triangles, -1, axis=1) - triangles
     offsets = points[:, None] - triangles
     length2 = np.maximum(np.einsum("nki,nki->nk", sides, sides), 1e-300)
@@ -179,7 +171,7 @@ def triangle_distances(points: Points, triangles: Float[np.ndarray, "n 3 3"]) ->
 
 
 class ObjectRegion(NamedTuple):
-    """Where an object on a table counts: inside its ball, and clear of the table by 1 % of its diagonal."""
+    """Region in which an object on a table is scored: its ball, 1 % of its diagonal above the table."""
 
     center: tuple[float, float, float]
     radius: float
@@ -188,14 +180,14 @@ class ObjectRegion(NamedTuple):
     diagonal: float
 
     def contains(self, points: Points) -> Bool[np.ndarray, "n"]:
-        """Return enlarge the ball by 3 %, so that a surface slightly outside it is not forgiven."""
+        """Tell which points lie inside; the ball is 3 % larger, so that surface slightly outside it counts, too."""
         near = np.linalg.norm(points - np.asarray(self.center), axis=1) <= 1.03 * self.radius
         return near & (points @ np.asarray(self.up) > self.table_z + 0.01 * self.diagonal)
 
 
 @dataclass(frozen=True)
 class SurfaceScores:
-    """See the module's text. Lengths in percent of `diagonal`; shares from 0 to 1."""
+    """Scores as defined above: lengths in percent of `diagonal`, fractions from 0 to 1."""
 
     accuracy: float
     accuracy_median: float
@@ -222,9 +214,9 @@ def compare_surfaces(
     truth_samples: Samples | None = None,
     n_samples: int = N_SAMPLES,
 ) -> SurfaceScores:
-    """Score `predicted` against `truth`; points for which `counts` is False are left out on both sides.
+    """Score `predicted` against `truth`, on both sides only at points for which `counts` is true.
 
-    `truth_samples` are the true points to be found (those that cameras saw, say); by default all of the truth.
+    `truth_samples` are the true points to score, such as those that cameras saw; by default samples of the truth.
 
     Raises:
         ValueError: if either surface is empty, or nothing of it counts.

@@ -1,7 +1,7 @@
 """A batch across machines, on Ray (`pip install 'quicksurf[cluster]'`).
 
-Captures and runs lie in folders that every machine sees under the same path, and quicksurf is installed on each. A
-task whose machine is lost is given to another one, which resumes the run from its last checkpoint.
+Captures and runs lie in folders with the same path on every machine, and quicksurf is installed on each. If a machine
+is lost, another one resumes its run from the last checkpoint.
 """
 
 import logging
@@ -11,13 +11,13 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from quicksurf.app.batch.local import CORES_EACH, MEMORY_EACH, own_cpus
-from quicksurf.app.batch.task import GRACE, Outcome, Task, run_task
+from quicksurf.app.batch.task import GRACE, STOPPED, Outcome, Task, run_task
 from quicksurf.errors import BackendError
 from quicksurf.kernels import may_use_gpu
 
-RETRIES = 4  # machines that a capture may lose; then it counts as failed
-KNOCK_SECONDS = 10.0
-LEAVE_SECONDS = 10.0  # a fit that hears nothing is killed after one
+RETRIES = 4  # machines that a capture may lose before it counts as failed
+CONNECT_SECONDS = 10.0
+LEAVE_SECONDS = 10.0  # a fit that does not react is killed after one
 _POLL = 0.5
 
 
@@ -29,17 +29,17 @@ def run_on_ray(
     Args:
         tasks: the captures.
         address: of the cluster: `auto`, `HOST:PORT`, `ray://HOST:PORT` or `local`.
-        device: that the fits compute on, a name of quicksurf.kernels.
-        should_stop: asked twice a second.
+        device: name of the fits' back end (quicksurf.kernels).
+        should_stop: polled twice a second.
 
     Raises:
         BackendError: if Ray is not installed, or there is no cluster.
     """
     ray = _connected(address)
     try:
-        fraction = demands(ray.nodes(), may_use_gpu(device))
-        remote = ray.remote(max_retries=RETRIES, **fraction)(_run_on_fraction)
-        tasks_of = {remote.remote(task, fraction["num_cpus"]): task for task in tasks}
+        resources = demands(ray.nodes(), may_use_gpu(device))
+        remote = ray.remote(max_retries=RETRIES, **resources)(_run_on_own_cpus)
+        tasks_of = {remote.remote(task, resources["num_cpus"]): task for task in tasks}
         yield from _collect(ray, tasks_of, should_stop)
     finally:
         ray.shutdown()
@@ -53,7 +53,9 @@ def _connected(address: str) -> Any:
             "--ray needs Ray, which is not installed: pip install 'quicksurf[cluster]'"
         ) from error
     try:
-        _knock(address)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdecimal():  # fail at once if nothing listens: Ray itself tries for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ValueError, RuntimeError, OSError, OverflowError) as error:
         raise BackendError(
@@ -62,21 +64,10 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nothing listens: Ray itself tries for minutes.
-
-    Raises:
-        OSError: if HOST:PORT takes no connection.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
-
-
 def demands(nodes: Sequence[Any], on_gpu: bool) -> dict[str, float]:
-    """Tell what a capture is given of a machine, but no more than the smallest has, which could then never help.
+    """Compute the resources of one capture, at most those of the smallest machine, so that each machine can help.
 
-    Fits that can go to a GPU have one each where the cluster has any, and then keep to the machines that do.
+    Fits that can use a GPU get one each if the cluster has any, and then use only machines that have one.
     """
     sizes = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     with_gpu = [size for size in sizes if on_gpu and size.get("GPU", 0) > 0]
@@ -88,8 +79,8 @@ def demands(nodes: Sequence[Any], on_gpu: bool) -> dict[str, float]:
     }
 
 
-def _run_on_fraction(task: Task, n_cpus: float) -> Outcome:
-    """On processors of the capture's own: Ray counts them, but lets each process use all."""
+def _run_on_own_cpus(task: Task, n_cpus: float) -> Outcome:
+    """Run on processors of its own: Ray counts them but does not set the affinity."""
     with own_cpus(max(1, int(n_cpus))) as cpus:
         return run_task(task, cpus)
 
@@ -97,7 +88,7 @@ def _run_on_fraction(task: Task, n_cpus: float) -> Outcome:
 def _collect(
     ray: Any, tasks_of: dict[Any, Task], should_stop: Callable[[], bool]
 ) -> Generator[Outcome, None, None]:
-    """Outcomes as they come; after a stop, or far beyond all their minutes, what is left is given up."""
+    """Yield outcomes as they come; cancel the rest after a stop, or far beyond the minutes of all."""
     longest = sum(60 * task.minutes * 1.05 + 2 * GRACE for task in tasks_of.values())
     end = time.monotonic() + (1 + RETRIES) * longest
     try:
@@ -113,14 +104,10 @@ def _collect(
                         task.name, "failed", BackendError.exit_code, f"lost by Ray: {lines[0]}", 0.0
                     )
     finally:
-        _give_up(ray, list(tasks_of))
+        left = list(tasks_of)
+        for reference in left:  # interrupt run_task, which ends its child, and wait for that
+            ray.cancel(reference, force=False)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=LEAVE_SECONDS)
     for task in tasks_of.values():
-        yield Outcome(task.name, "stopped", 130, "the batch was stopped; the same command goes on", 0.0)
-
-
-def _give_up(ray: Any, references: list[Any]) -> None:
-    """Interrupt run_task, which ends its child, and wait for that: who leaves now may leave fits behind."""
-    for reference in references:
-        ray.cancel(reference, force=False)
-    if references:
-        ray.wait(references, num_returns=len(references), timeout=LEAVE_SECONDS)
+        yield Outcome(task.name, "stopped", 130, STOPPED, 0.0)

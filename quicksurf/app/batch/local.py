@@ -1,4 +1,4 @@
-"""A batch on this machine: as many captures at a time as its cores and its memory bear."""
+"""A batch on this machine: as many captures at a time as its cores and memory allow."""
 
 import os
 import queue
@@ -17,18 +17,17 @@ from quicksurf.kernels import may_use_gpu
 from quicksurf.kernels.host import usable_cpus
 
 CORES_EACH = 2  # of a capture: a fit on one core is half as far after the same minutes
-MEMORY_EACH = (
-    2_000_000_000  # bytes: a fit takes about 1 GB at most, structure from motion of large photos more
-)
+# Bytes: a fit takes about 1 GB at most, structure from motion of large photos more.
+MEMORY_EACH = 2_000_000_000
 
 
 def affordable_jobs(n_captures: int, n_cpus: int, n_bytes: int) -> int:
-    """Return captures at a time: at least one, at most as many as have CORES_EACH cores and MEMORY_EACH bytes."""
+    """Return how many captures at a time have CORES_EACH cores and MEMORY_EACH bytes each; at least one."""
     return max(1, min(n_captures, n_cpus // CORES_EACH, n_bytes // MEMORY_EACH))
 
 
 def jobs_here(n_captures: int, device: str) -> int:
-    """Return captures at a time on this machine; one where they go to a GPU, which a single fit keeps busy."""
+    """Return how many captures to fit at a time on this machine; one on a GPU, which a single fit keeps busy."""
     if may_use_gpu(device) and torch.cuda.is_available():
         return 1
     cgroup = Path("/sys/fs/cgroup")
@@ -42,25 +41,24 @@ def run_here(
 ) -> Generator[Outcome, None, None]:
     """Run `tasks`, `jobs` at a time, each on processors of its own; yield outcomes as they come.
 
-    After a stop those that run leave with their checkpoints, and those that wait are not begun; no less when the
-    reader of the outcomes leaves.
+    After a stop, or when the generator is closed, running fits end with a checkpoint and no further ones begin.
     """
-    fractions: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
-    for fraction in divide_cpus(jobs):
-        fractions.put(fraction)
-    deserted = threading.Event()
+    cpu_sets: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+    for cpus in divide_cpus(jobs):
+        cpu_sets.put(cpus)
+    closed = threading.Event()
 
     def stopped() -> bool:
-        return deserted.is_set() or should_stop()
+        return closed.is_set() or should_stop()
 
     def work(task: Task) -> Outcome | None:
         if stopped():
             return None
-        fraction = fractions.get()
+        cpus = cpu_sets.get()
         try:
-            return run_task(task, fraction, stopped)
+            return run_task(task, cpus, stopped)
         finally:
-            fractions.put(fraction)
+            cpu_sets.put(cpus)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -69,11 +67,11 @@ def run_here(
                 if outcome is not None:
                     yield outcome
         finally:
-            deserted.set()
+            closed.set()
 
 
 def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
-    """Return disjoint processors for each job; all for each where there are fewer, or the system knows no affinity."""
+    """Divide the processors among the jobs; all for each if there are too few, none without affinity."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = sorted(affinity(0)) if affinity is not None else []
     if len(cpus) < jobs:
@@ -83,10 +81,10 @@ def divide_cpus(jobs: int) -> list[tuple[int, ...]]:
 
 @contextmanager
 def own_cpus(count: int) -> Iterator[tuple[int, ...]]:
-    """Return up to `count` processors that no other such block of this machine has; none where all are taken.
+    """Hold up to `count` processors that no other such block on this machine holds; none if all are taken.
 
-    A processor is held by a socket of its name in Linux's abstract namespace (unix(7)): the system lets go of it even
-    when this process is killed, and no file is left behind.
+    A socket in Linux's abstract namespace (unix(7)) holds a processor: the system releases it even if this process
+    is killed, and no file is left behind.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     taken: list[int] = []

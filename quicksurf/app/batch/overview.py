@@ -1,29 +1,39 @@
 """index.html of a batch: a card for each capture with a picture of its mesh, its figures or what went wrong."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from quicksurf.app.batch.captures import PAGE, Capture
 from quicksurf.app.batch.task import Outcome
 from quicksurf.app.export.surface import mesh_of
 from quicksurf.app.report.collect import shown
+from quicksurf.app.report.context import shown_reason
 from quicksurf.app.report.page import NAME, render_template
 from quicksurf.app.report.pictures import as_jpeg, data_uri, draw_mesh
-from quicksurf.app.report.words import shown_reason
 from quicksurf.app.run.folder import Run, is_run, open_run
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
 from quicksurf.files import write_atomic, write_text
 from quicksurf.mesh.export import read_mesh
 
+PAGE = "index.html"
 SIDE = 240  # pixels
 PREVIEW = "preview.jpg"
 MAX_PREVIEW_BYTES = 1 << 20
 MAX_PICTURES = 500  # 10 kB each: the page stays under 10 MB
+
+
+class Capture(NamedTuple):
+    """One capture of a batch."""
+
+    source: Path
+    """Absolute; links are kept, whose names the user chose."""
+    name: str
+    """Of its run folder: letters, digits, ".", "-" and "_"."""
 
 
 def write_overview(folder: Path, captures: Sequence[Capture], outcomes: Mapping[str, Outcome]) -> None:
@@ -42,7 +52,13 @@ def write_overview(folder: Path, captures: Sequence[Capture], outcomes: Mapping[
 
 
 def _card(folder: Path, capture: Capture, outcome: Outcome | None, number: int) -> dict[str, Any]:
-    run = _finished(folder / capture.name)
+    run = mesh = None
+    with suppress(QuicksurfError):
+        path = folder / capture.name
+        found = open_run(path) if is_run(path) else None
+        run = found if found is not None and found.state == "finished" else None
+    with suppress(QuicksurfError):
+        mesh = None if run is None else mesh_of(run)
     state = "done" if run is not None else "waiting" if outcome is None else outcome.state
     return {
         "name": shown(capture.source.name),
@@ -50,25 +66,10 @@ def _card(folder: Path, capture: Capture, outcome: Outcome | None, number: int) 
         "state": state,
         "message": "" if outcome is None or run is not None else shown_reason(outcome.message),
         "figures": [] if run is None else _figures(run),
-        "image": None if run is None or number >= MAX_PICTURES else _picture(run),
+        "image": None if run is None or mesh is None or number >= MAX_PICTURES else _picture(run, mesh),
         "report": NAME if run is not None and (run.path / NAME).is_file() else None,
-        "mesh": None if run is None else _mesh_name(run),
+        "mesh": None if mesh is None else mesh.name,
     }
-
-
-def _mesh_name(run: Run) -> str | None:
-    try:
-        return mesh_of(run).name
-    except QuicksurfError:
-        return None
-
-
-def _finished(path: Path) -> Run | None:
-    try:
-        run = open_run(path) if is_run(path) else None
-    except QuicksurfError:
-        return None
-    return run if run is not None and run.state == "finished" else None
 
 
 def _figures(run: Run) -> list[str]:
@@ -82,22 +83,15 @@ def _figures(run: Run) -> list[str]:
         return ["summary.json is damaged"]
 
 
-def _picture(run: Run) -> str | None:
-    """The mesh from where the first photo was taken, kept as preview.jpg; None where it cannot be drawn."""
+def _picture(run: Run, mesh: Path) -> str | None:
+    """The mesh seen from the first photo's side, kept as preview.jpg; None if it cannot be drawn."""
     path = run.path / PREVIEW
     try:
-        mesh_path = mesh_of(run)
-        if not path.is_file() or path.stat().st_mtime < mesh_path.stat().st_mtime:
-            jpeg = as_jpeg(_drawn(run, mesh_path))
+        if not path.is_file() or path.stat().st_mtime < mesh.stat().st_mtime:
+            cameras = read_cameras(run.path / "cameras.json").cameras
+            drawn = Image.fromarray(draw_mesh(read_mesh(mesh), cameras, 2 * SIDE))
+            jpeg = as_jpeg(np.asarray(drawn.resize((SIDE, SIDE), Image.Resampling.BOX)))
             write_atomic(path, lambda file: file.write(jpeg))
-        if path.stat().st_size > MAX_PREVIEW_BYTES:
-            return None
-        return data_uri(path.read_bytes())
+        return data_uri(path.read_bytes()) if path.stat().st_size <= MAX_PREVIEW_BYTES else None
     except (QuicksurfError, OSError):
         return None
-
-
-def _drawn(run: Run, mesh_path: Path) -> np.ndarray:
-    mesh, cameras = read_mesh(mesh_path), read_cameras(run.path / "cameras.json").cameras
-    picture = draw_mesh(mesh, cameras, 2 * SIDE)
-    return np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX))

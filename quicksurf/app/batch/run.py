@@ -1,22 +1,27 @@
 """`quicksurf batch`: find the captures, fit those that are not done, keep batch.json and index.html up to date."""
 
+import re
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quicksurf.app.batch.captures import LOGS, RECORD, Capture, find_captures
 from quicksurf.app.batch.local import jobs_here, run_here
-from quicksurf.app.batch.overview import write_overview
+from quicksurf.app.batch.overview import PAGE, Capture, write_overview
 from quicksurf.app.batch.task import Outcome, Task
 from quicksurf.app.run.files import holds_more
 from quicksurf.app.run.folder import Run
-from quicksurf.errors import ConfigError, OutputError
+from quicksurf.capture.listing import SUFFIXES, VIDEO_SUFFIXES, natural_key
+from quicksurf.errors import ConfigError, ImageError, OutputError
 from quicksurf.files import write_json
 from quicksurf.untrusted import read_json
 
 FORMAT = "quicksurf batch"
+LOGS, RECORD = "logs", "batch.json"
+_TAKEN = (LOGS, RECORD, PAGE)  # names in the output folder that no run may have
+MAX_CAPTURES = 10_000
 MAX_RECORD_BYTES = 64 << 20  # ten thousand captures are 3 MB
 MAX_JOBS = 256
 MAX_MINUTES = 7 * 24 * 60.0
@@ -24,7 +29,7 @@ MAX_MINUTES = 7 * 24 * 60.0
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What `quicksurf batch` is asked for."""
+    """Options of `quicksurf batch`."""
 
     captures: Path
     minutes: float
@@ -35,13 +40,13 @@ class BatchRequest:
     """Address of a Ray cluster; None: this machine."""
     device: str = "auto"
     options: tuple[str, ...] = ()
-    """More options of `quicksurf fit`."""
+    """Further options of `quicksurf fit`."""
     settings: tuple[str, ...] = ()
-    """Options of `quicksurf fit` that a run is begun with and keeps: --preset, --seed, --roi, --masks."""
+    """Options of `quicksurf fit` for new runs only: --preset, --seed, --roi, --masks."""
 
 
 class Batch:
-    """A folder of runs: which captures belong to it, and how the last attempt at each ended."""
+    """A folder of runs: its captures, and how the last attempt at each ended."""
 
     def __init__(self, folder: Path, captures: list[Capture]) -> None:
         self.folder, self.captures = folder, captures
@@ -49,10 +54,12 @@ class Batch:
 
     def save(self) -> None:
         """Write batch.json and index.html."""
-        entries = {
-            capture.name: {"source": str(capture.source), **_entry(self.outcomes.get(capture.name))}
-            for capture in self.captures
-        }
+        entries = {}
+        for capture in self.captures:
+            outcome = self.outcomes.get(capture.name)
+            ended = {"state": "waiting"} if outcome is None else outcome._asdict()
+            entries[capture.name] = {**ended, "source": str(capture.source)}
+            entries[capture.name].pop("name", None)  # the key
         write_json(self.folder / RECORD, {"format": FORMAT, "version": 1, "captures": entries})
         write_overview(self.folder, self.captures, self.outcomes)
 
@@ -60,12 +67,12 @@ class Batch:
 def run_batch(
     request: BatchRequest, should_stop: Callable[[], bool], warn: Callable[[str], object] = lambda text: None
 ) -> Generator[Outcome, None, None]:
-    """Fit every capture that is not done; yield how each ended, as it ends.
+    """Fit every capture that is not done; yield the outcomes as they come.
 
     Args:
         request: the captures, and how to fit them.
-        should_stop: asked a few times a second; the fits then leave, as they do when the generator is closed.
-        warn: told what is wrong and costs no capture.
+        should_stop: polled a few times a second; fits then stop, as they do when the generator is closed.
+        warn: reports problems that affect no capture.
 
     Raises:
         ConfigError: if an option cannot be used.
@@ -76,9 +83,20 @@ def run_batch(
     _check(request)
     output = request.output or Path("runs") / f"batch-{request.captures.resolve().name}"
     captures = find_captures(request.captures, output)
-    _claim(output)
+    _make_output(output)
     batch = Batch(output.resolve(), captures)
-    tasks = [_task(batch, capture, request) for capture in captures]
+    tasks = [
+        Task(
+            capture.name,
+            capture.source,
+            run=batch.folder / capture.name,
+            log=batch.folder / LOGS / f"{capture.name}.log",
+            minutes=request.minutes,
+            options=("--device", request.device, *request.options),
+            settings=request.settings,
+        )
+        for capture in captures
+    ]
     with Run(batch.folder, {}).locked():
         batch.save()
         with closing(_outcomes(tasks, request, should_stop)) as outcomes:
@@ -86,7 +104,7 @@ def run_batch(
                 batch.outcomes[outcome.name] = outcome
                 try:
                     batch.save()
-                except OutputError as error:  # the runs are there, and the next save says all of this again
+                except OutputError as error:  # the runs are safe, and the next save writes it again
                     warn(f"the overview is not up to date: {error}")
                 yield outcome
 
@@ -112,8 +130,8 @@ def _check(request: BatchRequest) -> None:
         raise ConfigError("--jobs is for this machine; with --ray the cluster decides: leave one out")
 
 
-def _claim(output: Path) -> None:
-    """Take the folder if it is new, empty or a batch's."""
+def _make_output(output: Path) -> None:
+    """Make the folder, unless it holds something other than a batch."""
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} is a file: choose another name")
     if output.is_dir() and holds_more(output, RECORD):
@@ -124,7 +142,7 @@ def _claim(output: Path) -> None:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise OutputError(f"--output {output} holds files that are not a batch's: choose another folder")
     if (output / LOGS).is_symlink():
-        raise OutputError(f"{output / LOGS} is a link: what the fits print would land elsewhere; remove it")
+        raise OutputError(f"{output / LOGS} is a link, which would put the logs elsewhere: remove it")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -133,19 +151,48 @@ def _claim(output: Path) -> None:
         ) from error
 
 
-def _task(batch: Batch, capture: Capture, request: BatchRequest) -> Task:
-    return Task(
-        capture.name,
-        capture.source,
-        run=batch.folder / capture.name,
-        log=batch.folder / LOGS / f"{capture.name}.log",
-        minutes=request.minutes,
-        options=("--device", request.device, *request.options),
-        settings=request.settings,
-    )
+def find_captures(folder: Path, output: Path) -> list[Capture]:
+    """List the folders and videos directly inside `folder`, in natural order.
+
+    Hidden ones do not count, nor do `output`, where the runs go, and folders that contain it. Every other folder
+    counts: its own fit reports what is wrong with it, and the rest continues.
+
+    Raises:
+        ImageError: if there is none, too many, or `folder` is itself a capture.
+    """
+    if not folder.is_dir():
+        raise ImageError(
+            f"{folder} is no folder: give the folder that holds one folder of photos for each capture"
+        )
+    entries = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+    results = {output.resolve(), *output.resolve().parents}
+    found = [path for path in entries if _may_be_capture(path) and path.resolve() not in results]
+    photos = any(path.suffix.lower() in SUFFIXES for path in entries)
+    if photos or not found:
+        what = "photos itself" if photos else "no folders and no videos"
+        raise ImageError(
+            f"{folder} holds {what}: expected one folder of photos, or a video, for each capture; "
+            "a single capture is for quicksurf fit"
+        )
+    if len(found) > MAX_CAPTURES:
+        raise ImageError(f"{folder} holds {len(found)} captures: at most {MAX_CAPTURES} go into one batch")
+    return _named(found)
 
 
-def _entry(outcome: Outcome | None) -> dict[str, Any]:
-    if outcome is None:
-        return {"state": "waiting"}
-    return {key: value for key, value in outcome._asdict().items() if key != "name"}
+def _may_be_capture(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _named(sources: list[Path]) -> list[Capture]:
+    """Give each capture a plain name; names in use get a checksum of the original, stable when captures are added."""
+    plain = [re.sub(r"[^\w.-]+", "-", source.name).strip("-.") or "capture" for source in sources]
+    taken = [*_TAKEN, *(name.casefold() for name in plain)]
+    names = [
+        name
+        if taken.count(name.casefold()) == 1
+        else f"{name}-{zlib.crc32(source.name.encode('utf-8', 'replace')):08x}"
+        for name, source in zip(plain, sources, strict=True)
+    ]
+    return [Capture(source.absolute(), name) for source, name in zip(sources, names, strict=True)]

@@ -1,8 +1,7 @@
 """One capture of a batch: `quicksurf fit` as a child process with a deadline.
 
-The run folder is the only memory: a finished run is left alone, an unfinished one resumed, so that a batch that was
-interrupted, or a machine that was lost, costs at most the time since the last checkpoint. This module runs on workers
-of a cluster too.
+The run folder is the only state: a finished run is skipped, an unfinished one resumed. An interrupted batch or a lost
+machine thus costs at most the time since the last checkpoint. This module also runs on workers of a cluster.
 """
 
 import fcntl
@@ -20,25 +19,26 @@ from quicksurf.app.run.files import own_file
 from quicksurf.app.run.folder import is_run, open_run
 from quicksurf.errors import DOUBTFUL, OutputError
 
-GRACE = 60.0  # seconds beyond the minutes of a fit that keeps its contract, until it is asked to stop, then killed
+GRACE = 60.0  # seconds beyond the minutes of a fit until it is asked to stop, and again until it is killed
 _POLL = 0.2
 _TAIL_BYTES = 4096
-_AGAIN = 0.5  # seconds between the signal that a fit notes and the one that ends it
+_AGAIN = 0.5  # seconds between the signal that ends the fit gently and the one that ends it at once
+STOPPED = "the batch was stopped; run the same command to resume"
 
 
 class Task(NamedTuple):
-    """What to fit and where."""
+    """A capture to fit, and where."""
 
     name: str
     source: Path
     run: Path
     log: Path
-    """What the child prints, outside of the run: a bad capture leaves no run folder."""
+    """Output of the child, outside of the run: a bad capture leaves no run folder."""
     minutes: float
     options: tuple[str, ...] = ()
-    """More options of `quicksurf fit`."""
+    """Further options of `quicksurf fit`."""
     settings: tuple[str, ...] = ()
-    """Options that a run is begun with and keeps: `quicksurf fit --resume` refuses them."""
+    """Options for new runs only, which `quicksurf fit --resume` refuses."""
 
 
 class Outcome(NamedTuple):
@@ -49,14 +49,13 @@ class Outcome(NamedTuple):
     """`done`, `failed` or `stopped`."""
     exit_code: int
     message: str
-    """What the fit said last, if it failed."""
+    """The error of the fit, if it failed."""
     seconds: float
 
     def describe(self) -> str:
         """Return one line for the terminal."""
-        return f"{self.name}: {self.state} after {self.seconds:.0f} s" + (
-            f", {self.message}" if self.message else ""
-        )
+        message = f", {self.message}" if self.message else ""
+        return f"{self.name}: {self.state} after {self.seconds:.0f} s{message}"
 
 
 def run_task(
@@ -64,12 +63,12 @@ def run_task(
     cpus: Sequence[int] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Fit one capture, or find that it is done.
+    """Fit one capture unless it is done.
 
     Args:
         task: the capture.
-        cpus: processors that the child may use; all if empty, or where the system knows no affinity.
-        should_stop: asked a few times a second; the child then leaves, with its last checkpoint.
+        cpus: processors for the child; all if empty or without affinity.
+        should_stop: polled a few times a second; the child then ends with its last checkpoint.
     """
     began = time.monotonic()
     deadline = began + 60 * task.minutes * 1.05 + GRACE
@@ -79,23 +78,21 @@ def run_task(
         if resume is None:
             return Outcome(task.name, "done", 0, "", 0.0)
         code = _run_child(task, resume, cpus, deadline, should_stop)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         return Outcome(task.name, "failed", OutputError.exit_code, str(error), time.monotonic() - began)
-    except OutputError as error:
-        return Outcome(task.name, "failed", error.exit_code, str(error), time.monotonic() - began)
     seconds = time.monotonic() - began
     if code in (0, DOUBTFUL):
-        said = "its poses are doubtful: summary.json says why" if code else ""
-        return Outcome(task.name, "done", code, said, seconds)
+        message = "its poses are doubtful: summary.json says why" if code else ""
+        return Outcome(task.name, "done", code, message, seconds)
     if should_stop():
-        return Outcome(task.name, "stopped", code, "the batch was stopped; the same command goes on", seconds)
+        return Outcome(task.name, "stopped", code, STOPPED, seconds)
     return Outcome(task.name, "failed", code, _last_log_line(task.log, log_start, code), seconds)
 
 
 def _resumable(task: Task, deadline: float, should_stop: Callable[[], bool]) -> bool | None:
     """Whether to resume the run; None if it is finished.
 
-    A worker that was lost may have left its child at work: wait for the run to be let go of, and look again.
+    A lost worker may have left its child running: wait until the run is unlocked, then check again.
     """
     while is_run(task.run):
         state = open_run(task.run).state
@@ -119,7 +116,7 @@ def _in_use(run: Path) -> bool:
 def _run_child(
     task: Task, resume: bool, cpus: Sequence[int], deadline: float, should_stop: Callable[[], bool]
 ) -> int:
-    """Exit code of the fit; it is asked to stop at the deadline, and killed a while after it."""
+    """Run the fit and return its exit code; ask it to stop at the deadline and kill it GRACE later."""
     plan = ["--resume"] if resume else ["--minutes", repr(task.minutes), *task.settings]
     command = [sys.executable, "-m", "quicksurf", "fit", str(task.source), "--output", str(task.run), *plan]
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
@@ -131,12 +128,12 @@ def _run_child(
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": path},
-            cwd=task.log.parent,  # `python -m` looks there first: a source folder must not hide what is installed
-            start_new_session=True,  # Ctrl-C comes to the batch alone, which decides
+            cwd=task.log.parent,  # searched first by `python -m`: a source folder must not shadow the installed package
+            start_new_session=True,  # Ctrl-C reaches only the batch
         )
     try:
         if cpus and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(child.pid, cpus)  # before its imports begin to count the processors
+            os.sched_setaffinity(child.pid, cpus)  # before its imports count the processors
         return _wait(child, deadline, should_stop)
     finally:
         _end(child)
@@ -155,7 +152,7 @@ def _wait(child: "subprocess.Popen[bytes]", deadline: float, should_stop: Callab
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Two signals make a fit leave with its last checkpoint; then the whole group is killed."""
+    """End the fit with its last checkpoint by two signals; kill the process group if that fails."""
     for kind in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
         if child.poll() is not None:
             return
@@ -173,10 +170,7 @@ def _size(log: Path) -> int:
 
 
 def _last_log_line(log: Path, start: int, code: int) -> str:
-    """The error of the fit, which is the last line that begins with the program's name.
-
-    What lies before byte `start` was said by earlier attempts.
-    """
+    """The error of the fit: the last line after byte `start` that begins with the program's name."""
     try:
         with open(log, "rb") as file:
             file.seek(max(start, _size(log) - _TAIL_BYTES))

@@ -1,10 +1,9 @@
-"""Who may come to the page, and what may come from it: viser itself asks nobody and believes everything.
+"""Access control of the page, which viser lacks: who may connect, and which messages pass.
 
-A browser lends its user's network to every web site that is open in it, and a port of this machine is open to all of
-its users. So a request has to know the token of the address, which other users do not; it has to name this machine as
-its host, which a site whose name was bound to this machine's address (DNS rebinding) does not; and where a browser says
-which page it comes from (Origin), that has to be this page. What then arrives passes if it is a message that the page
-sends, with values in range, in no greater number than a person makes; the rest is dropped, and a flood ends the page.
+Every web site open in a browser can reach ports of this machine, and so can its other users. A request must therefore
+contain the token of the address; name this machine as its host, which a site with DNS rebinding does not; and come
+from this page where the browser gives an Origin. Messages pass if the page's client sends such messages, with values
+in range; others are dropped, and a flood of messages closes the connection.
 """
 
 import asyncio
@@ -26,10 +25,8 @@ from typing import Any
 
 MAX_MESSAGE_BYTES = 1 << 16  # the page's own are below 1 kB
 MAX_PAGES = 16
-PER_SECOND, BURST = (
-    250.0,
-    1000.0,
-)  # messages of one page: a camera in motion and a gizmo send 60 a second each
+# Messages of one page: a moving camera and a gizmo send 60 a second each.
+PER_SECOND, BURST = 250.0, 1000.0
 LARGEST = 1e6  # of a number: the scene is shown at size 1
 MAX_TEXT = 4096  # of a name: photos are nodes
 _HEADERS = {
@@ -54,10 +51,10 @@ class Gate:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put the gate before the server that is started inside the block.
+        """Guard the server that is started inside the block.
 
-        viser hands neither origins nor a check of requests on to websockets, and prints by way of rich: both modules
-        are replaced while its thread takes hold of them.
+        viser passes neither origins nor a check of requests on to websockets, and prints with rich: both modules are
+        replaced while its thread imports them.
         """
         from websockets.asyncio import server as sockets
 
@@ -80,7 +77,7 @@ class Gate:
                 sockets.serve, sys.modules["rich"] = real_serve, real_rich or rich  # type: ignore[misc]
 
     def _options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What websockets is told beside, or in the place of, viser's `options`."""
+        """Options of websockets that extend or replace viser's."""
         logger = logging.getLogger("quicksurf.app.live")
         logger.propagate, logger.disabled = False, True
         return {
@@ -91,7 +88,7 @@ class Gate:
         }
 
     def _asked(self, answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Answer requests by `answer`, viser's server of files, once they are let in and the token is off."""
+        """Pass allowed requests, without the token, to `answer`, viser's file server."""
 
         def process_request(connection: Any, request: Any) -> Any:
             rest = self._without_token(request.path)
@@ -109,19 +106,17 @@ class Gate:
         return process_request
 
     def _without_token(self, path: str) -> str | None:
-        """The path below the token; None where that is not the first part."""
+        """The path below the token; None if it does not begin with the token."""
         first, _, rest = path.partition("?")[0].removeprefix("/").partition("/")
         known = hmac.compare_digest(first.encode("utf-8", "replace"), self.token.encode())
         return f"/{rest}" if known else None
 
     def _is_own(self, headers: Any) -> bool:
-        """Whether the host is this machine's, and the page that asks is of the same host and port."""
+        """Whether the host is this machine and the origin, if given, has the same host and port."""
         hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
         if len(hosts) != 1 or not self._is_here(hosts[0].lower()):
             return False
-        own = {
-            f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")
-        }  # https: behind somebody's proxy
+        own = {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}  # https: behind a proxy
         return not origins or (len(origins) == 1 and origins[0].lower() in own)
 
     def _is_here(self, host: str) -> bool:
@@ -129,13 +124,13 @@ class Gate:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if name in self._hosts:
             return True
-        try:  # DNS rebinding needs a name: an address cannot be bound to another
+        try:  # an address is safe: DNS rebinding needs a name
             return self._any_address and bool(ipaddress.ip_address(name.strip("[]")))
         except ValueError:
             return False
 
     def _handled(self, handler: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
-        """Serve at most MAX_PAGES at a time, and let `handler` hear what they may say."""
+        """Serve at most MAX_PAGES at a time, and pass allowed messages to `handler`."""
 
         async def handle(connection: Any) -> None:
             if self._n_pages >= MAX_PAGES:
@@ -152,7 +147,7 @@ class Gate:
 
 
 def _sifted(connection: Any) -> Callable[[], Awaitable[bytes]]:
-    """The connection's `recv` without what no page sends."""
+    """The connection's `recv` without messages that no page sends."""
     receive, allowance = connection.recv, Allowance(PER_SECOND, BURST)
 
     async def recv() -> bytes:
@@ -167,14 +162,14 @@ def _sifted(connection: Any) -> Callable[[], Awaitable[bytes]]:
 
 
 class Allowance:
-    """So many a second, and `burst` at once."""
+    """A token bucket: `per_second` on average, `burst` at once."""
 
     def __init__(self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = per_second, burst, clock
         self._left, self._seen = burst, clock()
 
     def take(self) -> bool:
-        """Use one up; False if none is left."""
+        """Take one token; return False if none is left."""
         now = self._clock()
         self._left = min(self._burst, self._left + self._rate * (now - self._seen))
         self._seen = now
@@ -185,7 +180,7 @@ class Allowance:
 
 
 def is_understood(raw: object) -> bool:
-    """Tell whether `raw` is a message that the page sends, whole and with values in range."""
+    """Tell whether `raw` is a complete message of the page's client with values in range."""
     import msgspec
 
     if not isinstance(raw, bytes):
@@ -224,7 +219,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _new_value(updates: Any) -> bool:
-    """A control's value alone: its other properties are the server's."""
+    """A control's value: only the server sets its other properties."""
     if not isinstance(updates, dict) or set(updates) != {"value"}:
         return False
     return isinstance(updates["value"], bool) or _number(updates["value"]) or _text(updates["value"])
@@ -268,6 +263,6 @@ def _own_protocol() -> str:
 
 
 def _own_names() -> set[str]:
-    """What this machine is called on its network."""
+    """Names of this machine on its network."""
     name = socket.gethostname().lower()
     return {name, f"{name.partition('.')[0]}.local"}

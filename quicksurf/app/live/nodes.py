@@ -1,11 +1,11 @@
-"""What stands in the page's scene: cameras with their photos, sparse points, the region of interest, the mesh.
+"""The page's scene: cameras with their photos, sparse points, the region of interest (ROI), the mesh.
 
-Captures come in metres, in millimetres and in nothing at all; the browser's camera and gizmos want things of size 1.
-So the scene is shown in the frame of the region that was found first, x_view = (x_world − center) / radius, whatever
-the user drags later. Files that are exported stay in the world.
+Captures come in any unit; the browser's camera and gizmos need a scene of size 1. The scene is therefore shown in the
+frame of the initial ROI, x_view = (x_world − center) / radius. Exported files stay in the world's frame.
 """
 
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 Surface = Literal["color", "normals", "clay", "off"]
 SURFACES: tuple[Surface, ...] = ("color", "normals", "clay", "off")
 
-FRUSTUM = 0.05  # height of a photo by the distance of the cameras: they must not hide what they show
+SMALLEST, LARGEST = 0.1, 3.0  # radius of the ROI, in radii of the initial one
+FRUSTUM = 0.05  # height of a photo by the distance of the cameras: small enough not to hide the object
 THUMBNAIL = 160  # pixels of a photo's longer side: 60 of them are half a megabyte
-MAX_PHOTOS = 240  # beyond, cameras are shown without
+MAX_PHOTOS = 240  # further cameras are shown without their photo
 MAX_POINTS = 50_000
-AMBIENT = 1.2  # beside viser's own lights, so that clay is not dark
+AMBIENT = 1.2  # added to viser's lights, which leave clay dark
 CLAY = (170, 166, 158)
 TRAIN_COLOR, HELD_OUT_COLOR, ROI_COLOR = (60, 60, 60), (200, 90, 20), (30, 110, 220)
 
@@ -39,7 +40,8 @@ class Nodes:
 
     def __init__(self, server: "viser.ViserServer", scene: Scene) -> None:
         self._server, self._origin = server, scene.roi
-        self._mesh: Mesh | None = None
+        self.mesh: Mesh | None = None
+        """The mesh shown, in the world's frame."""
         self._surface: Surface = "color"
         self._photos = self._add_cameras(scene)
         self._points = self._add_points(scene)
@@ -49,13 +51,11 @@ class Nodes:
         self.show_ball(scene.roi)
 
     def to_view(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        """Return world points in the frame of the page."""
+        """Transform world points to the page's frame."""
         return (points - np.array(self._origin.center)) / self._origin.radius
 
     def drag_ball(self, radius: float, moved: Callable[[], None]) -> "viser.TransformControlsHandle":
-        """Add a gizmo that carries the ball; `moved` hears of every pull. `radius` is in units of the first
-        ball's.
-        """
+        """Add a gizmo to drag the ball, which calls `moved`; `radius` is in radii of the initial ball."""
         gizmo = self._server.scene.add_transform_controls(
             "/region", scale=1.2, disable_rotations=True, depth_test=False
         )
@@ -64,18 +64,18 @@ class Nodes:
         return gizmo
 
     def scale_ball(self, radius: float) -> None:
-        """Show the gizmo's ball with another radius."""
+        """Set the radius of the gizmo's ball."""
         self._ball = self._server.scene.add_icosphere(
             "/region/ball", radius, ROI_COLOR, subdivisions=3, opacity=0.18, cast_shadow=False, side="double"
         )
 
     def roi_at(self, position: Float[np.ndarray, "3"], radius: float) -> Roi:
-        """Return the world's ball that stands at `position` with `radius` in the page."""
+        """Transform a ball from the page's frame to the world."""
         x, y, z = (np.array(self._origin.center) + self._origin.radius * np.asarray(position, float)).tolist()
         return Roi((x, y, z), self._origin.radius * radius)
 
     def show_ball(self, roi: Roi) -> None:
-        """Show the region as a faint net, not to be moved (any more)."""
+        """Show the region as a faint wireframe that cannot be dragged."""
         self._server.scene.remove_by_name("/region")
         self._ball = self._server.scene.add_icosphere(
             "/region",
@@ -90,18 +90,13 @@ class Nodes:
 
     def show_mesh(self, mesh: Mesh) -> None:
         """Replace the mesh."""
-        self._mesh = mesh
+        self.mesh = mesh
         self._draw()
 
     def paint(self, surface: Surface) -> None:
-        """Choose how the mesh is coloured."""
+        """Choose how the mesh is colored."""
         self._surface = surface
         self._draw()
-
-    @property
-    def mesh(self) -> Mesh | None:
-        """What is shown, in the world."""
-        return self._mesh
 
     def show_photos(self, visible: bool) -> None:
         """Show or hide the cameras."""
@@ -119,10 +114,10 @@ class Nodes:
             self._ball.visible = visible
 
     def _draw(self) -> None:
-        if self._mesh is None or self._surface == "off" or not len(self._mesh.faces):
+        if self.mesh is None or self._surface == "off" or not len(self.mesh.faces):
             self._server.scene.remove_by_name("/mesh")
             return
-        blob = _as_glb(self._mesh, self.to_view(self._mesh.vertices), self._surface)
+        blob = _as_glb(self.mesh, self.to_view(self.mesh.vertices), self._surface)
         self._server.scene.add_glb("/mesh", blob, cast_shadow=False, receive_shadow=False)
 
     def _add_cameras(self, scene: Scene) -> "list[viser.SceneNodeHandle]":
@@ -157,7 +152,7 @@ class Nodes:
             return None
         keep = slice(None, None, math.ceil(len(scene.points.positions) / MAX_POINTS))
         points = self.to_view(scene.points.positions[keep].double().numpy())
-        near = np.abs(points).max(1) < 1e3  # float16 in the page; what lies beyond is a false match
+        near = np.abs(points).max(1) < 1e3  # float16 in the page; points beyond are false matches
         return self._server.scene.add_point_cloud(
             "/points",
             points[near],
@@ -167,7 +162,7 @@ class Nodes:
         )
 
     def _look_from(self, scene: Scene) -> None:
-        """Begin where the photographers stood, a little farther off, with their up."""
+        """Start a little behind the cameras, with their up."""
         cameras = scene.cameras
         up = -cameras.c2w[:, :, 1].double().mean(0).numpy()
         start = orbit(cameras, scene.roi.center, scene.roi.radius, 1, (4, 3)).centers().double().numpy()
@@ -178,8 +173,50 @@ class Nodes:
         camera.position = 1.4 * self.to_view(start)[0]
 
 
+class RegionChooser:
+    """The ROI in the user's hands: a gizmo for its center, a slider for its radius, a button to start.
+
+    Events arrive in viser's threads, one value at a time.
+    """
+
+    def __init__(self, server: "viser.ViserServer", nodes: Nodes, start: Callable[[], None]) -> None:
+        self._nodes = nodes
+        self.moved = False
+        """Whether the user has changed the ball."""
+        self.touched = time.monotonic()
+        """Time of the last change."""
+        self._folder = server.gui.add_folder("Region of interest", order=-1.0)
+        with self._folder:
+            self._radius = server.gui.add_slider("Radius", SMALLEST, LARGEST, 0.01, 1.0)
+            button = server.gui.add_button("Start the fit", color="blue")
+        self._gizmo = nodes.drag_ball(1.0, self._note)
+        self._radius.on_update(lambda event: self._rescale())
+        button.on_click(lambda event: start())
+
+    def roi(self) -> Roi:
+        """Return the current ball in the world."""
+        return self._nodes.roi_at(self._gizmo.position, self._in_range())
+
+    def close(self) -> None:
+        """Remove all controls."""
+        self._folder.remove()
+        self._gizmo.remove()
+
+    def _note(self) -> None:
+        self.moved, self.touched = True, time.monotonic()
+
+    def _rescale(self) -> None:
+        self._note()
+        self._nodes.scale_ball(self._in_range())
+
+    def _in_range(self) -> float:
+        """The slider's radius, clamped: a page may send any number."""
+        radius = float(self._radius.value)
+        return min(max(radius, SMALLEST), LARGEST) if math.isfinite(radius) else 1.0
+
+
 def _look_through(event: "viser.SceneNodePointerEvent[viser.CameraFrustumHandle]") -> None:
-    """Stand where the clicked photo was taken."""
+    """Move the view to the camera that was clicked."""
     camera = event.client.camera
     with event.client.atomic():
         camera.wxyz, camera.position = event.target.wxyz, event.target.position
@@ -190,7 +227,7 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "t u 3"]:
 
 
 def _as_glb(mesh: Mesh, vertices: Float64[np.ndarray, "v 3"], surface: Surface) -> bytes:
-    """The mesh for the browser: clay in its light, colours and normals as they are."""
+    """Encode for the browser: clay with lights, colors and normals without."""
     colors = mesh.colors
     if surface == "normals":
         colors = (127.5 * (mesh.normals + 1)).astype(np.uint8)

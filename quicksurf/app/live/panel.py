@@ -1,7 +1,7 @@
-"""What stands beside the scene: stage and time, figures, the PSNR curve, and the buttons.
+"""The panel beside the scene: stage and time, figures, the PSNR curve, and the buttons.
 
-A click only puts a action into the queue that the fit's thread empties between two steps; what concerns the picture
-alone (colours, what is visible, export of what is shown) is done at once, in viser's thread.
+A click only queues an action, which the fit's thread carries out between two steps. Changes of the display (colors,
+visibility, export of the mesh shown) happen at once, in viser's thread.
 """
 
 import html
@@ -28,9 +28,9 @@ Action = Literal["start", "pause", "stop", "extend"]
 EXTENSION_MINUTES = 5
 SHOWN = ("PSNR", "held out", "rays/s")
 N_NOTES = 6  # at the foot; older ones are in the terminal
-MAX_CURVE = 500  # points; beyond, every second one is dropped
-EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh waits in memory for a page that does not take it
-CURVE_SECONDS = 2.0  # of the fit between two pictures of the curve
+MAX_CURVE = 500  # points; every second one is dropped when there are more
+EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh stays in memory until the page fetches it
+CURVE_SECONDS = 2.0  # of the fit between two updates of the curve
 
 
 class Curve:
@@ -55,7 +55,7 @@ class Curve:
         )
 
     def add(self, seconds: float, psnr: float, held_out: float | None) -> None:
-        """Add a point; draw if the last picture is CURVE_SECONDS old."""
+        """Add a point; redraw after CURVE_SECONDS."""
         self._rows.append((seconds, psnr, np.nan if held_out is None else held_out))
         if len(self._rows) > MAX_CURVE:
             self._rows = self._rows[::2]
@@ -63,7 +63,7 @@ class Curve:
             self.draw()
 
     def draw(self) -> None:
-        """Send the curve."""
+        """Draw all points."""
         if len(self._rows) > 1:
             self._shown_at = self._rows[-1][0]
             data = np.array(self._rows).T
@@ -73,14 +73,14 @@ class Curve:
 
 
 def _scales(low: float, high: float) -> "dict[str, uplot.Scale]":
-    """Seconds, not dates; and the range of the curves, which uPlot itself cannot find where one has gaps (NaN)."""
+    """Scales in seconds and in the range of the curves, which uPlot cannot find for curves with gaps (NaN)."""
     from viser import uplot
 
     return {"x": uplot.Scale(time=False), "y": uplot.Scale(range=(low - 0.5, high + 0.5))}
 
 
 class SidePanel:
-    """The controls of one server; `action` takes what is clicked."""
+    """The controls of one server; clicks call `action`."""
 
     def __init__(self, server: "viser.ViserServer", action: Callable[[Action], None]) -> None:
         self._server, self._action = server, action
@@ -91,7 +91,7 @@ class SidePanel:
         self._headline = server.gui.add_html("")
         self._bar = server.gui.add_progress_bar(0.0)
         self._figures = server.gui.add_html("")
-        self._curve = Curve(server)
+        self.curve = Curve(server)
         self._buttons = self._add_buttons()
         self._add_show()
         self._add_export()
@@ -99,43 +99,35 @@ class SidePanel:
         self.allow_steering(False)
 
     def headline(self, text: str, fraction: float | None = None) -> None:
-        """Tell what goes on, and how far it is (0 to 1)."""
-        if text != self._title:  # asked for many times a second while somebody is waited for
+        """Show the headline and the progress (0 to 1)."""
+        if text != self._title:  # called many times a second
             self._title = text
             self._headline.content = _html("b", text)
         if fraction is not None:
             self._bar.value = 100 * min(max(fraction, 0.0), 1.0)
 
     def note(self, text: str) -> None:
-        """Put a line at the foot, above those before it."""
+        """Add a line at the foot, above older ones."""
         self._lines = [text, *self._lines][:N_NOTES]
         self._notes.content = _html("small", *self._lines)
 
     def figures(self, status: "FitStatus") -> None:
-        """Show the figures of the fit and carry the curve on."""
+        """Show the figures of the fit and extend the curve."""
         figures = dict(fit_figures(status))
         self._figures.content = _html("span", " · ".join(f"{name} {figures[name]}" for name in SHOWN))
-        self.add_to_curve(status.seconds, status.psnr, status.psnr_held_out)
-
-    def add_to_curve(self, seconds: float, psnr: float, held_out: float | None) -> None:
-        """Carry the curve on."""
-        self._curve.add(seconds, psnr, held_out)
-
-    def finish_curve(self) -> None:
-        """Draw what has not been drawn yet."""
-        self._curve.draw()
+        self.curve.add(status.seconds, status.psnr, status.psnr_held_out)
 
     def allow_steering(self, allowed: bool) -> None:
-        """Tell whether pausing, stopping and adding minutes mean something now."""
+        """Enable or disable the buttons."""
         for button in self._buttons.values():
             button.disabled = not allowed
 
     def show_paused(self, paused: bool) -> None:
-        """Say on the button what the next click does."""
+        """Label the button with what a click does."""
         self._buttons["pause"].label = "Go on" if paused else "Pause"
 
     def hide_steering(self) -> None:
-        """Hide the buttons: there is no fit to steer."""
+        """Hide the buttons and the progress bar."""
         for button in self._buttons.values():
             button.visible = False
         self._bar.visible = False
@@ -154,7 +146,7 @@ class SidePanel:
         return buttons
 
     def _pressed(self, action: Action) -> None:
-        """Pass the action on, if its button can be pressed: a page may press what it shows as disabled."""
+        """Pass the action on if its button is enabled: a page may send clicks on disabled ones."""
         button = self._buttons[action]
         if button.visible and not button.disabled:
             self._action(action)
@@ -172,7 +164,7 @@ class SidePanel:
         region.on_update(lambda event: self.nodes and self.nodes.show_region(region.value))
 
     def _paint(self, surface: str) -> None:
-        """Colour the mesh: a page may send what its list does not hold."""
+        """Color the mesh; ignore values outside of the list, which a page may send."""
         if self.nodes is not None and surface in SURFACES:
             self.nodes.paint(surface)
 
@@ -184,12 +176,12 @@ class SidePanel:
         button.on_click(lambda event: self._export(event.client, form.value))
 
     def _export(self, client: "viser.ClientHandle | None", suffix: str) -> None:
-        """Send the mesh that is shown to the browser that asked, as a file."""
+        """Send the mesh shown, as a file, to the browser that asked."""
         if client is None or not self._exports.take():
             return
         mesh = None if self.nodes is None else self.nodes.mesh
         if mesh is None:
-            client.add_notification("No mesh yet", "It appears some seconds after the fit has begun.")
+            client.add_notification("No mesh yet", "It appears a few seconds after the fit begins.")
             return
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +192,6 @@ class SidePanel:
 
 
 def _html(tag: str, *lines: str) -> str:
-    """Lines of plain text, whatever stands in them, indented as the panel's other parts are."""
+    """Lines of plain text, escaped, indented like the panel's other parts."""
     body = "<br>".join(f"<{tag}>{html.escape(line)}</{tag}>" for line in lines)
     return f'<div style="padding: 0.2em 0.75em; overflow-wrap: anywhere">{body}</div>'

@@ -1,4 +1,4 @@
-"""`view RUN`: the page for a run folder, finished or interrupted: its cameras, photos, points, curve and mesh."""
+"""`view RUN`: the page of a finished or interrupted run: its cameras, photos, points, curve and mesh."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import viser
 
 CAMERAS = "cameras.json"
-PHOTO_PIXELS = 320 * 240  # what is shown is smaller still
-RESOLUTION = 224  # of a mesh made of the checkpoint, where the run has no mesh yet
+PHOTO_PIXELS = 320 * 240  # thumbnails are smaller still
+RESOLUTION = 224  # of the checkpoint's mesh, where the run has no mesh file
 POLL_SECONDS = 0.2
 
 
@@ -42,7 +42,11 @@ def view_run(
     """Show a run until `stop`.
 
     Args:
-        say: takes the page's address, and what cannot be shown.
+        folder: the run.
+        address: where to serve the page.
+        stop: polled a few times a second.
+        say: prints the page's address and missing parts.
+        backend: name of the back end for the checkpoint's mesh.
 
     Raises:
         OutputError: if `folder` is not a run, or has neither a mesh nor a checkpoint.
@@ -62,8 +66,8 @@ def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[st
     panel.hide_steering()
     panel.headline("Reading the run")
     for seconds, psnr, held_out in _curve(run):
-        panel.add_to_curve(seconds, psnr, held_out)
-    panel.finish_curve()
+        panel.curve.add(seconds, psnr, held_out)
+    panel.curve.draw()
     try:
         scene = _scene(run, say)
     except QuicksurfError as error:  # moved since, or gone
@@ -88,7 +92,7 @@ def _scene(run: Run, say: Callable[[str], None]) -> Scene:
 
 
 def _without_photos(run: Run, reason: QuicksurfError) -> Scene:
-    """The scene of a run whose photos cannot be read because of `reason`, which is raised where cameras lack, too."""
+    """The scene without photos, which cannot be read because of `reason`; raise it if cameras are missing, too."""
     if run.roi is None:
         raise reason
     try:
@@ -118,7 +122,7 @@ def _mesh(run: Run, backend: str) -> Mesh:
 
 
 def _curve(run: Run) -> Iterator[tuple[float, float, float | None]]:
-    """Seconds, PSNR and held-out PSNR of every line of the metrics log that has the former two."""
+    """Seconds, PSNR and held-out PSNR of every line of the metrics log with a PSNR."""
     for line in read_metrics_log(run):
         psnr, held_out = line.get("psnr"), line.get("psnr_held_out")
         if is_number(psnr):

@@ -1,8 +1,7 @@
 """The page's server: viser on an address of this machine, silent on the terminal.
 
-viser serves its own client, so that the browser needs no network. Its tunnel to a public host is closed off: nothing is
-sent anywhere. Who may connect, and what is listened to, is up to the gate (gate.py); the address that is printed holds
-the token that it asks for.
+viser serves its own client, so the browser needs no network, and its tunnel to a public host is disabled. The gate
+(gate.py) decides who may connect and which messages pass; the address that is printed holds its token.
 """
 
 import io
@@ -21,20 +20,20 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 8080
-N_PORTS = 100  # tried from FIRST_PORT on where none is given
-TOKEN = "quicksurf_token"  # the attribute of a server that holds what its gate asks for
+N_PORTS = 100  # tried from FIRST_PORT on if none is given
+TOKEN = "quicksurf_token"  # the server's attribute that holds the gate's token
 INSTALL = "pip install 'quicksurf[view]'"
 
 
 class Address(NamedTuple):
-    """Where the page is served; any free port from FIRST_PORT on if it is None."""
+    """Host and port of the page; a port of None is any free one from FIRST_PORT on."""
 
     host: str = LOOPBACK
     port: int | None = None
 
 
 def parse_address(text: str) -> Address:
-    """Return `PORT`, `HOST:PORT` or `HOST`; the host is this machine's loopback unless given.
+    """Parse `PORT`, `HOST:PORT` or `HOST`; the host is the loopback by default.
 
     Raises:
         ViewError: if it is none of these.
@@ -58,7 +57,7 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
     port = _free_port(address)
     server = _open(address.host, port, title)
     try:
-        if address.port is not None and server.get_port() != port:  # else any will do
+        if address.port is not None and server.get_port() != port:
             raise ViewError(f"port {port} of {address.host} was taken this moment: try again")
         yield server
     finally:
@@ -66,7 +65,7 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
 
 
 def url_of(server: "viser.ViserServer") -> str:
-    """Tell what to type into a browser on this machine; who has it may look at the page and press its buttons."""
+    """Return the address for a browser on this machine; it grants access to the page and its buttons."""
     host = server.get_host()
     here = "localhost" if host == "0.0.0.0" else host
     return f"http://{here}:{server.get_port()}/{getattr(server, TOKEN)}/"
@@ -80,10 +79,10 @@ def _open(host: str, port: int, title: str) -> "viser.ViserServer":
 
     class LocalServer(viser.ViserServer):
         def request_share_url(self, verbose: bool = True) -> None:
-            """Refuse the tunnel to a public host that any page may ask for."""
+            """Refuse the tunnel to a public host that a page may request."""
 
     gate = Gate(host)
-    with gate.installed(), redirect_stdout(io.StringIO()):  # viser greets on what may be for summary.json
+    with gate.installed(), redirect_stdout(io.StringIO()):  # viser prints to standard output
         server = LocalServer(host, port, label=title, verbose=False)
     setattr(server, TOKEN, gate.token)
     server.gui.configure_theme(control_width="medium", show_logo=False, show_share_button=False)
@@ -91,10 +90,10 @@ def _open(host: str, port: int, title: str) -> "viser.ViserServer":
 
 
 def _free_port(address: Address) -> int:
-    """A port that can be bound now: viser would take another one in silence, or search without end.
+    """Find a port that can be bound: viser would silently take another one, or search without end.
 
     Raises:
-        ViewError: saying why there is none.
+        ViewError: if there is none.
     """
     ports = range(FIRST_PORT, FIRST_PORT + N_PORTS) if address.port is None else [address.port]
     reason = ""

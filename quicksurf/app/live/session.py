@@ -1,9 +1,8 @@
-"""`fit --view`: the listener that shows a fit on the page and carries out what is clicked there.
+"""`fit --view`: the listener that shows a fit on the page and carries out clicks.
 
-What a person's click costs the contract of `--minutes`: time in which somebody holds the command up, choosing the
-region or pausing, does not count; minutes that are added do. Without a page the command is as long as without
-`--view`: it waits for one for a few seconds of its own minutes, counted from when the address was said, so that nothing
-is waited for where the photos took longer to read and place; and nobody's region is waited for.
+Time in which the user holds the fit up, by choosing the region or pausing, does not count against `--minutes`; minutes
+added by clicks do. Without a browser the command takes as long as without `--view`: it waits for one for a few of its
+own seconds, counted from when the address was printed, and then keeps the automatic region.
 """
 
 import time
@@ -15,11 +14,9 @@ from typing import TYPE_CHECKING
 
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.listener import Listener
-from quicksurf.app.live.nodes import Nodes
-from quicksurf.app.live.pacing import PAUSED, Pacer, WorkClock
+from quicksurf.app.live.nodes import Nodes, RegionChooser
 from quicksurf.app.live.panel import EXTENSION_MINUTES, Action, SidePanel
-from quicksurf.app.live.preview import preview_mesh
-from quicksurf.app.live.region import RegionChooser
+from quicksurf.app.live.preview import PAUSED, Pacer, WorkClock, preview_mesh
 from quicksurf.app.live.server import Address, serving, url_of
 from quicksurf.app.progress import clock
 from quicksurf.capture.roi import check_roi
@@ -33,19 +30,19 @@ from quicksurf.train.loop import FitStatus
 if TYPE_CHECKING:
     import viser
 
-PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.02  # the longest wait for a page, also as a fraction of the minutes
-ROI_SECONDS = 60.0  # of nobody pulling at the ball, after which the fit begins
-ROI_LONGEST = 900.0  # of pulling at it
-MAX_ADDED_MINUTES = 60  # by clicks; whoever wants more says so on the command line
+PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.02  # the longest wait for a browser, also as a fraction of the minutes
+ROI_SECONDS = 60.0  # without a change of the ball, after which the fit begins
+ROI_LONGEST = 900.0  # to choose the ball in all
+MAX_ADDED_MINUTES = 60  # by clicks; more need --minutes
 MAX_ACTIONS = 32  # clicks between two steps of the fit
-LAST_LOOK_SECONDS = 1.0  # for the finished mesh to reach the page before its server ends
+LAST_LOOK_SECONDS = 1.0  # for the final mesh to reach the page before the server stops
 POLL_SECONDS = 0.05
 TITLES = {"read": "Reading the capture", "fit": "Fitting", "mesh": "Making the mesh"}
 
 
 @contextmanager
 def live_view(address: Address) -> Iterator["LiveView"]:
-    """Show the page of one fit until the end of the block.
+    """Serve the page of one fit until the end of the block.
 
     Raises:
         ViewError: if it cannot be opened.
@@ -67,23 +64,23 @@ class LiveView(Listener):
         self.greeting = f"live view at {url_of(server)}"
 
     def begin(self, budget: Budget, stop: StopRequest) -> None:
-        """Take the clock and the action to stop in hand."""
+        """Keep the clock and the stop request."""
         self._budget, self._stop = budget, stop
         self._announced = budget.elapsed()
 
     def stage(self, name: str) -> None:
-        """Say what goes on; buttons mean something during the fit alone, and what was clicked before it nothing."""
+        """Show the stage; buttons are enabled during the fit only, and earlier clicks are discarded."""
         list(self._clicked())
         self._stage = name
         self._panel.allow_steering(name == "fit")
         self._tell()
 
     def note(self, text: str) -> None:
-        """Add it at the foot of the panel."""
+        """Add a line at the foot of the panel."""
         self._panel.note(text)
 
     def warn(self, text: str) -> None:
-        """Add it at the foot of the panel."""
+        """Add a line at the foot of the panel."""
         self._panel.note(f"Warning: {text}")
 
     def fit(self, status: FitStatus) -> None:
@@ -93,22 +90,22 @@ class LiveView(Listener):
             self._tell()
 
     def choose_roi(self, scene: Scene) -> Roi:
-        """Let the ball be dragged if somebody has the page open; the command's clock stands still meanwhile."""
+        """Let the user drag the ball if a browser is connected; the budget is held meanwhile."""
         self._nodes = self._panel.nodes = Nodes(self._server, scene)
-        if not self._somebody_comes():
+        if not self._browser_connects():
             return scene.roi
         with self._budget.held():
             return self._dragged(scene)
 
     def captured(self, scene: Scene) -> None:
-        """Show what the fit begins on."""
+        """Show the capture as the fit uses it."""
         if self._panel.nodes is None:
             self._nodes = self._panel.nodes = Nodes(self._server, scene)
         self._nodes.show_ball(scene.roi)
         self._work = WorkClock()
 
     def step(self, reconstruction: TrainedModel) -> None:
-        """Carry out what was clicked; make the next mesh if it is due and somebody looks."""
+        """Carry out clicks; show the next mesh if it is due and a browser is connected."""
         self._obey()
         if self._paused:
             self._pause(reconstruction)
@@ -119,13 +116,13 @@ class LiveView(Listener):
             self._pacer.made(done, done - now, self._budget.seconds)
 
     def meshed(self, mesh: Mesh, files: list[Path]) -> None:
-        """Show the mesh that the user gets, and where it lies."""
+        """Show the final mesh and its files."""
         run = files[0].parent
         self._panel.headline(f"Done: quicksurf view {run} shows it again", 1.0)
-        self._panel.finish_curve()
+        self._panel.curve.draw()
         for path in files:
             self._panel.note(f"written: {path}")
-        self._panel.note("This page ends with the command, and exports no more.")
+        self._panel.note("The command has ended: this page no longer exports.")
         self._nodes.show_mesh(mesh)
         self._server.flush()
         if self._server.get_clients():
@@ -134,7 +131,7 @@ class LiveView(Listener):
     def _tell(self) -> None:
         left = self._budget.left()
         if self._stage == "mesh":
-            self._panel.headline(TITLES["mesh"])  # takes as long as it takes: the fit may have been stopped
+            self._panel.headline(TITLES["mesh"])  # no time left to show: the fit may have been stopped early
             return
         title = "Paused" if self._paused else TITLES[self._stage]
         self._panel.headline(f"{title}: {clock(left)} left", 1 - left / self._budget.seconds)
@@ -154,7 +151,7 @@ class LiveView(Listener):
 
     def _extend(self) -> None:
         if self._minutes_added + EXTENSION_MINUTES > MAX_ADDED_MINUTES:
-            self._panel.note(f"{MAX_ADDED_MINUTES} minutes were added here: no more minutes can be")
+            self._panel.note(f"{MAX_ADDED_MINUTES} minutes were added, the most that this page can add")
             return
         self._minutes_added += EXTENSION_MINUTES
         self._budget.extend(60 * EXTENSION_MINUTES)
@@ -172,7 +169,7 @@ class LiveView(Listener):
                 return
 
     def _pause(self, reconstruction: TrainedModel) -> None:
-        """Stand still until somebody lets the fit go on or stops it; the mesh is made finer meanwhile."""
+        """Wait until the user resumes or stops the fit; show a finer mesh meanwhile."""
         with self._budget.held():
             self._tell()
             self._grow(reconstruction, PAUSED)
@@ -186,13 +183,11 @@ class LiveView(Listener):
     def _grow(self, reconstruction: TrainedModel, resolution: int) -> None:
         try:
             self._nodes.show_mesh(preview_mesh(reconstruction, resolution))
-        except (
-            SurfaceError
-        ) as error:  # too much of the region is occupied: early, or with much of a room in it
+        except SurfaceError as error:  # too much of the region is occupied
             self._panel.note(str(error))
 
-    def _somebody_comes(self) -> bool:
-        """Wait until somebody had a little time to open the page since its address was said; this does count."""
+    def _browser_connects(self) -> bool:
+        """Wait a little for a browser, from when the address was printed; this time counts."""
         end = self._announced + min(PAGE_SECONDS, PAGE_FRACTION * self._budget.seconds)
         while not self._server.get_clients() and self._budget.elapsed() < end:
             self._panel.headline(f"The fit begins in {clock(end - self._budget.elapsed())}")
@@ -200,11 +195,9 @@ class LiveView(Listener):
         return bool(self._server.get_clients())
 
     def _dragged(self, scene: Scene) -> Roi:
-        """The ball when Start is clicked, or when nobody has pulled at it for a while."""
-        chooser, began = (
-            RegionChooser(self._server, self._nodes, lambda: self._action("start")),
-            time.monotonic(),
-        )
+        """The ball when Start is clicked or after a while without a change."""
+        chooser = RegionChooser(self._server, self._nodes, lambda: self._action("start"))
+        began = time.monotonic()
         try:
             while time.monotonic() < min(chooser.touched + ROI_SECONDS, began + ROI_LONGEST):
                 left = chooser.touched + ROI_SECONDS - time.monotonic()

@@ -1,1 +1,1 @@
-"""What a capture session takes away as one page: is the capture good, what came of it, what to photograph next."""
+"""The report of a run as one page: quality of the capture and of the mesh, and what to photograph next."""

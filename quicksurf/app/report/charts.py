@@ -1,7 +1,7 @@
-"""Figures of the page as SVG text: curves, the view sphere, bars. Text in them is escaped by markupsafe.
+"""Charts as SVG: curves, the view sphere, bars. Markupsafe escapes their text.
 
-Every drawing is 360 units wide, so that its letters keep their size on a phone and grow a little on a desktop.
-Colours are classes of the page's style sheet, which knows light and dark.
+Every drawing is 360 units wide, so that letters keep their size on a phone. Colors are classes of the page's style
+sheet, which has a light and a dark theme.
 """
 
 import math
@@ -21,7 +21,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
-    """Return curves over seconds, each with a name; nothing to draw gives no drawing."""
+    """Draw named curves over seconds; no points give no drawing."""
     lines = {name: _thinned(line) for name, line in lines.items() if line}
     if not lines:
         return Markup("")
@@ -44,10 +44,10 @@ def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
 
 
 def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[float, float]]) -> Markup:
-    """Return the view sphere from above: straight up in the middle, the horizon as the drawn circle, below it outside.
+    """Draw the sphere of directions from above: the zenith in the middle, the horizon as the dark circle.
 
-    Photo 1's side is at the bottom, where the reader stands, and azimuths grow to the right. Photos are dots (rings
-    if held out), places to go are numbers.
+    The first photo is at the bottom, and azimuths grow to the right. Photos are dots (rings if held out), places to
+    go to are numbers.
     """
     size, middle = WIDTH, WIDTH / 2
     horizon = 105.0
@@ -82,7 +82,7 @@ def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[
 
 
 def bars(title: str, values: Mapping[str, float], unit: str) -> Markup:
-    """Return horizontal bars with their values."""
+    """Draw horizontal bars with their values."""
     if not values:
         return Markup("")
     most = max(max(values.values()), 1e-9)
@@ -100,7 +100,7 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> Markup:
 
 
 def _scale(values: np.ndarray, first: float, last: float, zero: bool = False):
-    """A function from values to places between `first` and `last`, and round ticks inside."""
+    """Map values to positions between `first` and `last`; return the map and round ticks."""
     low, high = (0.0 if zero else float(values.min())), float(values.max())
     margin = max(0.5, 1e-6 * abs(low), 1e-6 * abs(high))
     if high - low < 2e-12 * margin:

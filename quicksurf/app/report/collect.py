@@ -1,7 +1,7 @@
-"""What the page says, worked out part by part against a clock; a part that finds no time left is left out and named.
+"""Collect the contents of the report, part by part, within the time that is left; skipped parts are named.
 
-Photos, mesh and renders each take a second or more on a busy machine. After a fit only what is left of its minutes may
-be used, so the parts come in the order of their worth to somebody who still stands beside the object.
+Photos, mesh and renders each take a second or more on a busy machine. After a fit the report may use only what is left
+of its minutes, so the parts come in the order of their value to a photographer who is still beside the object.
 """
 
 import time
@@ -11,22 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+import trimesh
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from quicksurf.app.export.products import ExportedMesh, photos_of
 from quicksurf.app.film import color_image, normal_image
 from quicksurf.app.metrics import psnr
-from quicksurf.app.report import solid
-from quicksurf.app.report.advice import Coverage, Place, advise, frame_of, needs_of, next_places
-from quicksurf.app.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, shrink
+from quicksurf.app.report.advice import Coverage, Place, advise, coverage_of, frame_of, next_places
+from quicksurf.app.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, reduce_mesh, shrink
 from quicksurf.app.report.sphere import Frame, Sphere
-from quicksurf.app.report.topology import Topology, examine
 from quicksurf.app.run.folder import Run
 from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.capture.masks import over_white
 from quicksurf.capture.photo_figures import Flags, PhotoFigures, exposures, fitted_stops, flag, measure
 from quicksurf.capture.scene import Scene
-from quicksurf.geometry.cameras import Cameras, resize
+from quicksurf.geometry.cameras import resize
+from quicksurf.mesh.clean import face_areas
+from quicksurf.mesh.holes import boundary_loops, is_closed
 from quicksurf.mesh.observe import observe
 from quicksurf.mesh.photos import Photos as FittedPhotos
 from quicksurf.mesh.types import Mesh
@@ -35,7 +36,7 @@ from quicksurf.model import TrainedModel
 
 N_VIEWS = 3
 VIEW_SIDE, POSTER_SIDE = 384, 480  # pixels
-VIEW_SECONDS = 2.0  # on two cores: what one render is expected to take
+VIEW_SECONDS = 2.0  # expected time of one render on two cores
 # Processor time for a ball of 80,000 faces: 0.2 s to count holes, 0.1 to reduce, 0.2 to draw it; 23 to 30 ms for each
 # photo of 346 to 640 pixels a side that it is compared with.
 _SURFACE_SECONDS, _SECONDS_A_FACE, _SECONDS_A_PHOTO = 0.7, 6e-6, 0.03
@@ -43,22 +44,35 @@ SHORT = "there was no time left for {}: `quicksurf report RUN` makes the whole p
 
 
 class Clock:
-    """Seconds that the page may still take; None counts as for ever."""
+    """Time limit of the report; None is no limit."""
 
     def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
         self._now, self._end = now, None if seconds is None else now() + seconds
 
     def left(self) -> float:
-        """Return seconds until the page should be written."""
+        """Return the seconds left."""
         return float("inf") if self._end is None else self._end - self._now()
 
 
 class Photos(NamedTuple):
-    """Figures of the photos that were looked at, in the order of the scene."""
+    """Figures of the photos measured so far, in the order of the scene."""
 
     figures: list[PhotoFigures]
     stops: list[float]
     flags: list[Flags]
+
+
+class Topology(NamedTuple):
+    """Figures of a mesh."""
+
+    faces: int
+    vertices: int
+    components: int
+    holes: int
+    watertight: bool
+    size: tuple[float, float, float]
+    """Edges of the axis-aligned box, in the units of the cameras."""
+    area: float
 
 
 class Surface(NamedTuple):
@@ -68,7 +82,7 @@ class Surface(NamedTuple):
     reduced: Mesh
     n_views: Int64[np.ndarray, "v"]
     """How many of the fit's photos support each vertex of the reduced mesh."""
-    needs: Coverage
+    coverage: Coverage
     places: list[Place]
     advice: list[str]
     poster: str
@@ -85,7 +99,7 @@ class ViewRow(NamedTuple):
 
 @dataclass
 class Findings:
-    """Everything a page is made of."""
+    """Contents of a report."""
 
     run: Run
     summary: dict[str, Any]
@@ -99,10 +113,10 @@ class Findings:
     views: list[ViewRow] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is missing from the page, and why."""
+    """Parts that are missing, and why."""
 
 
-def gather(
+def collect(
     run: Run,
     summary: dict[str, Any],
     reconstruction: TrainedModel,
@@ -110,7 +124,7 @@ def gather(
     mesh: Mesh | None,
     clock: Clock,
 ) -> Findings:
-    """Work out the page; `scene` is None where the photos are gone, `mesh` where there is none."""
+    """Collect the contents; `scene` is None if the photos cannot be read, `mesh` if there is none."""
     cameras, names = reconstruction.cameras, short_names(reconstruction.names)
     frame = frame_of(cameras, reconstruction.roi.center)
     sphere = frame.sphere(cameras.centers().double().numpy())
@@ -132,19 +146,36 @@ def gather(
     return found
 
 
+def examine(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Topology:
+    """Measure a mesh with at least one face."""
+    used = np.unique(faces)
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    labels = trimesh.graph.connected_component_labels(edges, len(vertices))
+    width, height, depth = np.ptp(vertices[used], axis=0).tolist()
+    return Topology(
+        faces=len(faces),
+        vertices=len(used),
+        components=len(np.unique(labels[used])),
+        holes=len(boundary_loops(faces)),
+        watertight=is_closed(faces),
+        size=(width, height, depth),
+        area=float(face_areas(vertices, faces).sum()),
+    )
+
+
 def surface_seconds(n_faces: int, n_photos: int) -> float:
-    """Tell what the mesh's part of the page takes on two slow cores, roughly."""
+    """Estimate the time of the mesh's part of the report on two slow cores."""
     return _SURFACE_SECONDS + _SECONDS_A_FACE * n_faces + _SECONDS_A_PHOTO * n_photos
 
 
 def shown(name: str) -> str:
-    """Return a file name fit for a page: no control or direction marks, no half characters, not endless."""
+    """Return a file name fit for a page: at most 80 characters, none of them control or direction marks."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-36:]}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the photos' names for a page, without the folder that all have in common."""
+    """Return the photos' names for a page, without a folder common to all."""
     folders = {name.rpartition("/")[0] for name in names}
     return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
 
@@ -170,15 +201,15 @@ def _surface(
     names: Sequence[str],
 ) -> Surface:
     cameras, roi = reconstruction.cameras, reconstruction.roi
-    reduced = solid.reduce(mesh)
+    reduced = reduce_mesh(mesh)
     n_views = _supporting_photos(reduced, reconstruction, scene)
-    needs = needs_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
-    places, left = next_places(needs, cameras, frame)
+    coverage = coverage_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
+    places, left = next_places(coverage, cameras, frame)
     return Surface(
         examine(mesh.vertices, mesh.faces),
         reduced,
         n_views,
-        needs,
+        coverage,
         places,
         advise(places, left, frame, sphere, names),
         data_uri(as_jpeg(draw_mesh(reduced, cameras, POSTER_SIDE))),
@@ -188,10 +219,10 @@ def _surface(
 def _supporting_photos(
     mesh: Mesh, reconstruction: TrainedModel, scene: Scene | None
 ) -> Int64[np.ndarray, "v"]:
-    """How many photos support each vertex: those that see it, fewer where they are oblique or disagree.
+    """Number of photos that support each vertex: those that see it, fewer where they are oblique or disagree.
 
-    Two photos count as one unit of evidence (quicksurf.mesh.confidence), which is what they are at 60°. Without the
-    photos, all that see it count.
+    Two photos at 60° give one unit of evidence (quicksurf.mesh.confidence). Without the photos' pixels, all cameras
+    that see the vertex count.
     """
     if scene is None:
         seen_by = reconstruction.cameras.select(torch.from_numpy(reconstruction.used))
@@ -201,7 +232,7 @@ def _supporting_photos(
 
 
 def _in_memory(reconstruction: TrainedModel, scene: Scene) -> FittedPhotos:
-    """The photos of the fit as large as it kept them: reading larger ones again takes seconds that nobody counts."""
+    """The photos at the size kept by the fit: reading them again in full takes seconds."""
     photos, used = photos_of(reconstruction, scene), np.flatnonzero(reconstruction.used)
 
     def read(
@@ -213,7 +244,7 @@ def _in_memory(reconstruction: TrainedModel, scene: Scene) -> FittedPhotos:
 
 
 def _views(reconstruction: TrainedModel, scene: Scene, names: Sequence[str], clock: Clock) -> list[ViewRow]:
-    """Up to N_VIEWS held-out photos, or others where none is, as long as another is expected to fit in the time."""
+    """Render up to N_VIEWS held-out photos (others if there are none) while the time allows one more."""
     candidates = np.flatnonzero(reconstruction.held_out)
     candidates = candidates if len(candidates) else np.arange(len(scene.images))
     count = min(N_VIEWS, len(candidates))
@@ -230,11 +261,11 @@ def _views(reconstruction: TrainedModel, scene: Scene, names: Sequence[str], clo
 
 
 def _view(reconstruction: TrainedModel, scene: Scene, index: int, name: str) -> ViewRow:
-    """As `quicksurf eval` compares them: by the cameras of the fit, and before white where it had masks."""
+    """Compare like `quicksurf eval`: by the cameras of the fit, before white where it had masks."""
     mask = scene.masks[index] if reconstruction.masked else None
     photo = shrink(color_image(over_white(scene.images[index], mask)), VIEW_SIDE)
     camera = reconstruction.cameras.select(torch.tensor([index]))
-    view = reconstruction.render(_sized(camera, photo))
+    view = reconstruction.render(resize(camera, torch.tensor([[photo.shape[1], photo.shape[0]]])))
     color, depth, normal, opacity = (tensor.detach().cpu().numpy() for tensor in view)
     held = "used in the fit: no photo was kept from it"
     if reconstruction.held_out[index]:
@@ -247,7 +278,3 @@ def _view(reconstruction: TrainedModel, scene: Scene, index: int, name: str) -> 
         "normals": normal_image(normal, opacity),
     }
     return ViewRow(name, note, [(label, data_uri(as_jpeg(image))) for label, image in pictures.items()])
-
-
-def _sized(camera: Cameras, image: UInt8[np.ndarray, "h w 3"]) -> Cameras:
-    return resize(camera, torch.tensor([[image.shape[1], image.shape[0]]]))

@@ -1,7 +1,7 @@
-"""The report as a file: one HTML page that asks nothing of the network, written whole or not at all.
+"""Write the report: one self-contained HTML page, atomically.
 
-Jinja2 escapes every text (file names are whatever somebody's camera or archive made them); the page's own policy
-forbids it to load anything but what it carries.
+Jinja2 escapes every text, since file names may hold anything; the page's content security policy forbids it to load
+anything from elsewhere.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from quicksurf import kernels
 from quicksurf.app.export.surface import mesh_of
-from quicksurf.app.report.collect import Clock, gather
-from quicksurf.app.report.words import page_values
+from quicksurf.app.report.collect import Clock, collect
+from quicksurf.app.report.context import template_context
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.app.run.resume import read_capture
@@ -37,7 +37,7 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def report_run(folder: Path, backend: str) -> Path:
-    """Write the report of a run whose fit has left a checkpoint; photos or a mesh that are gone are left out.
+    """Write the report of a run that has a checkpoint, without photos or mesh if these cannot be read.
 
     Raises:
         OutputError: if `folder` is not a run, has no usable checkpoint, or cannot be written.
@@ -81,25 +81,25 @@ def write_report(
         run: the run.
         summary: what summary.json holds, or nothing.
         reconstruction: the fitted field and its cameras.
-        scene: the photos; None where they are gone.
-        mesh: the surface in the frame of the cameras; None where there is none.
-        seconds: what the page may take; parts that find none left are left out. None: as long as it takes.
-        notes: what is already known to be missing.
+        scene: the photos; None if they cannot be read.
+        mesh: the surface in the frame of the cameras, if any.
+        seconds: time limit; parts beyond it are left out. None: no limit.
+        notes: parts already known to be missing.
 
     Raises:
         OutputError: if the folder cannot be written or the disk is full.
     """
     if mesh is not None and not len(mesh.faces):
         raise SurfaceError("the mesh has no faces: there is nothing to report on")
-    found = gather(run, dict(summary), reconstruction, scene, mesh, Clock(seconds))
+    found = collect(run, dict(summary), reconstruction, scene, mesh, Clock(seconds))
     found.notes = [*(notes or []), *found.notes]
     path = run.path / NAME
-    write_text(path, render_template("report.html", page_values(found)))
+    write_text(path, render_template("report.html", template_context(found)))
     return path
 
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:
-    """Return a template of this folder filled in; every text in `values` that is not Markup is escaped."""
+    """Render a template of this folder; every text in `values` that is not Markup is escaped."""
     style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
     page = _ENVIRONMENT.get_template(name).render(style=style, **values)
     return page.encode("utf-8", "replace").decode()

@@ -1,8 +1,8 @@
-"""The view sphere: from where, around the middle of the ROI, the photos were taken, in words and degrees.
+"""Directions around the center of the ROI in which the photos were taken.
 
-azimuth     about the photographers' mean up, 0 at the first photo, growing to the right of somebody who stands
-            there and faces the object (counter-clockwise seen from above), in [0, 360)
-elevation   above the horizontal plane through the middle of the ROI, in [-90, 90]
+azimuth     about the cameras' mean up, 0 at the first photo, counter-clockwise seen from above (growing to the right
+            for a photographer who faces the object), in [0, 360)
+elevation   above the horizontal plane through the center of the ROI, in [-90, 90]
 """
 
 from typing import NamedTuple
@@ -12,29 +12,28 @@ from jaxtyping import Float64
 
 Directions = Float64[np.ndarray, "n 3"]
 
-NEAR = (
-    20.0  # degrees: a direction this close to a photo's is covered; beyond, matching across views gets hard
-)
+# Degrees: a direction this close to a photo's is covered; beyond, matching across views gets hard.
+NEAR = 20.0
 _SAMPLES = 2000
 
 
 class Sphere(NamedTuple):
-    """The photos' places on the sphere of directions, in degrees."""
+    """Directions in degrees."""
 
     azimuths: Float64[np.ndarray, "n"]
     elevations: Float64[np.ndarray, "n"]
 
 
 class Frame(NamedTuple):
-    """How directions are counted."""
+    """Axes that directions are measured by."""
 
     center: Float64[np.ndarray, "3"]
     up: Float64[np.ndarray, "3"]
     ahead: Float64[np.ndarray, "3"]
-    """Horizontal, from the middle towards the first photo."""
+    """Horizontal, from the center towards the first photo."""
 
     def sphere(self, points: Directions) -> Sphere:
-        """Find where points lie as seen from the middle."""
+        """Return the directions of points from the center."""
         offsets = points - self.center
         offsets = offsets / np.maximum(np.linalg.norm(offsets, axis=1, keepdims=True), 1e-30)
         right = np.cross(self.up, self.ahead)
@@ -42,7 +41,7 @@ class Frame(NamedTuple):
         return Sphere(azimuths, np.degrees(np.arcsin(np.clip(offsets @ self.up, -1, 1))))
 
     def directions(self, sphere: Sphere) -> Directions:
-        """Return unit vectors from the middle."""
+        """Return directions as unit vectors."""
         azimuths, elevations = np.radians(sphere.azimuths), np.radians(sphere.elevations)
         right = np.cross(self.up, self.ahead)
         flat = np.cos(azimuths)[:, None] * self.ahead + np.sin(azimuths)[:, None] * right
@@ -52,15 +51,12 @@ class Frame(NamedTuple):
 def angles_between(
     first: Float64[np.ndarray, "n 3"], second: Float64[np.ndarray, "m 3"]
 ) -> Float64[np.ndarray, "n m"]:
-    """Compute degrees between every two unit vectors."""
+    """Compute the angles in degrees between every two unit vectors."""
     return np.degrees(np.arccos(np.clip(first @ second.T, -1, 1)))
 
 
 def covered_fraction(frame: Frame, photos: Sphere) -> float:
-    """Return the fraction of the directions above the lowest photo, or above the horizon if that is lower, within
-    NEAR of a
-    photo.
-    """
+    """Compute the fraction of directions within NEAR of a photo, down to the lowest photo or the horizon."""
     samples = _even_directions(_SAMPLES)
     floor = min(0.0, float(photos.elevations.min()))
     samples = samples[np.degrees(np.arcsin(np.clip(samples @ frame.up, -1, 1))) >= floor]
@@ -68,7 +64,7 @@ def covered_fraction(frame: Frame, photos: Sphere) -> float:
 
 
 def widest_gap(photos: Sphere) -> tuple[float, int, int]:
-    """Return the widest gap in azimuth in degrees, and the photos on its left and right, seen facing the object."""
+    """Find the widest gap in azimuth, in degrees, and the photos left and right of it, facing the object."""
     order = np.argsort(photos.azimuths, kind="stable")
     ordered = photos.azimuths[order]
     gaps = np.append(ordered[1:], ordered[0] + 360) - ordered
@@ -77,9 +73,7 @@ def widest_gap(photos: Sphere) -> tuple[float, int, int]:
 
 
 def step_in_words(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """Return from one (azimuth, elevation) to another, as told to somebody who stands at the first and faces the
-    object.
-    """
+    """Describe the way from one (azimuth, elevation) to another for a photographer who faces the object."""
     around = (end[0] - start[0] + 180) % 360 - 180
     higher = end[1] - start[1]
     parts = []

@@ -268,7 +268,7 @@ def test_minutes_added_by_clicks_are_bounded(opened: tuple[LiveView, Parts, Scen
         time.sleep(0.05)
     assert view._budget.seconds <= 60.0 + 60 * MAX_ADDED_MINUTES
     assert view._budget.seconds > 60.0
-    page.wait(lambda: "no more minutes" in page.texts(), "the reason")
+    page.wait(lambda: "the most that this page can add" in page.texts(), "the reason")
 
 
 def test_buttons_that_are_off_do_nothing(opened: tuple[LiveView, Parts, Scene]) -> None:

@@ -1,4 +1,4 @@
-"""The page in words and numbers: what the findings say to somebody beside the object."""
+"""The template context of report.html: the findings as sentences, table rows and charts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,59 +7,55 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from quicksurf.app.report import charts, solid
+from quicksurf.app.progress import clock
+from quicksurf.app.report import charts
+from quicksurf.app.report.advice import WANTED
 from quicksurf.app.report.collect import Findings, Photos, shown
-from quicksurf.app.report.pictures import as_jpeg, data_uri, shrink
+from quicksurf.app.report.pictures import as_jpeg, data_uri, pack_mesh, shrink
 from quicksurf.app.report.sphere import covered_fraction, widest_gap
-from quicksurf.mesh.types import Mesh
 from quicksurf.untrusted import is_count, is_number
 
 MAX_PICTURES = 300  # of photos: 5 kB each, so that the page stays under 3 MB
 MAX_LOST, MAX_WARNINGS = 200, 40
 THUMBNAIL = 176  # pixels: sharp at 132 on most screens
 _SCRIPT = Path(__file__).parent / "viewer.js"
+# Beginning of a reason, alone or after "too few matches: ", and the advice on it.
+_LOST = {
+    "blurred": "{is_} not used, too blurred: take {them} again with the camera held still",
+    "too dark": "{is_} not used, too dark: take {them} again with the exposure of the others",
+    "too bright": "{is_} not used, too bright: take {them} again with the exposure of the others",
+    "it overlaps with no other photo": "{is_} not used, {they} {show} nothing that another photo shows: "
+    "if {they} {belong} here, take photos between",
+    "not in the largest model": "{is_} not used, apart from the others: take photos that bridge the gap",
+}
+_FLAGGED = {
+    "blurred": "{is_} blurred beside the others: take {them} again with the camera held still",
+    "exposure": "{is_} exposed differently: lock exposure and white balance, or take {them} again",
+}
 
 
-_LOST = (  # how a reason begins or ends, what to do about it
-    ("blurred", "{is_} not used, too blurred: take {them} again with the camera held still"),
-    ("too dark", "{is_} not used, too dark: take {them} again with the exposure of the others"),
-    ("too bright", "{is_} not used, too bright: take {them} again with the exposure of the others"),
-    (
-        "it overlaps with no other photo",
-        "{is_} not used, {they} {show} nothing that another photo shows: if {they} {belong} here, take photos between",
-    ),
-    ("not in the largest model", "{is_} not used, apart from the others: take photos that bridge the gap"),
-)
-
-
-def page_values(found: Findings) -> dict[str, Any]:
-    """Tell what report.html is filled in with; Markup is left as it is, every other text will be escaped."""
+def template_context(found: Findings) -> dict[str, Any]:
+    """Compute the values of report.html; Jinja2 escapes every text that is not Markup."""
     summary, surface, photos = found.summary, found.surface, found.photos
-    lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _lost(summary).items()]
+    lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _dict(summary.get("lost")).items()]
     pictures = _photo_entries(found, photos) if photos is not None else []
-    return {
+    warnings = [*found.notes, *_list(summary.get("warnings"))]
+    places = [] if surface is None else [(place.azimuth, place.elevation) for place in surface.places]
+    context = {
         "name": shown(str(found.run.record.get("name", found.run.path.name))),
         "subtitle": shown_reason(f"{found.run.source} → {found.run.path}"),
         "headline": _headline(found),
         "advice": _advice(found),
-        "n_places": 0 if surface is None else len(surface.places),
-        "praise": _praise(found),
-        "warnings": [shown_reason(text) for text in [*found.notes, *_list(summary.get("warnings"))]][
-            :MAX_WARNINGS
-        ],
-        "solid": None
-        if surface is None
-        else Markup(solid.pack(surface.reduced, surface.n_views, found.frame)),
-        "solid_note": "" if surface is None else _solid_note(surface.reduced, surface.topology.faces),
-        "poster": "" if surface is None else surface.poster,
+        "n_places": len(places),
+        "praise": "but no mesh was examined.",
+        "warnings": [shown_reason(text) for text in warnings[:MAX_WARNINGS]],
+        "solid": None,
+        "solid_note": "",
+        "poster": "",
         "script": Markup(_SCRIPT.read_text(encoding="utf-8")),
-        "sphere": charts.sphere_map(
-            found.sphere,
-            found.held_out,
-            [(p.azimuth, p.elevation) for p in surface.places] if surface is not None else [],
-        ),
+        "sphere": charts.sphere_map(found.sphere, found.held_out, places),
         "coverage": _coverage(found),
-        "mesh_rows": _mesh_rows(found),
+        "mesh_rows": [],
         "views": found.views,
         "no_views": "Nothing was rendered.",
         "charts": _charts(found),
@@ -72,10 +68,28 @@ def page_values(found: Findings) -> dict[str, Any]:
         "stages": _stages(summary),
         "machine": _machine(summary),
     }
+    if surface is not None:
+        topology, coverage, n_shown = surface.topology, surface.coverage, len(surface.reduced.faces)
+        supported = 100 * coverage.weights[coverage.n_views >= WANTED].sum()
+        context["praise"] = f"{supported:.0f} % of the surface is supported by four photos or more."
+        context["solid"] = Markup(pack_mesh(surface.reduced, surface.n_views, found.frame))
+        context["poster"] = surface.poster
+        if n_shown != topology.faces:
+            context["solid_note"] = f"Shown with {n_shown:,} of {topology.faces:,} faces."
+        context["mesh_rows"] = [
+            ("faces, vertices", f"{topology.faces:,}, {topology.vertices:,}"),
+            ("size", " x ".join(f"{edge:.4g}" for edge in topology.size) + " in the cameras' units"),
+            ("area", f"{topology.area:.4g}"),
+            ("parts", f"{topology.components:,}"),
+            ("holes", f"{topology.holes:,}"),
+            ("watertight", "yes" if topology.watertight else "no"),
+            ("supported by fewer than four photos, or open", f"{100 - supported:.1f} % of the surface"),
+        ]
+    return context
 
 
 def shown_reason(text: Any) -> str:
-    """Return a sentence fit for a page."""
+    """Return a sentence fit for a page: at most 400 printable characters."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return plain if len(plain) <= 400 else plain[:400] + "…"
 
@@ -93,52 +107,38 @@ def _headline(found: Findings) -> list[tuple[str, str]]:
         rows.append(("closed surface", "yes" if found.surface.topology.watertight else "no"))
     total = _dict(summary.get("seconds")).get("total")
     if is_number(total) and total >= 0:
-        rows.append(("from photos to mesh", f"{int(total) // 60}:{int(total) % 60:02d} min"))
+        rows.append(("from photos to mesh", f"{clock(total)} min"))
     return rows
 
 
 def _advice(found: Findings) -> list[str]:
     """Places first, then photos that are worth taking again."""
     sentences = [] if found.surface is None else list(found.surface.advice)
-    if found.photos is not None:
-        for attribute, words in (
-            ("blurred", "{is_} blurred beside the others: take {them} again with the camera held still"),
-            ("exposure", "{is_} exposed differently: lock exposure and white balance, or take {them} again"),
-        ):
-            flags = found.photos.flags
-            sentences += _of_photos(
-                [found.names[i] for i, f in enumerate(flags) if getattr(f, attribute)], words
-            )
-    return sentences + advice_on_lost(_lost(found.summary))
+    flags = found.photos.flags if found.photos is not None else []
+    for attribute, text in _FLAGGED.items():
+        flagged = (name for name, flag in zip(found.names, flags, strict=False) if getattr(flag, attribute))
+        sentences += _of_photos(list(flagged), text)
+    return sentences + advice_on_lost(_dict(found.summary.get("lost")))
 
 
-def advice_on_lost(lost: Mapping[str, str]) -> list[str]:
-    """Tell what to do about photos that are not used, by their reasons (quicksurf.capture); nothing about second
-    copies.
-    """
+def advice_on_lost(lost: Mapping[str, Any]) -> list[str]:
+    """Advise on photos that were not used, by their reasons (quicksurf.capture); second copies need no advice."""
     sentences = []
-    for mark, words in _LOST:
-        whole = f"too few matches: {mark}"
-        named = [shown(str(name)) for name, why in lost.items() if str(why).startswith((mark, whole))]
-        sentences += _of_photos(named, words)
+    for mark, text in _LOST.items():
+        beginnings = mark, f"too few matches: {mark}"
+        named = [shown(str(name)) for name, reason in lost.items() if str(reason).startswith(beginnings)]
+        sentences += _of_photos(named, text)
     return sentences
 
 
-def _of_photos(names: Sequence[str], words: str) -> list[str]:
+def _of_photos(names: Sequence[str], text: str) -> list[str]:
     """One sentence about these photos, or none."""
     if not names:
         return []
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     singular = {"is_": "is", "them": "it", "they": "it", "show": "shows", "belong": "belongs"}
     plural = {"is_": "are", "them": "them", "they": "they", "show": "show", "belong": "belong"}
-    return [f"{', '.join(names[:4])}{more} {words.format(**(singular if len(names) == 1 else plural))}."]
-
-
-def _praise(found: Findings) -> str:
-    if found.surface is None:
-        return "but the page knows no mesh to judge by."
-    weights, n_views = found.surface.needs.weights, found.surface.needs.n_views
-    return f"{100 * weights[n_views >= 4].sum():.0f} % of the surface is supported by four photos or more."
+    return [f"{', '.join(names[:4])}{more} {text.format(**(singular if len(names) == 1 else plural))}."]
 
 
 def _coverage(found: Findings) -> str:
@@ -150,28 +150,6 @@ def _coverage(found: Findings) -> str:
         f"Heights from {low:.0f}° to {high:.0f}°; the widest "
         f"gap around the object is {gap:.0f}°, between {found.names[left]} and {found.names[right]}."
     )
-
-
-def _mesh_rows(found: Findings) -> list[tuple[str, str]]:
-    if found.surface is None:
-        return []
-    t, needs = found.surface.topology, found.surface.needs
-    few = 100 * needs.weights[needs.n_views < 4].sum()
-    return [
-        ("faces, vertices", f"{t.faces:,}, {t.vertices:,}"),
-        ("size", " x ".join(f"{edge:.4g}" for edge in t.size) + " in the cameras' units"),
-        ("area", f"{t.area:.4g}"),
-        ("parts", f"{t.components:,}"),
-        ("holes", f"{t.holes:,}"),
-        ("watertight", "yes" if t.watertight else "no"),
-        ("supported by fewer than four photos, or open", f"{few:.1f} % of the surface"),
-    ]
-
-
-def _solid_note(reduced: Mesh, n_faces: int) -> str:
-    if len(reduced.faces) == n_faces:
-        return ""
-    return f"Shown with {len(reduced.faces):,} of {n_faces:,} faces."
 
 
 def _charts(found: Findings) -> list[dict[str, Any]]:
@@ -200,7 +178,7 @@ def _photos_line(found: Findings, n_lost: int) -> str:
 
 
 def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
-    """Flagged photos first, then the others in order, at most MAX_PICTURES."""
+    """At most MAX_PICTURES photos, flagged ones first."""
     if found.scene is None or not photos.figures:
         return []
     middle = float(np.median([f.sharpness for f in photos.figures]))
@@ -240,8 +218,3 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _lost(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Why photos were not used, by their names."""
-    return {name: str(reason) for name, reason in _dict(summary.get("lost")).items()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from quicksurf.app.live.pacing import COARSEST, FINEST, FIRST, FRACTION, POWER, Pacer, WorkClock
+from quicksurf.app.live.preview import COARSEST, FINEST, FIRST, FRACTION, POWER, Pacer, WorkClock
 
 
 def meshes(cost: float, fit_seconds: float) -> list[tuple[float, float, int]]:
