@@ -208,7 +208,7 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
 def _twin_seconds_per_sample(scene: Scene, folder: Path) -> float:
     """Of the `torch` back end's second step on few rays; the loss of its first must be that of the `cpu` back end.
 
-    On one thread: its loops over rays are made of operations too small to fraction.
+    On one thread: its loops over rays are made of operations too small for two threads.
     """
     native, twin = (resumed(scene, folder, name, _TWIN_SAMPLES) for name in ("cpu", "torch"))
     found = twin.step(PROGRESS)[1]
