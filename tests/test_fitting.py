@@ -17,7 +17,7 @@ from quicksurf.app.budget import Budget
 from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
-from quicksurf.errors import SurfaceError
+from quicksurf.errors import OutputError, SurfaceError
 from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 from quicksurf.train.pixels import PixelBank, border_of
@@ -392,3 +392,12 @@ def test_a_solid_surrounding_is_recognised_and_a_textured_one_is_not():
     color, solid = border_of(white)
     assert solid and torch.allclose(color, torch.full((3,), 251.5 / 255), atol=0.01)
     assert not border_of([rng.integers(0, 255, (40, 30, 3), dtype=np.uint8)] * 3).solid
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_by_name(capture, tmp_path):
+    save_checkpoint(Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None).snapshot(), tmp_path)
+    meta = json.loads((tmp_path / "state.json").read_text())
+    del meta["format"]
+    (tmp_path / "state.json").write_text(json.dumps(meta))
+    with pytest.raises(OutputError, match=r"format 1, expected 2: format 1 is of quicksurf 0\.1"):
+        load_checkpoint(tmp_path, kernels.load("cpu"))

@@ -109,6 +109,7 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
     "names of another run": set_to(STATE, names=[f"{k}.png" for k in range(12)]),
     "nested deep": written(STATE, DEEP),
     "nested deep in an object": written(STATE, '{"config": ' + '{"a":' * 900 + "1" + "}" * 900 + "}"),
+    "format of another version": set_to(STATE, format=1),
     "no JSON": written(STATE, "{"),
     "5000 digits": written(STATE, '{"roi": [' + "1" * 5000 + "]}"),
     "poses 4 x 4": tensor("cameras.c2w", lambda t: torch.eye(4, dtype=t.dtype).repeat(12, 1, 1)),

@@ -28,6 +28,7 @@ from quicksurf.model import TrainedModel, build_renderer
 from quicksurf.untrusted import is_inner_path, is_number, read_json
 
 STATE, META = "state.safetensors", "state.json"
+_FORMAT = 2  # 1, of quicksurf 0.1: geometry and colour head were one field
 _MAX_META_BYTES = 1 << 26
 _FARTHEST = 1e12  # of a coordinate: the Earth in tenths of a millimetre
 _SMALLEST_RADIUS = 1e-9
@@ -71,6 +72,7 @@ def save_checkpoint(model: TrainedModel, folder: Path) -> None:
     write_json(
         folder / META,
         {
+            "format": _FORMAT,
             "config": asdict(model.config),
             "names": model.names,
             "held_out": model.held_out.tolist(),
@@ -144,6 +146,10 @@ def read_state(folder: Path) -> State:
     meta = read_json(folder / META, _MAX_META_BYTES)
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
         raise ValueError(f"{META} holds no object with a config")
+    if meta.get("format", 1) != _FORMAT:
+        raise ValueError(
+            f"it has format {meta.get('format', 1)!r}, expected {_FORMAT}: format 1 is of quicksurf 0.1"
+        )
     names, held_out, roi = _names(meta["names"]), meta["held_out"], meta["roi"]
     _demand(isinstance(held_out, list) and all(type(mark) is bool for mark in held_out), "held_out", held_out)
     _demand(not all(held_out), "held_out", "every photo")
