@@ -128,7 +128,7 @@ def parity(backend: Backend, config: Config, n_points: int) -> dict[str, float]:
     for engine in (kernels.load("cpu"), backend):
         field = SurfaceField(config.model, engine, seed=0)
         field.geometry.network.params.data[field.geometry.network.layout.n_network_params :] *= (
-            1000  # tables that matter
+            1000  # tables that count
         )
         here, *along = (x.to(engine.device) for x in (points, directions, normals))
         logits, features = field.geometry.query(here)

@@ -21,9 +21,8 @@ from quicksurf.kernels.layout import NetworkLayout, encoding_layout, network_lay
 Run = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
 """(layout, params [n_params], x [n, n_input], number of active grid levels) → [n, n_output], differentiable."""
 
-TABLE_RANGE = (
-    1e-4  # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
-)
+# Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
+TABLE_RANGE = 1e-4
 ALL_LEVELS = 1 << 16
 _CPU = torch.device("cpu")
 

@@ -15,6 +15,7 @@ The lens undistortion of `nerfacc.cameras` is not here. Scans take float32 or fl
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 import torch
@@ -99,58 +100,36 @@ def pack_info(ray_indices: Int[Tensor, "m"], n_rays: int | None = None) -> Int[T
     return pack_counts(torch.bincount(ray_indices, minlength=n_rays))
 
 
-def inclusive_sum(
-    chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, normalize: bool, backward: bool
+def _sum(
+    inclusive: bool, chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, normalize: bool, backward: bool
 ) -> Tensor:
-    """Compute y_i = Σ_{j≤i} x_j in each chunk, from its back if `backward`; `normalize` divides by max(Σ x, 1e-10)."""
     outputs = torch.empty_like(inputs)
-    _native.sum_scan(chunk_starts, chunk_cnts, True, normalize, backward, inputs.detach(), outputs)
+    _native.sum_scan(chunk_starts, chunk_cnts, inclusive, normalize, backward, inputs.detach(), outputs)
     return outputs
 
 
-def exclusive_sum(
-    chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, normalize: bool, backward: bool
-) -> Tensor:
-    """Compute y_i = Σ_{j<i} x_j in each chunk; see `inclusive_sum`."""
+def _prod(inclusive: bool, chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
     outputs = torch.empty_like(inputs)
-    _native.sum_scan(chunk_starts, chunk_cnts, False, normalize, backward, inputs.detach(), outputs)
+    _native.prod_scan(chunk_starts, chunk_cnts, inclusive, inputs.detach(), outputs)
     return outputs
 
 
-def inclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
-    """Compute y_i = Π_{j≤i} x_j in each chunk."""
-    return _prod_scan(True, chunk_starts, chunk_cnts, inputs)
-
-
-def inclusive_prod_backward(
-    chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
-) -> Tensor:
-    """Return the gradient by x of `inclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
-    return _prod_scan_backward(True, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
-
-
-def exclusive_prod_forward(chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor) -> Tensor:
-    """Compute y_i = Π_{j<i} x_j in each chunk: the transmittance of x = 1 − α."""
-    return _prod_scan(False, chunk_starts, chunk_cnts, inputs)
-
-
-def exclusive_prod_backward(
-    chunk_starts: Tensor, chunk_cnts: Tensor, inputs: Tensor, outputs: Tensor, grad_outputs: Tensor
-) -> Tensor:
-    """Return the gradient by x of `exclusive_prod_forward`; right at x = 0, see csrc/packed_scans.h."""
-    return _prod_scan_backward(False, chunk_starts, chunk_cnts, inputs, outputs, grad_outputs)
-
-
-def _prod_scan(inclusive: bool, starts: Tensor, counts: Tensor, inputs: Tensor) -> Tensor:
-    outputs = torch.empty_like(inputs)
-    _native.prod_scan(starts, counts, inclusive, inputs.detach(), outputs)
-    return outputs
-
-
-def _prod_scan_backward(inclusive: bool, starts: Tensor, counts: Tensor, *arrays: Tensor) -> Tensor:
+def _prod_backward(inclusive: bool, chunk_starts: Tensor, chunk_cnts: Tensor, *arrays: Tensor) -> Tensor:
+    """Return the gradient by x, from x, y and the gradient by y; right at x = 0, see csrc/packed_scans.h."""
     grad_inputs = torch.empty_like(arrays[0])
-    _native.prod_scan_backward(starts, counts, inclusive, *(array.detach() for array in arrays), grad_inputs)  # type: ignore[call-overload]
+    detached = (array.detach() for array in arrays)
+    _native.prod_scan_backward(chunk_starts, chunk_cnts, inclusive, *detached, grad_inputs)  # type: ignore[call-overload]
     return grad_inputs
+
+
+# In each chunk y_i = Σ_{j≤i} x_j or Σ_{j<i} x_j, from its back if `backward`; `normalize` divides by max(Σ x, 1e-10).
+inclusive_sum, exclusive_sum = partial(_sum, True), partial(_sum, False)
+# In each chunk y_i = Π_{j≤i} x_j or Π_{j<i} x_j: the transmittance of x = 1 − α.
+inclusive_prod_forward, exclusive_prod_forward = partial(_prod, True), partial(_prod, False)
+inclusive_prod_backward, exclusive_prod_backward = (
+    partial(_prod_backward, True),
+    partial(_prod_backward, False),
+)
 
 
 def ray_aabb_intersect(

@@ -1,4 +1,4 @@
-"""Rays that the tests of nerfacc's functions fraction."""
+"""Rays for the tests of nerfacc's functions."""
 
 import torch
 from torch import Tensor

@@ -38,7 +38,7 @@ def instruction_set(request):
 def problem(n, dtype, network, n_output=5, encoding=ENCODING):
     layout = network_layout(N_INPUT, n_output, encoding, network)
     params = initial_params(layout, 0)
-    params[layout.n_network_params :] *= 3000  # tables that matter beside the other inputs
+    params[layout.n_network_params :] *= 3000  # tables that count beside the other inputs
     x = torch.rand(n, N_INPUT, generator=torch.Generator().manual_seed(1))
     return layout, params.to(dtype), x.to(dtype)
 

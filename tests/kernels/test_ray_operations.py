@@ -112,7 +112,7 @@ def test_steps_that_the_distance_clears_are_passed_over():
     assert torch.allclose(bracket[:, 0], torch.tensor([1.05, 1.25, -0.79, 0.3]))
 
 
-def test_matter_that_lets_light_pass_does_not_end_the_search():
+def test_a_semi_transparent_region_does_not_end_the_search():
     """Logits 0.1, -0.1, 0.3 by depth; the gap of ray 1 is outside, too."""
     hits, bracket, _ = crossing(staircase([1.0, 1.1, 1.2], [0.1, -0.1, 0.3]), level=0.2)
     assert hits.tolist() == [True, True]

@@ -51,7 +51,7 @@ def composite(grid=GRID):
 
 def problem(n, layout):
     params = initial_params(layout, 0)
-    params[layout.n_network_params :] *= 3000  # tables that matter beside the other inputs
+    params[layout.n_network_params :] *= 3000  # tables that count beside the other inputs
     x = torch.rand(n, layout.n_input, generator=torch.Generator().manual_seed(1))
     return params.to(DEVICE), x.to(DEVICE)
 

@@ -66,7 +66,7 @@ class Limit(NamedTuple):
 
 
 def _drain(chunk: Callable[[], object], counter: Iterable[int]) -> None:
-    """Chunk after chunk while the counter, which threads may fraction, gives numbers."""
+    """Chunk after chunk while the counter, which threads draw from, gives numbers."""
     for _ in counter:
         chunk()
 

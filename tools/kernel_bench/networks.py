@@ -141,7 +141,7 @@ def _rows(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 def _one_call() -> list[Kernel]:
     """The default geometry net in one call, and its encoding and its MLP in two."""
-    native, twin = (SurfaceField(ModelConfig(), seam.load(b), 0).geometry for b in ("cpu", "torch"))
+    native, twin = (SurfaceField(ModelConfig(), seam.load(b), 0).geometry.network for b in ("cpu", "torch"))
     chain = two_calls(native)
     points = ray_points()
     x = _rows(torch.cat([2 * points - 1, points], -1))

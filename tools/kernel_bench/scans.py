@@ -18,7 +18,7 @@ from quicksurf.train.optimizer import BETAS, EPSILON
 _N_RAYS, _PER_RAY = 1 << 15, 24
 _SCAN = _N_RAYS * _PER_RAY
 _ADAM_VALUES = 1 << 22  # a table of 16 levels of 2^17 entries of 2 features
-_SHARPNESS, _OPACITY, _THICKNESS = 100.0, "transmittance", 0.01
+_SHARPNESS, _OPACITY, _DELTA = 100.0, "transmittance", 0.01
 
 
 def kernels() -> list[Kernel]:
@@ -58,7 +58,7 @@ def _weights() -> list[Kernel]:
 def _logit_weights() -> list[Kernel]:
     unisurf, packed = seam.load("cpu").unisurf, _packed(_N_RAYS)
     logits = (0.05 * torch.randn(_SCAN)).requires_grad_()
-    deltas = torch.full_like(logits.detach(), _THICKNESS)
+    deltas = torch.full_like(logits.detach(), _DELTA)
     outputs = unisurf.render_weight_from_logits(logits, deltas, packed, _SHARPNESS, _OPACITY)
     grads = torch.rand(_SCAN), torch.rand(_N_RAYS)
 
@@ -117,7 +117,7 @@ def _check_weights() -> None:
 
 def _check_logit_weights() -> None:
     logits, packed = 0.05 * torch.randn(1000 * _PER_RAY), _packed(1000)
-    deltas = torch.full_like(logits, _THICKNESS)
+    deltas = torch.full_like(logits, _DELTA)
     grads = torch.rand_like(logits), torch.rand(1000)
 
     def run(backend: Backend, leaf: Tensor) -> tuple[Tensor, ...]:

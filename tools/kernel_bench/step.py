@@ -35,7 +35,7 @@ from quicksurf.train.trainer import Trainer
 NAME = "training step"
 PROGRESS = 0.5  # all levels active, no query noise any more, the interval at a twentieth of its start
 UNISURF_RAYS = 17.0  # a second, of the official UNISURF's step on two such cores
-_SHARE_OF_FLOOR = 0.5
+_FRACTION_OF_FLOOR = 0.5
 _N_WARM_UP = 112  # steps; the occupancy grid probes every cell in the first 96
 _BLOCK = 32  # steps from one update of the occupancy grid to the next
 _TWIN_SAMPLES = 1 << 13  # 256 rays: the twin's march is a loop in Python
@@ -89,7 +89,7 @@ def measure(n_threads: int, repeats: int) -> Row:
     own_limits = _limits(trainer)
     seconds = _time(trainer, own_limits, n_threads, repeats)
     _rates(row, block, seconds["own"])
-    _add_floor(row, "floor", _SHARE_OF_FLOOR, _floors(work, own_limits, seconds, "random"), seconds["own"])
+    _add_floor(row, "floor", _FRACTION_OF_FLOOR, _floors(work, own_limits, seconds, "random"), seconds["own"])
     along_rays = _floors(work, own_limits, seconds, "along rays")
     _add_floor(row, "floor along rays", None, along_rays, seconds["own"])
     twin = [twin_seconds * block.samples / own for own in seconds["own"]]
@@ -208,7 +208,7 @@ def count_work(trainer: Trainer) -> tuple[counts.StepWork, Block]:
 def _twin_seconds_per_sample(scene: Scene, folder: Path) -> float:
     """Of the `torch` back end's second step on few rays; the loss of its first must be that of the `cpu` back end.
 
-    On one thread: its loops over rays are made of operations too small to fraction.
+    On one thread: its loops over rays are made of operations too small for two threads.
     """
     native, twin = (resumed(scene, folder, name, _TWIN_SAMPLES) for name in ("cpu", "torch"))
     found = twin.step(PROGRESS)[1]

@@ -19,9 +19,8 @@ from quicksurf.kernels.gpu.tinycudann_layout import TinycudannNetwork, tinycudan
 from quicksurf.kernels.layout import NetworkLayout
 
 _BATCH = 256  # tiny-cuda-nn's BATCH_SIZE_GRANULARITY since version 2; 128 before
-_GRADIENT_SUM = (
-    1024.0  # Σ |scaled gradient| of an output: 1/64 of what half holds, 2^24 times its smallest number
-)
+# Σ |scaled gradient| of an output: 1/64 of what half holds, 2^24 times its smallest number
+_GRADIENT_SUM = 1024.0
 
 
 def run_network(
