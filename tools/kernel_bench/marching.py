@@ -95,7 +95,9 @@ def _sample(name: str, fields: dict[str, SurfaceField], march: March) -> tuple[S
     n_samples = interval.n_interval + interval.n_front
     jitter = torch.linspace(0.1, 0.9, len(march.rays.near))[:, None].expand(-1, n_samples).contiguous()
     grid = march.binaries, march.aabbs, _STEP
-    return seam.load(name).unisurf.sample_surface(fields[name].geometry.searched, march.rays, *grid, interval, jitter)
+    return seam.load(name).unisurf.sample_surface(
+        fields[name].geometry.searched, march.rays, *grid, interval, jitter
+    )
 
 
 def _check_search(march: March, fields: dict[str, SurfaceField]) -> None:
