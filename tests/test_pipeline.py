@@ -385,7 +385,7 @@ def test_full_disk_still_gets_the_mesh_and_keeps_the_old_checkpoint(
 
     (run.path / "mesh.ply").unlink()
     before = (run.path / "checkpoint" / "state.safetensors").read_bytes()
-    monkeypatch.setattr(TrainedModel, "save", fails)
+    monkeypatch.setattr("quicksurf.app.run.checkpoint.save_checkpoint", fails)
     with pytest.raises(OutputError, match="the mesh is written, but the field is not: disk full"):
         run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
     assert (run.path / "mesh.ply").exists()

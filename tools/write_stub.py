@@ -3,11 +3,14 @@
 Arrays are passed in by the buffer protocol, torch's tensors among them; nanobind's stub names numpy's alone.
 """
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import quicksurf
 
 STUB = Path(__file__).resolve().parents[1] / "quicksurf" / "kernels" / "_native.pyi"
 _ARRAY = re.compile(r"Annotated\[NDArray\[numpy\.(\w+)\], dict\([^)]*(?:\([^)]*\)[^)]*)?\)\]")
@@ -26,7 +29,9 @@ def stub() -> str:
             "-o",
             str(path),
         ]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        home = str(Path(quicksurf.__file__).parents[1])  # not the source folder that hides what is installed
+        environment = {**os.environ, "PYTHONPATH": home}
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=folder, env=environment)
         lines = path.read_text().splitlines()
     text = "\n".join(_taking_tensors(line) for line in lines)
     text = text.replace("import Annotated, overload", "import overload")

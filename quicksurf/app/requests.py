@@ -167,7 +167,9 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     }
     changes = [option for option, given in asked.items() if given]
     if changes:
-        raise ConfigError(f"{' and '.join(changes)} cannot change when {run.path} is resumed: leave it out")
+        raise ConfigError(
+            f"settings of {run.path} cannot change when it is resumed: leave out {' and '.join(changes)}"
+        )
 
 
 def with_kind(config: Config, kind: Kind) -> Config:
