@@ -59,7 +59,7 @@ class ModelConfig:
     n_neurons: Literal[16, 32, 64, 128] = 64
 
     def describe(self) -> str:
-        """Return its size, for the user to see at the start of a fit."""
+        """Describe the size, for the user to see at the start of a fit."""
         return (
             f"a hash grid of {self.n_levels} levels, {self.base_resolution}³ to {self.finest_resolution}³ cells, with "
             f"{1 << self.log2_hashmap_size:,} entries each at most; networks {self.n_neurons} wide"
@@ -163,7 +163,7 @@ class Config:
 def load_config(
     preset: str | Path | None, overrides: Mapping[str, Any], defaults: Config | None = None
 ) -> Config:
-    """Return defaults, then a preset, then `overrides` (keys `section.key`), each value checked.
+    """Merge the defaults, a preset and `overrides` (keys `section.key`), each value checked.
 
     Args:
         preset: name of a file in configs/ (without .toml), path of a TOML file, or None.

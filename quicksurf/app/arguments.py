@@ -28,7 +28,7 @@ class Option(NamedTuple):
 
 
 def nearest(what: str, given: str, known: Sequence[str]) -> str:
-    """Return `given` is no `what`: the nearest that is, or all of them."""
+    """Say that `given` is no `what`, and name the nearest that is, or all of them."""
     close = difflib.get_close_matches(given, known, 1, 0.5)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
     return f"unknown {what} {given!r}: {hint}"

@@ -186,7 +186,7 @@ def process_start() -> float:
 
 
 def mesh_evaluations(resolution: int) -> float:
-    """Return evaluations of the field that a mesh at `resolution` cells along the ROI takes, roughly.
+    """Estimate the evaluations of the field that a mesh at `resolution` cells along the ROI takes.
 
     The occupied shell of a surface as large as the sphere of half the ROI is 0.8 resolution² cells times about 20
     layers of grid cells; positions, normals and colours of the vertices are as many again.
@@ -195,7 +195,7 @@ def mesh_evaluations(resolution: int) -> float:
 
 
 class StopRequest:
-    """A action to stop: set by the first of CAUGHT while a fit can still end in a mesh."""
+    """A request to stop: set by the first of CAUGHT while a fit can still end in a mesh."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -219,7 +219,7 @@ class StopRequest:
                 signal.signal(signum, self.on_signal)
 
     def stop_gently(self) -> None:
-        """Note the action, where stopping gives something."""
+        """Note the request, where stopping gives something."""
         self.requested = self.requested or self.worthwhile
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -29,7 +29,7 @@ DEBUG = "QUICKSURF_DEBUG"
 
 
 def entry_point() -> None:
-    """Return the `quicksurf` executable."""
+    """Run the `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper

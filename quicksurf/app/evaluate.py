@@ -184,7 +184,7 @@ def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
 
 
 def compare_view(reconstruction: TrainedModel, scene: Scene, index: int) -> tuple[float, float]:
-    """Return PSNR in dB and SSIM of one view, rendered at the size of its photo."""
+    """Compute PSNR in dB and SSIM of one view, rendered at the size of its photo."""
     photo = over_white(scene.images[index], scene.masks[index] if reconstruction.masked else None)
     rendered = reconstruction.render(reconstruction.cameras, index).color.cpu().double().numpy()
     try:

@@ -50,7 +50,7 @@ class FitRequest:
 
 
 def parse_roi(text: str) -> Roi:
-    """Return `cx,cy,cz,r` as a ball.
+    """Parse `cx,cy,cz,r` as a ball.
 
     Raises:
         RoiError: if it is not four finite numbers with a positive radius.

@@ -27,7 +27,7 @@ MIN_MEAN_UP = 0.1  # of unit vectors: what is left below that is chance, not a c
 def orbit(
     cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """Return `n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
+    """Place `n_frames` cameras around `center` at the photographers' median distance and height, looking at it.
 
     The field of view is the median of the photos', or wider where the ball would not fit into it.
 
@@ -83,7 +83,7 @@ def close_up(
 def flight(
     cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """Return `n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the
+    """Place `n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the
     middle.
 
     The places are chosen far from each other and walked from one to the nearest that is left; between them the path is
@@ -140,7 +140,7 @@ def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
 def look_at(
     centers: Float[Tensor, "n 3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3 4"]:
-    """Return poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be
+    """Build poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be
     parallel.
     """
     forward = torch.nn.functional.normalize(target - centers, dim=-1)

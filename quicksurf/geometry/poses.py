@@ -112,7 +112,7 @@ def without_gauge(
 def pixel_flows(
     cameras: Cameras, image_indices: Int[Tensor, "m"], points: Float[Tensor, "m 3"]
 ) -> Float[Tensor, "m 2 6"]:
-    """Return J = ∂u/∂ξ: how the pixel of a point moves with the twist of its camera.
+    """Compute J = ∂u/∂ξ: how the pixel of a point moves with the twist of its camera.
 
     A camera that moves by ω × x + v sees the point move by the opposite. Lens distortion is left out: it changes J by
     a few percent, and the next update corrects that.
@@ -129,7 +129,7 @@ def pixel_flows(
 
 
 def cross_matrices(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """Return [a]×, with [a]× b = a × b."""
+    """Build [a]×, with [a]× b = a × b."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(-1, 3, 3)

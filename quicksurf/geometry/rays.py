@@ -25,7 +25,7 @@ class Rays(NamedTuple):
         return torch.addcmul(origins, ts[:, None], directions)
 
     def followed_by(self, others: "Rays") -> "Rays":
-        """Return these rays and then `others`."""
+        """Append `others` to these rays."""
         return Rays(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
 
 
@@ -74,7 +74,7 @@ class Surface(NamedTuple):
     """Evaluations of the field that the search took."""
 
     def first(self, n: int) -> "Surface":
-        """Return that of the first `n` rays."""
+        """Return the surface of the first `n` rays."""
         return Surface(self.hits[:n], self.ts[:n], self.n_evaluations)
 
 

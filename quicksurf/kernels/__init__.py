@@ -66,7 +66,7 @@ def may_use_gpu(name: str) -> bool:
 
 
 def set_num_threads(n: int) -> None:
-    """Return threads of the native kernels.
+    """Set the number of threads of the native kernels.
 
     Raises:
         ValueError: unless 1 ≤ n ≤ 1024.

@@ -69,7 +69,7 @@ class LogitNetwork(NamedTuple):
     scale: float
 
     def query(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n k"]]:
-        """Return logits, and the network's other outputs; differentiable in parameters and points."""
+        """Evaluate logits, and the network's other outputs; differentiable in parameters and points."""
         rows = points.T  # the networks keep one value of all points together
         output = self.network(torch.cat([rows, 0.5 * rows + 0.5]).T).T
         first, others = output.split([1, len(output) - 1])  # its gradient is one copy, that of slices four
@@ -77,7 +77,7 @@ class LogitNetwork(NamedTuple):
 
 
 def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:
-    """Return Glorot-uniform weights and tables uniform in ±1e-4, as tiny-cuda-nn initialises them."""
+    """Draw Glorot-uniform weights and tables uniform in ±1e-4, as tiny-cuda-nn initialises them."""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(layout.n_params, generator=generator) * 2 - 1
     params = uniform * TABLE_RANGE

@@ -112,7 +112,7 @@ class Lattice:
 
 
 def dilate(cells: Bool[Tensor, "rx ry rz"]) -> Bool[Tensor, "rx ry rz"]:
-    """Return `cells` and their 26 neighbours."""
+    """Add the 26 neighbours of `cells`."""
     grown = torch.nn.functional.max_pool3d(cells[None, None].float(), 3, stride=1, padding=1)
     return grown[0, 0] > 0
 

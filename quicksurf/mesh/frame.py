@@ -38,7 +38,7 @@ class Similarity(NamedTuple):
     rotation: Float64[np.ndarray, "3 3"]
 
     def matrix(self) -> list[list[float]]:
-        """Return 4 × 4, for a column (x, y, z, 1)."""
+        """Return the 4 × 4 matrix, for a column (x, y, z, 1)."""
         full = np.eye(4)
         full[:3, :3] = self.scale * self.rotation
         return full.tolist()
@@ -52,7 +52,7 @@ class Similarity(NamedTuple):
         return directions @ self.rotation.T
 
     def then(self, rotation: Float64[np.ndarray, "3 3"]) -> "Similarity":
-        """Return this, and a rotation after it."""
+        """Append a rotation."""
         return Similarity(self.scale, rotation @ self.rotation)
 
 
@@ -102,7 +102,7 @@ def upright(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
 
 
 def up_from_cameras(cameras: Cameras) -> Up:
-    """Return up as the photographer held the camera: across all x axes, which are level however the camera is pitched.
+    """Estimate up as the photographer held the camera: across all x axes, which are level however the camera is pitched.
 
     Cameras on one side of the object share one x axis, which leaves the pitch open; the mean of their own ups serves.
     """
@@ -157,7 +157,7 @@ def move(mesh: MeshT, similarity: Similarity) -> MeshT:
 
 
 def scale_point(text: str) -> Float64[np.ndarray, "3"]:
-    """Return `x,y,z` as a point.
+    """Parse `x,y,z` as a point.
 
     Raises:
         ConfigError: unless it is three finite numbers.

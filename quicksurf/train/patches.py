@@ -73,7 +73,7 @@ class GreyImages:
     def sample(
         self, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n k 2"]
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-        """Return bilinear grey levels, and their slopes along columns and rows, at pixels of one image a row; edges
+        """Interpolate grey levels and their slopes along columns and rows, at pixels of one image a row; edges
         go on.
         """
         sizes = self.sizes[image_indices]
@@ -156,7 +156,7 @@ def _cones(cameras: Cameras) -> Float[Tensor, "n"]:
 def project_each(
     cameras: Cameras, image_indices: Int[Tensor, "*n"], points: Float[Tensor, "*n 3"]
 ) -> tuple[Float[Tensor, "*n 2"], Float[Tensor, "*n"]]:
-    """Return pixels and depths of points, each in an image of its own; see `cameras.project`."""
+    """Project points to pixels and depths, each in an image of its own; see `cameras.project`."""
     c2w = cameras.c2w[image_indices]
     local = ((points - c2w[..., 3])[..., None] * c2w[..., :3]).sum(-2)
     depths = local[..., 2]

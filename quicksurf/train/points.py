@@ -59,7 +59,7 @@ class SeenDepths(NamedTuple):
     """Size of a pixel at that depth; infinite where the surface is not at it but near it."""
 
     def select(self, index: Tensor) -> "SeenDepths":
-        """Return those at `index`."""
+        """Select the rays at `index`."""
         return SeenDepths(*(part[index] for part in self))
 
 

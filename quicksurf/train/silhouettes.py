@@ -48,7 +48,7 @@ class Outlines:
         image_indices: Sequence[int],
         device: torch.device,
     ) -> "Outlines":
-        """Return those of the given images, which all have masks, on `device`; a mask of one value has none."""
+        """Find the outlines of the given images, which all have masks, on `device`; a mask of one value has none."""
         nothing = torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0, 3, 3, dtype=torch.uint8)
         parts = [nothing, *(_outline_of(index, masks[index]) for index in image_indices)]
         return cls(*(torch.cat(columns).to(device) for columns in zip(*parts, strict=True)))

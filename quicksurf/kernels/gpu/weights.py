@@ -107,7 +107,7 @@ def weights_backward(
     PAPER: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Return gradients by the logits of a tile's rays."""
+    """Write the gradients by the logits of a tile's rays."""
     ray = tl.program_id(0) * TILE + tl.arange(0, TILE)
     begin = tl.load(packed_info + 2 * ray, mask=ray < n, other=0)
     count = tl.load(packed_info + 2 * ray + 1, mask=ray < n, other=0)
@@ -171,5 +171,5 @@ def gain(depth, before, delta, sharpness, PAPER: tl.constexpr):
 @triton.jit
 @no_type_check
 def capped(gained):
-    """Return at most what MAX_ALPHA stops; what is no number stays one."""
+    """Cap an optical depth at that of MAX_ALPHA; what is no number stays none."""
     return tl.where(gained > _MOST, _MOST, gained)
