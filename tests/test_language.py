@@ -18,7 +18,7 @@ PAGES = [*sorted((ROOT / "docs" / "pages").rglob("*.md")), ROOT / "README.md"]
 # Verbs that a docstring may begin with.
 VERBS = set(
     """
-    colour fix flush improve learn
+    cap colour fix flush improve learn
     accept accumulate add adjust advance advise align allow answer append apply approve ask assemble assess
     assign attach average bake balance begin bind blend block bound bring build bundle calibrate call cancel
     carry carve cast center change check choose claim clamp classify clean clear clip close cluster collapse

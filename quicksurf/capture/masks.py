@@ -181,8 +181,8 @@ def use_some(
     if n_given < MIN_IMAGES:
         return [None] * len(masks), [f"only {found}, at least {MIN_IMAGES} are needed: masks are not used"]
     return list(masks), [
-        f"{found}; fitted without one, and never held out: {_listed(without)}; what surrounds the object there does not tell "
-        "where the object ends"
+        f"{found}; fitted without one, and never held out: {_listed(without)}; what surrounds the object there "
+        "does not tell where the object ends"
     ]
 
 

@@ -102,7 +102,7 @@ def upright(up: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
 
 
 def up_from_cameras(cameras: Cameras) -> Up:
-    """Estimate up as the photographer held the camera: across all x axes, which are level however the camera is pitched.
+    """Estimate up as the photographer held the camera: across all x axes, which are level however it is pitched.
 
     Cameras on one side of the object share one x axis, which leaves the pitch open; the mean of their own ups serves.
     """
