@@ -1,8 +1,8 @@
-"""What a mesh will take, from the surface there is: a coarse lattice tells how many points and vertices a fine one has.
+"""What a mesh will take, from a coarse one made just now: of the surface there is, on the machine as busy as it is.
 
-Lattice points in occupied cells grow with the cube of the resolution, vertices with its square. Both are counted, and
-the evaluation timed, at COARSE: 1/64 of the points of 384. The rest is counted in faces, of which a closed surface
-has two for each vertex. A facade that fills the region has five times the faces of an object in its middle.
+Lattice points in occupied cells grow with the cube of the resolution, faces with its square. Both parts are timed at
+COARSE: 1/64 of the points of 384. A facade that fills the region has five times the faces of an object in its middle,
+and a machine that is busy, or slow, takes as much longer for what follows as for the triangles.
 """
 
 import time
@@ -12,31 +12,32 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from quicksurf.mesh.extract import count_vertices
+from quicksurf.mesh.extract import Lattice, march, sample
 from quicksurf.mesh.types import Field
 
 COARSE = 96  # cells along the box
 _STEP = 32
-# Seconds after the extraction, measured and expected: 284,000 faces, 46 cameras 5.0 and 4.2; 551,000, 35 cameras 5.1
-# and 7.0, two thirds of them cut off before they were coloured; 683,000, 53 cameras, on one core, 9.6 and 11.0.
-_SECONDS_A_FACE, _SECONDS_A_FACE_AND_CAMERA = 6e-6, 1.9e-7
+# Seconds of all that is done for each face, in seconds of marching cubes: a part for each face and one for each camera
+# that looks at it. At 384, measured and expected: 1,385,000 faces, 21 cameras 11.2 and 14.6 s; 843,000, 52 cameras 12.5
+# and 11.0 s; at 256: 4.6 and 5.8, 5.0 and 4.5 s.
+_A_FACE, _A_FACE_AND_CAMERA = 3.5, 0.16
 
 
 class MeshCost(NamedTuple):
-    """Of the mesh at COARSE."""
+    """Of the mesh at COARSE, as it took just now."""
 
     evaluation_seconds: float
-    """Of all lattice points, as they took just now."""
-    n_vertices: int
+    """Of all lattice points."""
+    march_seconds: float
+    """Of marching cubes."""
     n_cameras: int
     """That look at each face."""
 
     def seconds(self, resolution: int) -> float:
         """Tell what the mesh is expected to take at `resolution`, its files not counted."""
         scale = resolution / COARSE
-        n_faces = 2 * self.n_vertices * scale**2
-        a_face = _SECONDS_A_FACE + _SECONDS_A_FACE_AND_CAMERA * self.n_cameras
-        return self.evaluation_seconds * scale**3 + n_faces * a_face
+        faces = self.march_seconds * (_A_FACE + _A_FACE_AND_CAMERA * self.n_cameras)
+        return self.evaluation_seconds * scale**3 + faces * scale**2
 
     def affordable(self, resolution: int, seconds: float) -> int:
         """Return the largest resolution, in steps of 32 down from the wanted one, that is expected to take
@@ -53,6 +54,10 @@ def mesh_cost(
     """Measure what a mesh of `field` will take."""
     with torch.no_grad():
         field.logits(aabb[None, :3]).sum().item()  # the first call pays for set-up
+    lattice = Lattice(occupied, aabb, COARSE)
+    blocks = lattice.blocks()
     began = time.perf_counter()
-    n_vertices = count_vertices(field.logits, occupied, aabb, COARSE)
-    return MeshCost(time.perf_counter() - began, n_vertices, n_cameras)
+    values = sample(field.logits, lattice, blocks, aabb.device)
+    evaluated = time.perf_counter()
+    march(values, blocks)
+    return MeshCost(evaluated - began, time.perf_counter() - evaluated, n_cameras)

@@ -58,29 +58,10 @@ def extract_surface(
             f"the mesh needs {len(blocks) / 8192:.1f} GiB at resolution {resolution}, allowed are "
             f"{_MAX_BLOCKS / 8192:.0f}: lower --resolution or choose a smaller --roi"
         )
-    values = _evaluate(logits, lattice, blocks, aabb.device)
-    vertices, faces = _march(values, blocks)
+    values = sample(logits, lattice, blocks, aabb.device)
+    vertices, faces = march(values, blocks)
     vertices = lattice.low + lattice.step * vertices
     return _refine(logits, vertices, faces, lattice.step, aabb.device), faces
-
-
-def count_vertices(
-    logits: Logits, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], resolution: int
-) -> int:
-    """Tell how many vertices `extract_surface` has before it merges any: the lattice's edges that cross the surface."""
-    lattice = Lattice(occupied, aabb, resolution)
-    blocks = lattice.blocks()
-    values = _evaluate(logits, lattice, blocks, aabb.device)
-    owners = {tuple(block): index for index, block in enumerate(blocks.tolist())}
-    count = 0
-    for block in blocks:
-        padded = _with_far_planes(values, owners, block)
-        here, inside = padded[:-1, :-1, :-1], padded > 0
-        for axis in range(3):
-            shift = tuple(slice(1, None) if a == axis else slice(0, -1) for a in range(3))
-            known = np.isfinite(here) & np.isfinite(padded[shift])
-            count += int((known & (inside[:-1, :-1, :-1] != inside[shift])).sum())
-    return count
 
 
 class Lattice:
@@ -117,9 +98,10 @@ def dilate(cells: Bool[Tensor, "rx ry rz"]) -> Bool[Tensor, "rx ry rz"]:
     return grown[0, 0] > 0
 
 
-def _evaluate(
+def sample(
     logits: Logits, lattice: Lattice, blocks: Int64[np.ndarray, "b 3"], device: torch.device
 ) -> Float32[np.ndarray, "b 32 32 32"]:
+    """Evaluate the logits at the lattice's points; NaN at those that are not to be evaluated."""
     values = np.full((len(blocks), BLOCK, BLOCK, BLOCK), np.nan, np.float32)
     for first in range(0, len(blocks), _BLOCKS_PER_BATCH):
         batch = range(first, min(first + _BLOCKS_PER_BATCH, len(blocks)))
@@ -139,10 +121,10 @@ def _query(
     return result.float().cpu().numpy()
 
 
-def _march(
+def march(
     values: Float32[np.ndarray, "b 32 32 32"], blocks: Int64[np.ndarray, "b 3"]
 ) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
-    """Marching cubes block by block; vertices in lattice coordinates, shared ones merged."""
+    """Triangulate block by block (marching cubes); vertices in lattice coordinates, shared ones merged."""
     owners = {tuple(block): index for index, block in enumerate(blocks.tolist())}
     parts, faces, n_vertices = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
     for block in blocks:

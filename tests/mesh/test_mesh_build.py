@@ -8,9 +8,10 @@ import torch
 import trimesh
 
 from quicksurf.errors import SurfaceError
+from quicksurf.mesh import cost as mesh_cost
+from quicksurf.mesh import extract
 from quicksurf.mesh.build import MeshOptions, build_mesh, expected_cost
 from quicksurf.mesh.cost import MeshCost
-from quicksurf.mesh.extract import count_vertices, extract_surface
 
 BOX = torch.tensor([-1.0, -1, -1, 1, 1, 1])
 EVERYWHERE = torch.ones(32, 32, 32, dtype=torch.bool)
@@ -124,7 +125,7 @@ def test_a_surface_that_no_camera_sees_says_so(make_field, make_cameras):
 
 
 def test_less_time_gives_a_lower_resolution():
-    cost = MeshCost(evaluation_seconds=0.05, n_vertices=10_000, n_cameras=50)
+    cost = MeshCost(evaluation_seconds=0.05, march_seconds=0.03, n_cameras=50)
     chosen = [cost.affordable(512, seconds) for seconds in (1e-3, 4.0, 1e6)]
     assert chosen[0] == 96 and chosen[2] == 512 and 96 < chosen[1] < 512
     assert cost.seconds(chosen[1]) <= 4.0 < cost.seconds(chosen[1] + 32)
@@ -136,22 +137,23 @@ def test_a_hurried_mesh_is_coarser(make_field, all_around):
     assert report.resolution == 96
 
 
-def test_a_large_surface_is_expected_to_take_longer(make_field, all_around):
-    """A sheet through the whole region and a ball with a fifth of its area, on which a cell has 1.5 vertices."""
-    costs = [
+def test_a_large_surface_is_expected_to_take_longer(make_field, all_around, monkeypatch):
+    """A sheet through the whole region and a ball with a fifth of its area, on which a cell has 1.5 times the faces;
+    the clock tells the faces made so far.
+    """
+    now = 0.0
+
+    def march(values, blocks):
+        nonlocal now
+        vertices, faces = extract.march(values, blocks)
+        now += len(faces)
+        return vertices, faces
+
+    monkeypatch.setattr(mesh_cost, "march", march)
+    monkeypatch.setattr(mesh_cost.time, "perf_counter", lambda: now)
+    small, large = (
         expected_cost(make_field(logits), all_around, EVERYWHERE, BOX)
         for logits in (lambda p: ball(p, 0.252), lambda p: 0.013 - p[:, 2])
-    ]
-    small, large = (cost._replace(evaluation_seconds=0.0).seconds(384) for cost in costs)
-    assert large == pytest.approx(5 / 1.5 * small, rel=0.05)
-    assert costs[0].n_cameras == len(all_around)
-
-
-def test_vertices_are_counted_before_they_are_made(make_field):
-    """Half of the box is not looked at, and a lattice plane is between blocks."""
-    field = make_field(lambda p: ball(p, 0.4837))
-    half = EVERYWHERE.clone()
-    half[16:] = False
-    vertices, _ = extract_surface(field.logits, half, BOX, 80)
-    count = count_vertices(field.logits, half, BOX, 80)
-    assert count == pytest.approx(len(vertices), rel=0.02)
+    )
+    assert large.seconds(384) == pytest.approx(5 / 1.5 * small.seconds(384), rel=0.1)
+    assert small.evaluation_seconds == 0 and small.n_cameras == len(all_around)
