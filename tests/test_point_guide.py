@@ -1,14 +1,18 @@
 """Verified points empty what lies before them and fill what lies behind; sky empties its rays."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from capture.synthetic_capture import ring
 
 from quicksurf import kernels
-from quicksurf.capture.scene import SparsePoints
+from quicksurf.capture.scene import ReadReport, Scene, SparsePoints
 from quicksurf.config import ModelConfig
 from quicksurf.fields.surface import SurfaceField
+from quicksurf.geometry.region import Roi
+from quicksurf.train.guide import points_suffice
 from quicksurf.train.points import PointGuide, SeenDepths, on_object
 
 MODEL = ModelConfig(n_levels=6, log2_hashmap_size=12, finest_resolution=128)
@@ -107,3 +111,24 @@ def test_only_observations_inside_a_mask_speak(cameras):
     assert usable[views == 0].all()
     assert usable[views == 1].all()
     assert not usable[views == 2].any()
+
+
+def test_a_masked_object_without_texture_is_fitted_without_points(cameras):
+    """It shows a few points, of reflections; the table around it shows many."""
+    n, side = len(cameras), int(cameras.sizes[0, 0])
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 2 - 2 : side // 2 + 2, side // 2 - 2 : side // 2 + 2] = 255
+    points, _ = floor(cameras, 0.0)
+    roi = Roi((0.0, 0.0, 0.0), 1.0)
+
+    def suffices(masks):
+        images = [np.zeros((side, side, 3), np.uint8)] * n
+        names, held_out = [str(i) for i in range(n)], np.zeros(n, bool)
+        return points_suffice(
+            Scene("s", Path(), cameras, images, masks, names, held_out, roi, points, ReadReport())
+        )
+
+    assert suffices([None] * n)
+    assert not suffices([mask] * n)
+    assert suffices([np.full_like(mask, 255)] * n)
+    assert not suffices([np.full_like(mask, 255), *[np.zeros_like(mask)] * (n - 1)])

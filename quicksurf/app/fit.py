@@ -50,8 +50,10 @@ from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.texture.files import write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import BACKGROUND_START, TrainedModel
+from quicksurf.train.guide import points_suffice
 from quicksurf.train.hits import Hits
 from quicksurf.train.loop import FitStatus, fit_scene
+from quicksurf.train.points import on_object
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
 _KINDS = {
@@ -270,6 +272,7 @@ def _read(session: _Session) -> Scene:
     masks = mask_use(request, session.budget.seconds) if session.resumed is None else None
     options = ReadOptions(
         kind=None if capture == "auto" else capture,
+        whole_scene=request.keep == "scene",
         max_pixels=session.config.train.max_pixels,
         use_masks=run.record.get("masks") is True if masks is None else masks.use_given,
         mask_folder=None if masks is None else masks.folder,
@@ -308,7 +311,12 @@ def _read(session: _Session) -> Scene:
 def _with_dense_points(session: _Session, scene: Scene) -> Scene:
     """The capture with what stereo finds in its fraction of the time."""
     train = session.config.train
-    if not train.dense_weight or not train.points_weight:
+    if scene.points is None or not train.dense_weight or not train.points_weight:
+        return scene
+    if not points_suffice(scene):
+        session.reporter.note(
+            "the object shows hardly any point that photos confirm: it is fitted to its masks and colours alone"
+        )
         return scene
     seconds = DENSE_FRACTION * session.budget.left()
     return replace(scene, dense=find_dense_points(scene, seconds, train.seed, session.reporter.note))
@@ -481,8 +489,14 @@ def _masks(session: _Session, scene: Scene) -> dict[str, Any]:
 
 
 def _points(session: _Session, scene: Scene, mesh: Mesh) -> dict[str, Any]:
-    """How far verified points lie from the mesh; a problem where nothing was cut off and most lie beside it."""
-    found = distances_to_points(mesh.vertices, scene.points, scene.roi)
+    """How far verified points of the object lie from the mesh; a problem where nothing was cut off and most lie
+    beside it.
+    """
+    points = scene.points
+    if points is not None and len(points.observations):
+        usable = on_object(points, scene.cameras, scene.masks)
+        points = points._replace(observations=points.observations[usable])
+    found = distances_to_points(mesh.vertices, points, scene.roi)
     if found is None:
         return {"points": 0, "median_percent": None, "far": None, "problems": []}
     problem = found.problem() if session.config.train.capture in BACKGROUND_START else None

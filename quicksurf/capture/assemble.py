@@ -50,6 +50,9 @@ class ReadOptions:
     """The user's region of interest; None chooses one."""
     kind: Kind | None = None
     """The user's word on the kind of capture; None tells it from cameras and points."""
+    whole_scene: bool = False
+    """What surrounds an object is wanted, too: the region of interest holds all that has points, unless there are
+    masks."""
     work_folder: Path | None = None
     """Where structure from motion keeps its database; None takes a temporary folder."""
     pose_seconds: float = 300.0
@@ -112,6 +115,13 @@ def assemble(views: Views, source: Path, options: ReadOptions, report: ReadRepor
     if points is None:
         points = _points(views, files, found, options, report)
     kind = options.kind or kind_of(cameras, points)
+    if (
+        options.whole_scene
+        and options.kind is None
+        and kind == "around"
+        and all(mask is None for mask in found)
+    ):
+        kind = "facade"  # the region of one, and its far background
     if views.points is None and kind == "around" and looks_inward(cameras):
         points = (
             None  # they have checked the cameras; the fit of one object is worse with them (tools/LOG.md)

@@ -15,6 +15,21 @@ from quicksurf.train.ground import find_ground
 from quicksurf.train.points import PointGuide, on_object
 from quicksurf.train.sky import find_sky, room_below_sky, sky_rays
 
+# Observations of verified points on the object, a photo. Objects with texture have 290 to 2250; a glossy one has 5, of
+# reflections: with them its fit in made masks ends at 0.42 % (Chamfer), without at 0.20 %.
+_FEWEST_ON_OBJECT = 50
+
+
+def points_suffice(scene: Scene) -> bool:
+    """Tell whether points may guide the fit: anything but a masked object that shows next to none, and false ones."""
+    if scene.points is None or not len(scene.points.observations):
+        return False
+    if all(mask is None for mask in scene.masks):
+        return True
+    seen = scene.points.observations[on_object(scene.points, scene.cameras, scene.masks), 0]
+    offsets = scene.points.positions[seen].double() - torch.tensor(scene.roi.center, dtype=torch.float64)
+    return int((offsets.norm(dim=1) < scene.roi.radius).sum()) >= _FEWEST_ON_OBJECT * len(scene.images)
+
 
 def guide_of(scene: Scene, result: TrainedModel, views: Sequence[int]) -> PointGuide | None:
     """Prepare the loss on verified points; in facades and inside captures empty cells of the grid, too.
@@ -23,10 +38,10 @@ def guide_of(scene: Scene, result: TrainedModel, views: Sequence[int]) -> PointG
         views: the photos of the fit.
 
     Returns:
-        None where there are no points, or they have no weight.
+        None where points do not suffice, or have no weight.
     """
     points = scene.points
-    if points is None or not len(points.observations) or not result.config.train.points_weight:
+    if points is None or not points_suffice(scene) or not result.config.train.points_weight:
         return None
     positions, cameras = result.to_roi(points.positions), result.roi_cameras()
     sky = ground = None

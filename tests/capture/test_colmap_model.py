@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -390,3 +391,13 @@ def test_damaged_lenses_are_named(saved, capture, options, line, says):
     path.write_text("\n".join([lines[0], line, *lines[2:]]))
     with pytest.raises(CaptureError, match=says):
         read_colmap(saved, options)
+
+
+def test_a_whole_scene_is_not_taken_for_an_object(saved, capture, options):
+    """Its region and background are those of a facade; masks say that an object is wanted."""
+    write(model_of(capture), saved / "sparse/0")
+    whole = replace(options, whole_scene=True)
+    assert [read_scene(saved, o).kind for o in (options, whole)] == ["around", "facade"]
+    assert read_scene(saved, replace(whole, kind="around")).kind == "around"
+    capture.save_masks(saved / "masks")
+    assert read_scene(saved, whole).kind == "around"
