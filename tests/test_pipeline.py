@@ -280,15 +280,15 @@ def test_a_run_goes_on_with_the_cameras_of_its_field(run: Run, monkeypatch: pyte
         left.append(read_cameras(run.path / "cameras.json").cameras.c2w)
         return cut_to(0.5)(scene, *args, **rest)
 
-    load = Run.load_checkpoint
+    load = Run.model
 
-    def refined(self: Run, backend: Any) -> TrainedModel:
-        loaded = load(self, backend)
+    def refined(self: Run, device: str = "auto") -> TrainedModel:
+        loaded = load(self, device)
         loaded.cameras.c2w[:, :, 3] += 0.01
         return loaded
 
     before = read_cameras(run.path / "cameras.json").cameras.c2w
-    monkeypatch.setattr(Run, "load_checkpoint", refined)
+    monkeypatch.setattr(Run, "model", refined)
     run_fit(FitRequest(run.path, 1.0), fit=fit)
     assert torch.allclose(left[0][:, :, 3], before[:, :, 3] + 0.01)
 

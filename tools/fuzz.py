@@ -30,7 +30,6 @@ from damage import damage_file
 from scipy.spatial.transform import Rotation
 from tiny_capture import CENTER, write_capture
 
-from quicksurf import kernels
 from quicksurf.app import render as views
 from quicksurf.app.evaluate import score
 from quicksurf.app.fit import run_fit
@@ -59,12 +58,11 @@ def use_capture(folder: Path, number: int) -> None:
 
 def use_run(folder: Path, number: int) -> None:
     """What commands read of a run, as far as it goes."""
-    backend = kernels.load("cpu")
     for step in (
-        lambda: read_metrics_log(open_run(folder)),
+        lambda: read_metrics_log(open_run(folder).path),
         lambda: open_run(folder).read_summary(),
         lambda: list(views.render_run(folder, views.RenderRequest("input", 1, 8, 30, None), "cpu")),
-        lambda: open_run(folder).load_checkpoint(backend).occupancy(np.zeros((4, 3))),
+        lambda: open_run(folder).model("cpu").occupancy(np.zeros((4, 3))),
         lambda: report_run(folder, "cpu") if number % REPORT_EVERY == 0 else None,
     ):
         with suppress(QuicksurfError):

@@ -81,7 +81,7 @@ def load(run: str | PathLike[str], *, device: str | torch.device = "auto") -> Tr
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(kernels.load(str(device)))
+    return open_run(Path(run)).model(str(device))
 
 
 @checks_arguments

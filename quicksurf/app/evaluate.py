@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from quicksurf import kernels
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.demo import write_demo_capture
 from quicksurf.app.export.surface import mesh_of
@@ -28,8 +27,6 @@ from quicksurf.app.metrics import (
 )
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import Run, default_output, open_run
-from quicksurf.app.run.resume import read_capture
-from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.masks import over_white
 from quicksurf.capture.scene import Scene
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
@@ -159,14 +156,8 @@ def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
 
 
 def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
-    reconstruction = run.load_checkpoint(kernels.load(device))
-    options = ReadOptions(
-        max_pixels=reconstruction.config.train.max_pixels,
-        use_masks=reconstruction.masked,
-        roi=reconstruction.roi,
-        say=lambda line: None,
-    )
-    scene = read_capture(run, options)
+    reconstruction = run.model(device)
+    scene = run.scene(reconstruction)
     if reconstruction.joined or not reconstruction.held_out.any():
         joined = "the held-out photos joined the fit" if reconstruction.joined else "no photo was held out"
         yield f"views: none, {joined}; fit with --hold-out keep to compare views that the fit never saw"

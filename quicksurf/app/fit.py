@@ -32,8 +32,8 @@ from quicksurf.app.requests import (
     with_kind,
 )
 from quicksurf.app.run.folder import Run
+from quicksurf.app.run.metrics_log import append_metrics
 from quicksurf.app.run.resources import peak_memory_mb, stage_seconds
-from quicksurf.app.run.resume import keep_masks, keep_points, read_capture
 from quicksurf.app.run.space import check_space
 from quicksurf.capture.dense_points import find_dense_points
 from quicksurf.capture.load import ReadOptions
@@ -155,7 +155,7 @@ def run_fit(
                 run.begin_anew()
             budget = budget_of(request, run, started)
             backend = kernels.load(request.device)
-            resumed = run.load_checkpoint(backend) if run.checkpoint_folder() is not None else None
+            resumed = run.model(request.device) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed, budget.seconds, backend)
             request.extras.check(watertight=config.mesh.watertight)
             check_space(run, config)
@@ -275,13 +275,12 @@ def _read(session: _Session) -> Scene:
         mask_folder=None if masks is None else masks.folder,
         saliency=None if masks is None else masks.saliency,
         mask_seconds=MASKS_FRACTION * session.budget.left(),
-        roi=request.roi or run.roi,
-        work_folder=run.path / "poses",
+        roi=request.roi,
         pose_seconds=session.budget.poses_seconds(),
         points_seconds=session.budget.points_seconds,
         say=session.reporter.note,
     )
-    scene = read_capture(run, options)
+    scene = run.scene(session.resumed, options)
     for warning in scene.report.warnings:
         session.warn(warning)
     if session.resumed is not None:
@@ -296,8 +295,6 @@ def _read(session: _Session) -> Scene:
     session.hits = Hits(scene.roi)
     session.listener.captured(scene)
     write_text(run.path / "config.toml", to_toml(session.config))
-    keep_points(run, scene.points)
-    keep_masks(run, scene)
     used = options.use_masks or bool(scene.report.made_masks.photos)
     run.keep_scene(scene, used, session.budget.seconds / 60)
     if masks is not None:
@@ -351,7 +348,7 @@ def _note_status(session: _Session, status: FitStatus) -> None:
         session.budget.expect_mesh(evaluations, session.evaluations_per_second())
     session.reporter.fit(status)
     with suppress(OSError):  # a full disk is met, and said, when the field is saved
-        session.run.append_metrics(status._asdict())
+        append_metrics(session.run.path, status._asdict())
 
 
 def _checkpoint(session: _Session, newest: TrainedModel) -> None:

@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from quicksurf import kernels
 from quicksurf.app.export.frame import SIDECAR, FrameRequest, export_frame, write_frame
 from quicksurf.app.export.products import TEXTURED_FACES, ExportedMesh, Extras
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
-from quicksurf.app.run.resume import read_capture
-from quicksurf.capture.assemble import ReadOptions
-from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, MeshConfig, with_settings
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
 from quicksurf.geometry.region import Roi
@@ -22,7 +18,6 @@ from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
 from quicksurf.mesh.frame import MeshT, move, to_file_axes
 from quicksurf.mesh.texture.files import TEXTURED_SUFFIXES, write_textured
 from quicksurf.mesh.types import Mesh
-from quicksurf.model import TrainedModel
 
 EXPORT = "export"  # folder of a run for meshes that are not in the cameras' frame
 CONFIDENCE = "confidence.png"
@@ -80,11 +75,11 @@ def run_mesh(
     home = _home(run, output, wanted.frame)
     with run.locked():
         sweep_files(home, (*PRODUCTS, SIDECAR))
-        reconstruction = run.load_checkpoint(kernels.load(device))
+        reconstruction = run.model(device)
         mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
         wanted.extras.check(watertight=mesh_config.watertight)
         needed = wanted.extras.needs_photos or wanted.frame.moves
-        scene = _read_again(run, reconstruction) if needed else None
+        scene = run.scene(reconstruction) if needed else None
         mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
         check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
         if scene is None:
@@ -108,17 +103,6 @@ def _home(run: Run, output: Path | None, frame: FrameRequest) -> Path:
             "choose another folder for one that is scaled or turned"
         )
     return folder
-
-
-def _read_again(run: Run, reconstruction: TrainedModel) -> Scene:
-    options = ReadOptions(
-        max_pixels=reconstruction.config.train.max_pixels,
-        use_masks=reconstruction.masked,
-        roi=run.roi,
-        work_folder=run.path / "poses",
-        say=lambda line: None,
-    )
-    return read_capture(run, options)
 
 
 def _write_all(

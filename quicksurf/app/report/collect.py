@@ -130,7 +130,7 @@ def collect(
     sphere = frame.sphere(cameras.centers().double().numpy())
     held_out = [bool(flag) for flag in reconstruction.held_out]
     found = Findings(run, summary, scene, names, held_out, frame, sphere)
-    found.metrics = read_metrics_log(run)
+    found.metrics = read_metrics_log(run.path)
     if scene is not None:
         found.photos = _photos(scene, reconstruction, clock)
         if len(found.photos.figures) < len(scene.images):

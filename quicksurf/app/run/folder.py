@@ -14,16 +14,18 @@ kill can leave, is dropped when the file is opened again. A folder without run.j
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import quicksurf.app.run.checkpoint as checkpoints
+from quicksurf import kernels
 from quicksurf.app.run.files import (
     holds_more,
     is_litter,
@@ -33,24 +35,21 @@ from quicksurf.app.run.files import (
     remove,
     sweep_run,
 )
+from quicksurf.app.run.metrics_log import repair_metrics_log
 from quicksurf.app.run.record import check_record, read_object
+from quicksurf.app.run.resume import keep_masks, keep_points, read_capture
+from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.errors import OutputError
-from quicksurf.files import write_json, write_text
+from quicksurf.files import write_json
 from quicksurf.geometry.region import Roi
+from quicksurf.model import TrainedModel
 from quicksurf.untrusted import is_number, is_path
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from quicksurf.kernels import Backend
-    from quicksurf.model import TrainedModel
 
 MARKER = "run.json"
 FORMAT = "quicksurf run"
 VERSION = 1
-MAX_METRICS_BYTES = 256 << 20  # an hour of fitting is a megabyte
 FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
 
 
@@ -70,10 +69,6 @@ class Run:
         self.path = path
         self.record = record
         """Contents of run.json."""
-        self.fitted_sizes: Tensor | None = None
-        """Widths and heights of the photos of the checkpoint, once that is loaded."""
-        self.fitted_pixels = 0
-        """Pixels that they were kept at."""
 
     @property
     def source(self) -> Path:
@@ -112,6 +107,8 @@ class Run:
         The mesh and cameras.json are in the frame of the input cameras; the field lives in the ROI's unit ball,
         x_fit = (x_world - center) / radius, which is written as a matrix so that nobody has to guess.
         """
+        keep_points(self, scene.points)
+        keep_masks(self, scene)
         write_cameras(self.path / "cameras.json", scene.cameras, scene.names, scene.held_out)
         (x, y, z), radius = scene.roi
         scale = 1 / radius
@@ -195,18 +192,16 @@ class Run:
         folders = (self.path / "checkpoint", self.path / "checkpoint.old")
         return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
 
-    def save_checkpoint(self, reconstruction: "TrainedModel") -> None:
+    def save_checkpoint(self, reconstruction: TrainedModel) -> None:
         """Replace the checkpoint.
 
         Raises:
             OutputError: if the disk is full; the old checkpoint stays.
         """
-        from quicksurf.app.run.checkpoint import save_checkpoint  # torch is loaded when it is needed
-
         new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
         try:
             remove(new)
-            save_checkpoint(reconstruction, new)
+            checkpoints.save_checkpoint(reconstruction, new)
             if current.exists():
                 remove(old)
                 os.replace(current, old)
@@ -228,42 +223,42 @@ class Run:
         for name in ("checkpoint.new", "checkpoint"):
             remove(self.path / name)
 
-    def load_checkpoint(self, backend: "Backend") -> "TrainedModel":
-        """Read the field back.
+    def model(self, device: str = "auto") -> TrainedModel:
+        """Load the newest checkpoint onto the back end called `device`.
 
         Raises:
             OutputError: if there is no checkpoint, or it is damaged or of another version.
+            BackendError: if this machine has no such back end.
         """
-        from quicksurf.app.run.checkpoint import load_checkpoint
-
         folder = self.checkpoint_folder()
         if folder is None:
             raise OutputError(
                 f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
             )
-        reconstruction = load_checkpoint(folder, backend)
+        model = checkpoints.load_checkpoint(folder, kernels.load(device))
         known = self.record.get("names")
-        if known is not None and known != reconstruction.names:
+        if known is not None and known != model.names:
             raise OutputError(
                 f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
             )
-        self.fitted_sizes = reconstruction.cameras.sizes
-        self.fitted_pixels = reconstruction.config.train.max_pixels
-        return reconstruction
+        return model
 
-    def append_metrics(self, figures: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
-        values = {key: _finite(value) for key, value in figures.items()}
-        with own_file(self.path / "metrics.jsonl") as file:
-            file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+    def scene(self, model: TrainedModel | None, options: ReadOptions | None = None) -> Scene:
+        """Read the capture; by default as `model` was fitted to it, without a word.
 
-    def repair_metrics(self) -> None:
-        """Drop the torn last line that a kill may have left in metrics.jsonl."""
-        path = self.path / "metrics.jsonl"
-        if path.is_file() and path.stat().st_size <= MAX_METRICS_BYTES:
-            content = path.read_bytes()
-            if content and not content.endswith(b"\n"):
-                write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
+        Args:
+            model: the run's checkpoint, if it has one: the photos must still be those that it was fitted to.
+            options: what else to read; the region of interest and the poses' folder are the run's unless they are set.
+
+        Raises:
+            CaptureError: if the photos are no longer those of the fit.
+            QuicksurfError: as `read_scene`.
+        """
+        if options is None:
+            assert model is not None, "without a model the options say what to read"
+            options = ReadOptions(model.config.train.max_pixels, model.masked, say=lambda line: None)
+        folder = options.work_folder or self.path / "poses"
+        return read_capture(self, replace(options, roi=options.roi or self.roi, work_folder=folder), model)
 
     def read_summary(self) -> dict[str, Any]:
         """Return summary.json of a finished run.
@@ -382,11 +377,5 @@ def _take_up(path: Path, claim: NewRun) -> Run:
         raise OutputError(
             f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
         )
-    run.repair_metrics()
+    repair_metrics_log(run.path)
     return run
-
-
-def _finite(value: Any) -> Any:
-    with suppress(TypeError):
-        return value if abs(value) < float("inf") else None
-    return value
