@@ -32,6 +32,7 @@ from tiny_capture import CENTER, write_capture
 
 from quicksurf.app import render as views
 from quicksurf.app.evaluate import score
+from quicksurf.app.export.request import MeshRequest
 from quicksurf.app.fit import run_fit
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
@@ -113,7 +114,8 @@ def write_bases(folder: Path) -> dict[str, tuple[list[Path], Callable[[Path, int
     capture = captures[0]
     formats = ("ply", "obj", "glb", "stl")
     run = folder / "run"
-    run_fit(FitRequest(capture, 20.0, run, preset=TINY, formats=formats, faces=2000), fit=cut_to(2.5))
+    mesh = MeshRequest(formats, faces=2000)
+    run_fit(FitRequest(capture, 20.0, run, preset=TINY, mesh=mesh), fit=cut_to(2.5))
     meshes = folder / "meshes"
     meshes.mkdir()
     shutil.copy(run / "mesh.ply", meshes / "truth.ply")

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 
 if TYPE_CHECKING:
     from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.export.request import MeshRequest
     from quicksurf.app.listener import Listener
 
 USAGE, INTERRUPTED = 2, 130
@@ -131,7 +133,6 @@ def _look_for_input(command: "Command") -> None:
 
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf.app import fit as pipeline
-    from quicksurf.app.export.products import Extras
     from quicksurf.app.requests import FitRequest, parse_roi
 
     request = FitRequest(
@@ -142,16 +143,11 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         roi=parse_roi(command.roi) if command.roi is not None else None,
         capture=command.capture,
         masks=command.masks,
-        formats=command.format,
-        resolution=command.resolution,
-        faces=command.faces,
-        keep=command.keep,
-        watertight=command.watertight or None,
+        mesh=_mesh_request(command),
         preset=command.preset,
         device=command.device,
         seed=command.seed,
         hold_out=command.hold_out,
-        extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )
     with _watching(command) as listener:
         result = pipeline.run_fit(
@@ -185,23 +181,27 @@ def _watching(command: "Fit") -> "Iterator[Listener | None]":
         yield listener
 
 
-def _mesh(command: "Mesh") -> int:
-    from quicksurf.app.export import surface
-    from quicksurf.app.export.frame import FrameRequest
-    from quicksurf.app.export.products import Extras
+def _mesh_request(command: "Fit | Mesh") -> "MeshRequest":
+    from quicksurf.app.export.request import MeshRequest
 
-    extras = Extras(command.texture, command.texture_size, command.confidence, command.trim)
-    files, report = surface.run_mesh(
-        command.run,
-        formats=command.format,
-        resolution=command.resolution,
-        faces=command.faces,
-        keep=command.keep,
-        watertight=command.watertight or None,
-        output=command.output,
-        device=command.device,
-        wanted=surface.Wanted(extras, FrameRequest(command.scale_from, command.up)),
+    return MeshRequest(
+        command.format,
+        command.resolution,
+        command.faces,
+        command.keep,
+        command.watertight or None,
+        command.texture,
+        command.texture_size,
+        command.confidence,
+        command.trim,
     )
+
+
+def _mesh(command: "Mesh") -> int:
+    from quicksurf.app.export.surface import run_mesh
+
+    request = replace(_mesh_request(command), scale_from=command.scale_from, up=command.up)
+    files, report = run_mesh(command.run, request, command.output, command.device)
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from quicksurf import kernels
 from quicksurf.app.budget import WRITE_SECONDS, Budget, StopRequest, mesh_evaluations
-from quicksurf.app.export.products import TEXTURED_FACES, ExportedMesh
-from quicksurf.app.export.surface import CONFIDENCE, TEXTURED, check_surface, drop_older, mesh_options
+from quicksurf.app.export.surface import MeshRule, drop_older, export_mesh
 from quicksurf.app.export.texture_cost import affordable_texture
 from quicksurf.app.listener import Harmless, Listener
 from quicksurf.app.progress import Several, Silent, Stream, Warnings, reporting
@@ -40,14 +39,12 @@ from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.config import Config, to_toml
-from quicksurf.errors import ImageError, OutputError, QuicksurfError, SurfaceError
+from quicksurf.errors import ConfigError, OutputError, QuicksurfError, SurfaceError
 from quicksurf.files import write_text
 from quicksurf.kernels import Backend
 from quicksurf.mesh.build import MeshReport
-from quicksurf.mesh.export import check_formats, write_mesh
 from quicksurf.mesh.points import distances_to_points
 from quicksurf.mesh.precision import offset_of
-from quicksurf.mesh.texture.files import write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import BACKGROUND_START, TrainedModel
 from quicksurf.train.hits import Hits
@@ -147,7 +144,9 @@ def run_fit(
     stop, warnings = stop or StopRequest(), Warnings()
     listener = Harmless(listener or Listener(), warnings.add)
     stop.listen_again()  # the imports are done
-    check_formats(request.formats)
+    request.mesh.check()
+    if request.mesh.moves:
+        raise ConfigError("a fit's mesh stays in the cameras' frame: scale or turn it with quicksurf mesh")
     run = claim(request)
     with run.locked():
         try:
@@ -157,7 +156,6 @@ def run_fit(
             backend = kernels.load(request.device)
             resumed = run.model(request.device) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed, budget.seconds, backend)
-            request.extras.check(watertight=config.mesh.watertight)
             check_space(run, config)
             listener.begin(budget, stop)
             with reporting(run.source.name, budget, quiet=quiet, stream=stream) as terminal:
@@ -205,15 +203,19 @@ def _points_line(points: dict[str, Any]) -> list[str]:
 
 def _work(session: _Session, fit: Fit) -> FitResult:
     scene = _read(session)
-    session.budget.keep_back(session.request.extras.seconds(len(scene.images)))
+    session.budget.keep_back(session.request.mesh.extra_seconds(len(scene.images)))
     began = session.budget.elapsed()
     reconstruction = _fit(session, scene, fit)
     fitted = session.budget.elapsed()
     try:
-        mesh, report, files = _mesh(session, reconstruction, scene)
+        session.reporter.stage("mesh")
+        asked = session.config.mesh, session.request.mesh
+        made, files = export_mesh(reconstruction, scene, *asked, session.run.path, _InTime(session))
     except SurfaceError as error:
         session.run.update(failed=str(error))
         raise
+    drop_older(session.run.path, files)
+    mesh, report = made.mesh, made.report
     summary = _summary(session, scene, reconstruction)
     summary.update(faces=len(mesh.faces), vertices=len(mesh.vertices), files=[path.name for path in files])
     summary.update(mesh=asdict(report), surface=report.describe(), offset=offset_of(mesh.vertices).tolist())
@@ -373,73 +375,47 @@ def _save(session: _Session, reconstruction: TrainedModel) -> None:
         session.warn(f"checkpoint not saved: {error}")
 
 
-def _mesh(
-    session: _Session, reconstruction: TrainedModel, scene: Scene
-) -> tuple[Mesh, MeshReport, list[Path]]:
-    """Make and write the mesh, coarser than configured, or asked for, if the time left demands it."""
-    session.reporter.stage("mesh")
-    config = session.config.mesh
-    mesh, report = reconstruction.mesh(mesh_options(config, session.budget.mesh_seconds()))
-    if report.resolution < config.resolution:
-        session.leave_out(
-            f"mesh at resolution {report.resolution}, not {config.resolution}: the time budget allows no more; "
-            f"quicksurf mesh {session.run.path} makes the finer one"
-        )
-    check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-    taken = _trimmed(session, ExportedMesh(reconstruction, scene, mesh, report))
-    files = _write_mesh(session, taken.mesh)
-    if taken.mesh.confidence is not None:
-        files.append(taken.write_confidence_picture(session.run.path / CONFIDENCE))
-    if session.request.extras.texture:
-        files += _texture(session, taken)
-    drop_older(session.run.path, files)
-    return taken.mesh, taken.report, files
+class _InTime(MeshRule):
+    """The rule of a fit: what there is time for, and a part that fails costs itself alone."""
 
+    def __init__(self, session: _Session) -> None:
+        self.session = session
 
-def _write_mesh(session: _Session, mesh: Mesh) -> list[Path]:
-    """Write the mesh; on a full disk the field gives way to what the user waits for."""
-    place = mesh, session.run.path, "mesh", session.request.formats
-    try:
-        return write_mesh(*place)
-    except OutputError as error:
-        session.unsaved = error
-        session.warn(f"{error}; the checkpoint gives way to the mesh")
-        session.run.drop_checkpoint()
-        return write_mesh(*place)
+    def mesh_seconds(self) -> float:
+        """Tell what the budget leaves for the extraction."""
+        return self.session.budget.mesh_seconds()
 
+    def extracted(self, report: MeshReport, resolution: int) -> None:
+        """Tell the user of a mesh that is coarser than asked for."""
+        if report.resolution < resolution:
+            self.session.leave_out(
+                f"mesh at resolution {report.resolution}, not {resolution}: the time budget allows no more; "
+                f"quicksurf mesh {self.session.run.path} makes the finer one"
+            )
 
-def _trimmed(session: _Session, taken: ExportedMesh) -> ExportedMesh:
-    """With confidence and trimmed, as asked and as far as that can be done: the minutes are spent."""
-    try:
-        return taken.trimmed(session.request.extras)
-    except SurfaceError as error:  # nothing would be left
-        session.warn(f"the mesh is not trimmed: {error}")
-        return taken.trimmed(replace(session.request.extras, confidence=True, trim=None))
-    except ImageError as error:  # a photo that was there when the fit began
-        session.warn(f"confidence is not measured: {error}")
-        return taken
+    def texture_of(self, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
+        """Choose fewer faces and texels if the time left demands it, or none."""
+        seconds, most = self.session.budget.extras_seconds(), self.session.budget.last_seconds()
+        affordable = affordable_texture(seconds, most, n_faces, size, n_photos)
+        later = f"quicksurf mesh {self.session.run.path} --texture makes"
+        if affordable is None:
+            self.session.leave_out(f"no time for a texture: {later} it")
+        elif affordable != (n_faces, size):
+            self.session.leave_out(
+                f"texture of {affordable[1]} texels a side on {affordable[0]:,} faces, the time budget allows no more: "
+                f"{later} the finer one"
+            )
+        return affordable
 
+    def failed(self, what: str, error: QuicksurfError) -> None:
+        """Warn of it: a photo may be gone that was there when the fit began."""
+        self.session.warn(f"{what}: {error}")
 
-def _texture(session: _Session, taken: ExportedMesh) -> list[Path]:
-    """The textured mesh, with fewer faces and texels if the time left demands it, or none."""
-    wanted = session.config.mesh.faces or TEXTURED_FACES, session.request.extras.texture_size
-    seconds, most = session.budget.extras_seconds(), session.budget.last_seconds()
-    affordable = affordable_texture(seconds, most, *wanted, len(taken.scene.images))
-    later = f"quicksurf mesh {session.run.path} --texture makes"
-    if affordable is None:
-        session.leave_out(f"no time for a texture: {later} it")
-        return []
-    if affordable != wanted:
-        n_faces, size = affordable
-        session.leave_out(
-            f"texture of {size} texels a side on {n_faces:,} faces, the time budget allows no more: "
-            f"{later} the finer one"
-        )
-    try:
-        return write_textured(taken.textured(*affordable), session.run.path, TEXTURED)
-    except ImageError as error:  # a photo that was there when the fit began
-        session.warn(f"no texture: {error}")
-        return []
+    def make_room(self, error: OutputError) -> None:
+        """Give up the field for the mesh, which the user waits for."""
+        self.session.unsaved = error
+        self.session.warn(f"{error}; the checkpoint gives way to the mesh")
+        self.session.run.drop_checkpoint()
 
 
 def _summary(session: _Session, scene: Scene, reconstruction: TrainedModel) -> dict[str, Any]:
