@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import imageio.v3 as imageio
 import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float, UInt8, UInt16
@@ -54,7 +53,7 @@ def normal_image(
 def write_png(path: Path, image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w"]) -> None:
     """Write an image, atomically."""
     with atomic_path(path) as temporary:
-        imageio.imwrite(temporary, image, extension=".png")
+        Image.fromarray(image).save(temporary, "PNG")
 
 
 def write_depth_png(path: Path, image: UInt16[np.ndarray, "h w"], unit: float) -> None:

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
+from PIL import Image
 
 from quicksurf.app.demo.render import light_scene, photograph
 from quicksurf.app.demo.room import paint_room
@@ -50,8 +50,10 @@ def write_demo_capture(folder: Path, n_views: int = 40, size: int = 400, seed: i
         cameras = _cameras(solid, n_views, size)
         photos = pool.map(lambda index: photograph(scene, cameras, index), range(n_views))
         for name, photo in zip(names, photos, strict=True):
-            encoded = imageio.imwrite("<bytes>", photo, extension=".jpg", quality=_JPEG_QUALITY)
-            write_atomic(folder / name, lambda file, encoded=encoded: file.write(encoded))
+            image = Image.fromarray(photo)
+            write_atomic(
+                folder / name, lambda file, image=image: image.save(file, "JPEG", quality=_JPEG_QUALITY)
+            )
     cosine, sine = math.cos(_TURN), math.sin(_TURN)
     rotation = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     shift = torch.tensor(_SHIFT, dtype=torch.float64)
