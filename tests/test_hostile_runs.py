@@ -22,7 +22,7 @@ from quicksurf.app.fit import run_fit
 from quicksurf.app.report.charts import curves
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.files import sweep_files
-from quicksurf.app.run.folder import NewRun, Run, claim_run, open_run
+from quicksurf.app.run.folder import Run, claim_run, open_run
 from quicksurf.app.run.metrics_log import append_metrics, read_metrics_log
 from quicksurf.errors import OutputError, QuicksurfError, SurfaceError
 from quicksurf.mesh.export import read_mesh
@@ -419,7 +419,7 @@ def test_litter_of_killed_commands_is_removed_under_the_lock(run: Path, tmp_path
 
 def test_litter_alone_is_no_reason_to_keep_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    run: Run = claim_run(tmp_path / "run", NewRun(tmp_path / "photos", False, False))
+    run: Run = claim_run(tmp_path / "run", tmp_path / "photos", False, False)
     (run.path / ".run-abcd1234.json").write_text("{")
     run.discard_if_unused()
     assert not run.path.exists()

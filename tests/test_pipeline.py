@@ -166,7 +166,7 @@ def test_photos_that_measured_the_fit_join_it_by_default(fitted: FitResult) -> N
     assert fitted.reconstruction.joined and fitted.reconstruction.used.all()
     assert fitted.summary["held_out"] == {"photos": 2, "joined": True}
     assert fitted.summary["psnr_held_out"] > 15
-    assert any("which then joined the fit" in line for line in pipeline.describe(fitted))
+    assert any("which then joined the fit" in line for line in fitted.describe())
 
 
 def test_survey_coordinates_give_the_surface_of_the_unshifted_capture(capture: Path, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_chain_of_transforms_maps_the_roi_to_the_unit_ball(fitted: FitResult) ->
 
 
 def test_description_names_files_and_figures(fitted: FitResult) -> None:
-    text = "\n".join(pipeline.describe(fitted))
+    text = "\n".join(fitted.describe())
     assert str(fitted.run.path / "mesh.ply") in text
     assert "12 of 12 photos used" in text
     assert "dB on held-out views" in text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quicksurf.app.run import checkpoint
-from quicksurf.app.run.folder import NewRun, Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
 from quicksurf.app.run.metrics_log import MAX_BYTES, append_metrics, read_metrics_log, repair_metrics_log
 from quicksurf.errors import OutputError
 from quicksurf.files import write_json
@@ -41,7 +41,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> Run:
-    return claim_run(tmp_path / "run", NewRun(source, False, False))
+    return claim_run(tmp_path / "run", source, False, False)
 
 
 def finish(run: Run) -> None:
@@ -63,40 +63,40 @@ def test_new_run_is_marked_and_opens_again(run: Run, source: Path) -> None:
 
 def test_an_empty_folder_may_be_used(tmp_path: Path, source: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert claim_run(tmp_path / "empty", NewRun(source, False, False)).state == "new"
+    assert claim_run(tmp_path / "empty", source, False, False).state == "new"
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path, source: Path) -> None:
     (source / "a.jpg").write_text("x")
     with pytest.raises(OutputError, match="files that are not a run's"):
-        claim_run(source, NewRun(source, True, True))
+        claim_run(source, source, True, True)
     assert [path.name for path in source.iterdir()] == ["a.jpg"]
 
 
 def test_a_file_is_no_output(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
-        claim_run(tmp_path / "file", NewRun(source, False, False))
+        claim_run(tmp_path / "file", source, False, False)
 
 
 def test_a_run_of_another_source_is_left_alone(run: Run, tmp_path: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="holds a run of"):
-        claim_run(run.path, NewRun(tmp_path / "other", True, True))
+        claim_run(run.path, tmp_path / "other", True, True)
 
 
 def test_unfinished_run_goes_on_only_when_asked(run: Run, source: Path) -> None:
     run.save_checkpoint(Field("one"))
     with pytest.raises(OutputError, match="--resume"):
-        claim_run(run.path, NewRun(source, False, True))
-    assert claim_run(run.path, NewRun(source, True, False)).state == "unfinished"
+        claim_run(run.path, source, False, True)
+    assert claim_run(run.path, source, True, False).state == "unfinished"
 
 
 def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="--minutes"):
-        claim_run(run.path, NewRun(source, False, False))
-    assert claim_run(run.path, NewRun(source, False, True)).state == "finished"
+        claim_run(run.path, source, False, False)
+    assert claim_run(run.path, source, False, True).state == "finished"
 
 
 def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
@@ -112,7 +112,7 @@ def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
 
 def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
-        claim_run(tmp_path / "absent", NewRun(source, True, False))
+        claim_run(tmp_path / "absent", source, True, False)
     assert not (tmp_path / "absent").exists()
 
 
@@ -258,13 +258,13 @@ def test_a_folder_whose_first_file_a_kill_cut_short_may_be_used(tmp_path: Path, 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".run-0a1b2c3d.json").write_text('{"form')
-    run = claim_run(folder, NewRun(source, False, False))
+    run = claim_run(folder, source, False, False)
     with run.locked():
         assert {path.name for path in folder.iterdir()} == {".lock", "run.json"}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".my-settings.json").write_text("{}")
     with pytest.raises(OutputError, match="not a run's"):
-        claim_run(tmp_path / "other", NewRun(source, False, False))
+        claim_run(tmp_path / "other", source, False, False)
 
 
 def test_a_kill_between_the_renames_of_checkpoints_keeps_the_newer(run: Run) -> None:

@@ -162,7 +162,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         shown_again = [] if listener is None else [f"quicksurf view {result.run.path} shows it again"]
-        _print_lines([*pipeline.describe(result), *shown_again])
+        _print_lines([*result.describe(), *shown_again])
     return DOUBTFUL if result.problems else 0
 
 

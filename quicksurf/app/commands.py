@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -243,36 +243,14 @@ class Doctor:
     """Look at the machine and the installation; print what is missing and the command that fixes it."""
 
 
-Command = (
-    Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Batch, tyro.conf.subcommand("batch")]
-    | Annotated[Masks, tyro.conf.subcommand("masks")]
-    | Annotated[View, tyro.conf.subcommand("view")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+Command = Fit | Mesh | Render | Report | Eval | Batch | Masks | View | Demo | Doctor
+"""tyro names the subcommands after the classes."""
 
-
-COMMANDS: dict[str, type] = {
-    "fit": Fit,
-    "mesh": Mesh,
-    "render": Render,
-    "report": Report,
-    "eval": Eval,
-    "batch": Batch,
-    "masks": Masks,
-    "view": View,
-    "demo": Demo,
-    "doctor": Doctor,
-}
+COMMANDS: dict[str, type] = {command.__name__.lower(): command for command in get_args(Command)}
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that `arguments` spell.
+    """Parse the command that `arguments` spell.
 
     Raises:
         UsageError: saying what is wrong.

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.demo import write_demo_capture
 from quicksurf.app.export.surface import mesh_of
-from quicksurf.app.fit import describe, run_fit
+from quicksurf.app.fit import run_fit
 from quicksurf.app.metrics import (
     N_SAMPLES,
     CloudSurface,
@@ -88,7 +88,7 @@ def run_demo(
     yield f"rendered in {time.monotonic() - began:.0f} s; fitting it for {minutes:g} minutes"
     request = FitRequest(folder / "capture", minutes, folder / "run", device=device)
     result = run_fit(request, stop=stop, quiet=quiet)
-    yield from describe(result)
+    yield from result.describe()
     path = mesh_of(result.run)
     region = _demo_region(folder / "capture" / "demo_truth.json")
     scores = score(path, folder / "capture" / "truth.ply", region.contains, DEMO_SAMPLES)

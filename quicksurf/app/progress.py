@@ -77,12 +77,19 @@ class Warnings:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.left_out: list[str] = []
+        """Those that say what there was no time for."""
         self.reporter = Silent()
 
     def add(self, text: str) -> None:
         """Keep the warning and report it."""
         self.texts.append(text)
         self.reporter.warn(text)
+
+    def leave_out(self, text: str) -> None:
+        """Tell the user what there is no time for."""
+        self.left_out.append(text)
+        self.add(text)
 
 
 class Lines(Silent):

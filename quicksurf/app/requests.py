@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from quicksurf.app.budget import Budget
 from quicksurf.app.export.request import MeshRequest
-from quicksurf.app.run.folder import NewRun, Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
 from quicksurf.capture.automatic_masks.network import Saliency, find_model, load_saliency
 from quicksurf.capture.scene import Kind, Scene
 from quicksurf.config import Config, load_config
@@ -82,7 +82,7 @@ def claim(request: FitRequest) -> Run:
             raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
         source, output = open_run(source).source, source
     output = output or default_output(source.stem)
-    return claim_run(output, NewRun(source, request.resume, request.minutes is not None))
+    return claim_run(output, source, request.resume, request.minutes is not None)
 
 
 def _minutes(request: FitRequest, run: Run) -> float:

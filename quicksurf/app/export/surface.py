@@ -8,11 +8,12 @@ import numpy as np
 from quicksurf.app.export.frame import SIDECAR, export_frame, write_frame
 from quicksurf.app.export.products import ExportedMesh
 from quicksurf.app.export.request import TEXTURED_FACES, MeshRequest
+from quicksurf.app.export.rule import MeshRule
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.capture.scene import Scene
 from quicksurf.config import MeshConfig
-from quicksurf.errors import ConfigError, ImageError, OutputError, QuicksurfError, SurfaceError
+from quicksurf.errors import ConfigError, ImageError, OutputError, SurfaceError
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.build import MeshOptions, MeshReport
 from quicksurf.mesh.export import FORMATS, write_mesh
@@ -36,29 +37,6 @@ ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r ar
 SPHERE_SPREAD = 0.06
 SPHERE_OFFSET = 0.3  # from half the ROI's radius: a first second of fitting shrinks or grows it
 SPHERE_PSNR = 20.0  # dB: a ball that was really fitted explains its photos better
-
-
-class MeshRule:
-    """What the making of a mesh may take, and how it meets failures: this one takes its time and raises."""
-
-    def mesh_seconds(self) -> float | None:
-        """Tell how long the extraction may take; None: as long as it needs."""
-        return None
-
-    def extracted(self, report: MeshReport, resolution: int) -> None:
-        """Note the mesh that was extracted where `resolution` was asked for."""
-
-    def texture_of(self, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
-        """Choose the faces and the texels a side of a texture, at most those asked for; None leaves it out."""
-        return n_faces, size
-
-    def failed(self, what: str, error: QuicksurfError) -> None:
-        """Go on without a part that cannot be made, or raise `error`."""
-        raise error
-
-    def make_room(self, error: OutputError) -> None:
-        """Make room for a mesh that cannot be written, or raise `error`."""
-        raise error
 
 
 def run_mesh(

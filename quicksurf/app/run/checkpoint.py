@@ -4,6 +4,7 @@ Sizes are compared with the configuration's before memory is taken for it; poses
 cameras, or the whole is refused.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from quicksurf.app.run.record import FARTHEST, read_roi
 from quicksurf.config import Config, from_settings
 from quicksurf.errors import BackendError, OutputError
 from quicksurf.fields.appearance import Appearance
@@ -30,12 +32,12 @@ from quicksurf.untrusted import is_inner_path, is_number, read_json
 STATE, META = "state.safetensors", "state.json"
 _FORMAT = 2  # 1, of quicksurf 0.1: geometry and colour head were one field
 _MAX_META_BYTES = 1 << 26
-_FARTHEST = 1e12  # of a coordinate: the Earth in tenths of a millimetre
-_SMALLEST_RADIUS = 1e-9
 _MAX_SIDE = 1 << 17  # pixels of a photo
 _MAX_FOCAL = 1e12
 _RIGID = 1e-2  # largest entry of RᵀR − I: float32 poses of a refined run are within 1e-5
 _MAX_VIEWS = 1_000_000
+MESH_BYTES = 8_000_000  # 150,000 faces, a summary and a report without its pictures
+_COPIES = 5  # of the parameters, in single precision: themselves and four moments of Adam
 
 
 class State(NamedTuple):
@@ -56,8 +58,27 @@ class State(NamedTuple):
     tensors: dict[str, Tensor]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix`, without it."""
+        """Select the tensors whose names begin with `prefix`, without it."""
         return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+def check_space(folder: Path, config: Config) -> None:
+    """Refuse to begin where checkpoint and mesh do not fit: a full disk at the end costs the field, or all.
+
+    Raises:
+        OutputError: saying how much is there and how much is needed.
+    """
+    tables = encoding_layout(6, geometry_encoding(config.model)).n_params
+    needed = MESH_BYTES + 4 * _COPIES * tables + 5 * config.render.grid_resolution**3
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # a file system that does not say
+        return
+    if free < needed:
+        raise OutputError(
+            f"disk full: {free / 1e6:.0f} MB are free at {folder}, checkpoint and mesh take about "
+            f"{needed / 1e6:.0f} MB; free some space or choose another --output"
+        )
 
 
 def save_checkpoint(model: TrainedModel, folder: Path) -> None:
@@ -150,7 +171,7 @@ def read_state(folder: Path) -> State:
         raise ValueError(
             f"it has format {meta.get('format', 1)!r}, expected {_FORMAT}: format 1 is of quicksurf 0.1"
         )
-    names, held_out, roi = _names(meta["names"]), meta["held_out"], meta["roi"]
+    names, held_out = _names(meta["names"]), meta["held_out"]
     _demand(isinstance(held_out, list) and all(type(mark) is bool for mark in held_out), "held_out", held_out)
     _demand(not all(held_out), "held_out", "every photo")
     tensors = safetensors.torch.load_file(folder / STATE)
@@ -164,7 +185,7 @@ def read_state(folder: Path) -> State:
         cameras,
         names,
         torch.tensor(held_out, dtype=torch.bool),
-        _roi(roi),
+        read_roi(meta["roi"]),
         bool(meta["masked"]),
         _in_range(meta, "seconds_fitted", 0, 1e9),
         int(_in_range(meta, "step", 0, 1e12)),
@@ -195,13 +216,6 @@ def _names(names: Any) -> list[str]:
     return names
 
 
-def _roi(roi: Any) -> Roi:
-    numbers = isinstance(roi, list) and len(roi) == 4 and all(map(is_number, roi))
-    _demand(numbers and max(map(abs, roi)) <= _FARTHEST and roi[3] >= _SMALLEST_RADIUS, "roi", roi)
-    x, y, z, radius = map(float, roi)
-    return Roi((x, y, z), radius)
-
-
 def _cameras(tensors: Mapping[str, Tensor]) -> Cameras:
     """The cameras, in the shapes and ranges of such as take photos."""
     c2w = tensors["cameras.c2w"]
@@ -224,7 +238,7 @@ def _cameras(tensors: Mapping[str, Tensor]) -> Cameras:
     rotations = cameras.c2w[:, :, :3].double()
     off = (rotations.transpose(1, 2) @ rotations - torch.eye(3, dtype=torch.float64)).abs().max()
     _demand(float(off) < _RIGID and bool((torch.linalg.det(rotations) > 0).all()), "a camera's pose", "bent")
-    _demand(float(cameras.centers().abs().max()) <= _FARTHEST, "a camera's place", "out of this world")
+    _demand(float(cameras.centers().abs().max()) <= FARTHEST, "a camera's place", "out of this world")
     focal, sizes = cameras.intrinsics[:, :2], cameras.sizes
     _demand(float(focal.min()) > 0 and float(focal.max()) <= _MAX_FOCAL, "a focal length", focal.tolist())
     _demand(int(sizes.min()) >= 1 and int(sizes.max()) <= _MAX_SIDE, "a photo's size", sizes.tolist())

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import quicksurf.app.run.checkpoint as checkpoints
 from quicksurf import kernels
@@ -36,7 +36,7 @@ from quicksurf.app.run.files import (
     sweep_run,
 )
 from quicksurf.app.run.metrics_log import repair_metrics_log
-from quicksurf.app.run.record import check_record, read_object
+from quicksurf.app.run.record import check_record, read_object, read_roi
 from quicksurf.app.run.resume import keep_masks, keep_points, read_capture
 from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
@@ -45,21 +45,11 @@ from quicksurf.errors import OutputError
 from quicksurf.files import write_json
 from quicksurf.geometry.region import Roi
 from quicksurf.model import TrainedModel
-from quicksurf.untrusted import is_number, is_path
+from quicksurf.untrusted import is_path
 
 MARKER = "run.json"
 FORMAT = "quicksurf run"
 VERSION = 1
-FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
-
-
-class NewRun(NamedTuple):
-    """What a command wants of an output folder."""
-
-    source: Path
-    resume: bool
-    adds_minutes: bool
-    """Whether `--minutes` was said, which extends a finished run."""
 
 
 class Run:
@@ -91,15 +81,10 @@ class Run:
     def roi(self) -> Roi | None:
         """The region of interest that the run was fitted in; None before its capture was read."""
         stated = self.record.get("roi")
-        if stated is None:
-            return None
-        numbers = isinstance(stated, list) and len(stated) == 4 and all(map(is_number, stated))
-        if not numbers or max(map(abs, stated)) > FARTHEST or stated[3] < SMALLEST_RADIUS:
-            raise OutputError(
-                f"{self.path / MARKER} is damaged: roi is {str(stated)[:80]}, expected four numbers"
-            )
-        x, y, z, radius = map(float, stated)
-        return Roi((x, y, z), radius)
+        try:
+            return None if stated is None else read_roi(stated)
+        except ValueError as error:
+            raise OutputError(f"{self.path / MARKER} is damaged: {error}, expected four numbers") from error
 
     def keep_scene(self, scene: Scene, masks: bool, minutes: float) -> None:
         """Keep what the fit is about to start from: cameras, ROI, split, transforms, and the plan.
@@ -110,34 +95,28 @@ class Run:
         keep_points(self, scene.points)
         keep_masks(self, scene)
         write_cameras(self.path / "cameras.json", scene.cameras, scene.names, scene.held_out)
-        (x, y, z), radius = scene.roi
+        center, radius = scene.roi
         scale = 1 / radius
-        world_to_fit = [
-            [scale, 0, 0, -x * scale],
-            [0, scale, 0, -y * scale],
-            [0, 0, scale, -z * scale],
-            [0, 0, 0, 1],
-        ]
+        rows = [[*(scale * (i == j) for j in range(3)), -scale * center[i]] for i in range(3)]
+        posed = self.record.get("posed_images")
+        if (
+            scene.report.seconds_poses > 0
+        ):  # poses were found here: relative to the run if inside it (a video)
+            folder, home = scene.source.resolve(), self.path.resolve()
+            posed = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         self.update(
             name=scene.name,
-            roi=[x, y, z, radius],
+            roi=[*center, radius],
             photos=scene.report.photos,
-            posed_images=self._posed_images(scene),
+            posed_images=posed,
             poses=scene.report.poses(),
             masks=masks,
             minutes=minutes,
             minutes_spent=0.0,
             names=scene.names,
             held_out=[bool(flag) for flag in scene.held_out],
-            frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
+            frames={"mesh": "input cameras", "world_to_fit": [*rows, [0, 0, 0, 1]]},
         )
-
-    def _posed_images(self, scene: Scene) -> str | None:
-        """Folder of the images whose poses were found here, relative to the run if inside it (a video)."""
-        if scene.report.seconds_poses == 0:
-            return self.record.get("posed_images")
-        folder, home = scene.source.resolve(), self.path.resolve()
-        return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
 
     def update(self, **entries: Any) -> None:
         """Add entries to run.json."""
@@ -186,9 +165,7 @@ class Run:
         return str(name) in (MARKER, ".lock") or is_litter(name.name)
 
     def checkpoint_folder(self) -> Path | None:
-        """Return the newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two
-        renames.
-        """
+        """Find the newest complete checkpoint: `checkpoint`, or `checkpoint.old` after a kill between two renames."""
         folders = (self.path / "checkpoint", self.path / "checkpoint.old")
         return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
 
@@ -261,7 +238,7 @@ class Run:
         return read_capture(self, replace(options, roi=options.roi or self.roi, work_folder=folder), model)
 
     def read_summary(self) -> dict[str, Any]:
-        """Return summary.json of a finished run.
+        """Read summary.json of a finished run.
 
         Raises:
             OutputError: if it is damaged or absent.
@@ -303,7 +280,7 @@ class Run:
 
 
 def default_output(name: str) -> Path:
-    """Return `runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
+    """Name `runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "capture"
     return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -314,7 +291,7 @@ def is_run(path: Path) -> bool:
 
 
 def open_run(path: Path) -> Run:
-    """Return a run folder that exists.
+    """Open a run folder that exists.
 
     Raises:
         OutputError: if it is not one, or run.json is damaged.
@@ -334,8 +311,14 @@ def open_run(path: Path) -> Run:
     return Run(path, record)
 
 
-def claim_run(path: Path, claim: NewRun) -> Run:
+def claim_run(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run:
     """Make the folder of a new run, or take up an old run of the same source.
+
+    Args:
+        path: the folder.
+        source: the capture.
+        resume: whether an interrupted run may be taken up.
+        adds_minutes: whether minutes are given, which extend a finished run.
 
     Raises:
         OutputError: if the folder holds something else, another source's run, a run that was not asked to go on, or
@@ -344,12 +327,12 @@ def claim_run(path: Path, claim: NewRun) -> Run:
     if path.exists() and not path.is_dir():
         raise OutputError(f"--output {path} is a file: choose another name")
     if path.is_dir() and holds_more(path, MARKER):
-        return _take_up(path, claim)
-    if claim.resume:
+        return _take_up(path, source, resume, adds_minutes)
+    if resume:
         raise OutputError(
             f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
         )
-    record = {"format": FORMAT, "version": VERSION, "source": str(claim.source.resolve())}
+    record = {"format": FORMAT, "version": VERSION, "source": str(source.resolve())}
     run = Run(path, record)
     try:
         write_json(path / MARKER, record)
@@ -359,21 +342,19 @@ def claim_run(path: Path, claim: NewRun) -> Run:
     return run
 
 
-def _take_up(path: Path, claim: NewRun) -> Run:
+def _take_up(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run:
     if not is_run(path):
         raise OutputError(
             f"--output {path} holds files that are not a run's: choose another folder, or empty it"
         )
     run = open_run(path)
-    if run.source != claim.source.resolve():
-        raise OutputError(
-            f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
-        )
-    if run.state == "unfinished" and not (claim.resume or run.failed):
+    if run.source != source.resolve():
+        raise OutputError(f"{path} holds a run of {run.source}, not of {source}: choose another --output")
+    if run.state == "unfinished" and not (resume or run.failed):
         raise OutputError(
             f"{path} holds an interrupted run: resume it with --resume, or choose another --output"
         )
-    if run.state == "finished" and not (claim.resume or claim.adds_minutes):
+    if run.state == "finished" and not (resume or adds_minutes):
         raise OutputError(
             f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
         )

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from quicksurf.capture.assemble import ReadOptions, Views, assemble
+from quicksurf.capture.automatic_masks.folder import kept_file
 from quicksurf.capture.load import read_scene
-from quicksurf.capture.masks import kept_file
 from quicksurf.capture.scene import ReadReport, Scene, SparsePoints
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
