@@ -33,9 +33,7 @@ DEBUG = "QUICKSURF_DEBUG"
 def entry_point() -> None:
     """Run the `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a file name that the terminal cannot show must not end a run
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:], started=process_start()))
 
@@ -235,7 +233,9 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     from quicksurf.app.batch.run import BatchRequest, run_batch
 
     settings = [] if command.masks is None else ["--masks", command.masks]
-    settings += [] if command.preset is None else ["--preset", _absolute(command.preset)]
+    if command.preset is not None:  # a file by its full path: the fit may run elsewhere, in another folder
+        preset = Path(command.preset)
+        settings += ["--preset", str(preset.resolve()) if preset.is_file() else command.preset]
     request = BatchRequest(
         command.captures,
         command.minutes,
@@ -253,11 +253,6 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
             _print_lines([outcome.describe()])
             codes += [outcome.exit_code] if outcome.state == "failed" else []
     return INTERRUPTED if stop() else next(iter(codes), 0)
-
-
-def _absolute(preset: str) -> str:
-    """A preset's file by its full path: the fit may run on another machine, in another folder."""
-    return str(Path(preset).resolve()) if Path(preset).is_file() else preset
 
 
 def _masks(command: "Masks") -> int:
@@ -283,9 +278,8 @@ def _view(command: "View", stop: StopRequest) -> int:
 def _demo(command: "Demo", stop: StopRequest) -> int:
     from quicksurf.app import evaluate as evaluation
 
-    _print_lines(
-        evaluation.run_demo(command.output, command.minutes, command.device, stop, quiet=command.quiet)
-    )
+    options = command.output, command.minutes, command.device, stop
+    _print_lines(evaluation.run_demo(*options, quiet=command.quiet))
     return 0
 
 

@@ -132,7 +132,7 @@ def _check_frames(predicted: MeshSurface, truth: MeshSurface | CloudSurface) -> 
 
 
 def read_truth(path: Path) -> MeshSurface | CloudSurface:
-    """Return a true surface: triangles if the file has any, its points otherwise.
+    """Read a true surface: triangles if the file has any, its points otherwise.
 
     Raises:
         SurfaceError: if the file is neither.
@@ -142,7 +142,7 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
 
 
 def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
-    """Return the scores with the protocol they were found by."""
+    """Format the scores with the protocol they were found by."""
     s = scores
     return [
         f"surface: {mesh} against the truth, {s.n_predicted:,} and {s.n_truth:,} points uniform in area{scope}",

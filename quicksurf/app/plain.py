@@ -4,9 +4,7 @@ MAX_LINE = 1200  # characters: what was given is repeated in messages, however l
 
 
 def plain(text: str, limit: int = MAX_LINE) -> str:
-    """Return `text` in which control characters, marks of direction and half characters are spelt out, cut to
-    `limit`.
-    """
+    """Write control characters, marks of direction and half characters of `text` as escapes; cut to `limit`."""
     if len(text) > 4 * limit:
         text = f"{text[: 2 * limit]}…{text[-2 * limit :]}"
     spelt = "".join(letter if letter.isprintable() else _spelt(letter) for letter in text)

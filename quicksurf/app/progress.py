@@ -201,7 +201,7 @@ class Panel(Silent):
 
 
 def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
-    """Return names and formatted values of the figures shown to the user."""
+    """Format names and values of the figures shown to the user."""
     held_out = "-" if status.psnr_held_out is None else f"{status.psnr_held_out:.2f} dB"
     return [
         ("progress", f"{100 * status.progress:.0f} %"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, UInt8
+from PIL import Image
 from scipy.spatial import KDTree
 
 from quicksurf.app.film import write_png
@@ -28,7 +29,7 @@ _ENLARGE = 2.0  # pixels: a photo in memory serves in the place of one up to tha
 
 
 def photos_of(reconstruction: TrainedModel, scene: Scene) -> Photos:
-    """Return the photos that the field was fitted to, with masks if it was fitted with them."""
+    """Collect the photos that the field was fitted to, with masks if it was fitted with them."""
     used = np.flatnonzero(reconstruction.used)
     exposures = torch.eye(3, 4) + reconstruction.appearance.from_identity().detach().cpu()
 
@@ -42,17 +43,13 @@ def photos_of(reconstruction: TrainedModel, scene: Scene) -> Photos:
             colors = read_pixels(file.path, max_pixels, file.upright).rgb
         else:
             colors = shrink(small, max_pixels)
-        return colors, None if mask is None else _enlarged(mask, colors.shape[0], colors.shape[1])
+        if mask is None:
+            return colors, None
+        size = colors.shape[1], colors.shape[0]
+        return colors, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) > 127
 
     chosen = torch.from_numpy(used)
     return Photos(reconstruction.roi_cameras().select(chosen), exposures[chosen], read)
-
-
-def _enlarged(mask: UInt8[np.ndarray, "h w"], height: int, width: int) -> Bool[np.ndarray, "i j"]:
-    """The mask at another size, nearest."""
-    rows = (np.arange(height) + 0.5) * mask.shape[0] / height
-    columns = (np.arange(width) + 0.5) * mask.shape[1] / width
-    return mask[rows.astype(np.int64)[:, None], columns.astype(np.int64)] > 127
 
 
 class ExportedMesh(NamedTuple):
@@ -125,7 +122,7 @@ class ExportedMesh(NamedTuple):
 
 
 def simplify(mesh: Mesh, n_faces: int) -> Mesh:
-    """Simplify the mesh to at most `n_faces` faces; colours are those of the nearest old vertices."""
+    """Reduce the mesh to at most `n_faces` faces; colours are those of the nearest old vertices."""
     vertices, faces = decimate(mesh.vertices, mesh.faces, n_faces)
     if len(faces) == len(mesh.faces):
         return mesh

@@ -89,7 +89,7 @@ def template_context(found: Findings) -> dict[str, Any]:
 
 
 def shown_reason(text: Any) -> str:
-    """Return a sentence fit for a page: at most 400 printable characters."""
+    """Make a sentence fit for a page: at most 400 printable characters."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return plain if len(plain) <= 400 else plain[:400] + "…"
 

@@ -59,6 +59,7 @@ class Run:
         self.path = path
         self.record = record
         """Contents of run.json."""
+        self._summary, self._previous_summary = path / "summary.json", path / "summary.previous.json"
 
     @property
     def source(self) -> Path:
@@ -99,9 +100,7 @@ class Run:
         scale = 1 / radius
         rows = [[*(scale * (i == j) for j in range(3)), -scale * center[i]] for i in range(3)]
         posed = self.record.get("posed_images")
-        if (
-            scene.report.seconds_poses > 0
-        ):  # poses were found here: relative to the run if inside it (a video)
+        if scene.report.seconds_poses > 0:  # found here; the path is relative where it is inside (a video)
             folder, home = scene.source.resolve(), self.path.resolve()
             posed = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         self.update(
@@ -149,8 +148,7 @@ class Run:
             OutputError: if the disk is full.
         """
         write_json(self._summary, summary)
-        with suppress(OSError):
-            self._previous_summary.unlink(missing_ok=True)
+        remove(self._previous_summary)
 
     def discard_if_unused(self) -> None:
         """Remove the folder if nothing was kept in it but logs of a search for poses: a bad input leaves no litter."""
@@ -166,8 +164,10 @@ class Run:
 
     def checkpoint_folder(self) -> Path | None:
         """Find the newest complete checkpoint: `checkpoint`, or `checkpoint.old` after a kill between two renames."""
-        folders = (self.path / "checkpoint", self.path / "checkpoint.old")
-        return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
+        for folder in (self.path / "checkpoint", self.path / "checkpoint.old"):
+            if folder.is_dir() and any(folder.iterdir()):
+                return folder
+        return None
 
     def save_checkpoint(self, reconstruction: TrainedModel) -> None:
         """Replace the checkpoint.
@@ -193,12 +193,13 @@ class Run:
 
     def drop_checkpoint(self) -> None:
         """Make room: the field is lost. It loses its name first, so that a kill leaves no half of it."""
-        for name in ("checkpoint.new", "checkpoint.old"):
-            remove(self.path / name)
+        new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+        remove(new)
+        remove(old)
         with suppress(OSError):
-            os.replace(self.path / "checkpoint", self.path / "checkpoint.new")
-        for name in ("checkpoint.new", "checkpoint"):
-            remove(self.path / name)
+            os.replace(current, new)
+        remove(new)
+        remove(current)
 
     def model(self, device: str = "auto") -> TrainedModel:
         """Load the newest checkpoint onto the back end called `device`.
@@ -244,14 +245,6 @@ class Run:
             OutputError: if it is damaged or absent.
         """
         return read_object(self._summary)
-
-    @property
-    def _summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def _previous_summary(self) -> Path:
-        return self.path / "summary.previous.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -312,17 +305,12 @@ def open_run(path: Path) -> Run:
 
 
 def claim_run(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run:
-    """Make the folder of a new run, or take up an old run of the same source.
+    """Make the folder of a new run, or take up an old run of `source`.
 
-    Args:
-        path: the folder.
-        source: the capture.
-        resume: whether an interrupted run may be taken up.
-        adds_minutes: whether minutes are given, which extend a finished run.
+    `resume` lets an interrupted run be taken up; `adds_minutes` says that a finished one gets more.
 
     Raises:
-        OutputError: if the folder holds something else, another source's run, a run that was not asked to go on, or
-            if there is nothing to resume.
+        OutputError: if the folder holds something else or a run that may not be taken up, or none is there to resume.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"--output {path} is a file: choose another name")

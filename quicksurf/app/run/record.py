@@ -41,7 +41,7 @@ def check_record(path: Path, record: Mapping[str, Any]) -> None:
             raise OutputError(f"{path} is damaged: {name} is {str(record[name])[:80]!r}")
 
 
-def read_roi(value: object) -> Roi:
+def read_roi(value: Any) -> Roi:
     """Read the region of interest of a run.
 
     Raises:

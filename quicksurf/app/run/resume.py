@@ -122,7 +122,7 @@ def _problems(run: "Run") -> list[str]:
 
 
 def load_points(run: "Run") -> SparsePoints | None:
-    """Return the points that `keep_points` wrote, if there were any.
+    """Load the points that `keep_points` wrote, if there were any.
 
     Raises:
         OutputError: if they are damaged.
