@@ -59,15 +59,12 @@ class MeshRequest:
         return self.texture or self.measures or self.moves
 
     def check(self) -> None:
-        """Refuse what is wrong whatever the run is.
+        """Refuse a format or a frame that cannot be, before anything is looked for.
 
         Raises:
             ConfigError: naming the option.
         """
         check_formats(self.formats)
-        check_texture_size(self.texture_size)
-        if self.trim is not None:
-            check_trim(self.trim)
         if self.up is not None and self.up not in UP_SOURCES:
             raise ConfigError(f"--up {self.up}: choose from {', '.join(UP_SOURCES)}")
         if self.scale_from is not None:
@@ -77,7 +74,7 @@ class MeshRequest:
                 parse_point(end)
 
     def applied_to(self, config: Config) -> Config:
-        """Merge the options that were given into `config`, checked like any setting.
+        """Merge the options that were given into `config`, checked like any setting; check the others.
 
         Raises:
             ConfigError: naming the option that cannot be used.
@@ -86,8 +83,11 @@ class MeshRequest:
             f"mesh.{name}": getattr(self, name) for name in ("resolution", "faces", "keep", "watertight")
         }
         config = with_settings(config, {name: value for name, value in given.items() if value is not None})
-        if self.trim is not None and config.mesh.watertight:
-            raise ConfigError("--trim opens what --watertight closes: choose one of the two")
+        check_texture_size(self.texture_size)
+        if self.trim is not None:
+            check_trim(self.trim)
+            if config.mesh.watertight:
+                raise ConfigError("--trim opens what --watertight closes: choose one of the two")
         return config
 
     def extra_seconds(self, n_photos: int) -> float:
