@@ -30,6 +30,11 @@ def _option(metavar: str, default: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
 
 
+ViewAt = Annotated[str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")]
+Preset = Annotated[str | None, _option("NAME", "(default: none)")]
+Masking = Annotated[Literal["auto", "make", "none"] | None, _option("auto|make|none", "(default: auto)")]
+
+
 @dataclass(frozen=True)
 class Fit:
     """Fit a surface to photos and write its mesh."""
@@ -66,7 +71,7 @@ class Fit:
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
     trim: Annotated[float | None, _option("C", "(default: keep all)")] = None
     """Drop what has less confidence than this; 0.5 is two good views."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    preset: Preset = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
@@ -76,9 +81,7 @@ class Fit:
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
     """Show the fit on a page of this machine, with buttons to steer it (needs quicksurf[view])."""
-    view_at: Annotated[
-        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
-    ] = None
+    view_at: ViewAt = None
     """Where --view serves its page."""
     quiet: Flag = False
     """Print errors only."""
@@ -186,13 +189,11 @@ class Batch:
     """Captures at a time on this machine."""
     ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
     """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
-    masks: Annotated[Literal["auto", "make", "none"] | None, _option("auto|make|none", "(default: auto)")] = (
-        None
-    )
+    masks: Masking = None
     """Use given masks, else make them (auto), make all of them, or use none."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    preset: Preset = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
     """How to compute."""
@@ -216,9 +217,7 @@ class View:
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
-    view_at: Annotated[
-        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
-    ] = None
+    view_at: ViewAt = None
     """Where to serve the page."""
     device: Device = "auto"
     """How to compute the surface of a run that has no mesh yet."""

@@ -22,15 +22,7 @@ from quicksurf.app.export.surface import drop_older, export_mesh
 from quicksurf.app.listener import Harmless, Listener
 from quicksurf.app.progress import Several, Silent, Stream, Warnings, reporting
 from quicksurf.app.report.page import NAME, write_report
-from quicksurf.app.requests import (
-    FitRequest,
-    as_fitted,
-    budget_of,
-    claim,
-    mask_use,
-    resolve_config,
-    with_kind,
-)
+from quicksurf.app.requests import FitRequest, as_fitted, budget_of, claim, mask_use, resolve_config
 from quicksurf.app.run.checkpoint import check_space
 from quicksurf.app.run.folder import Run
 from quicksurf.app.run.metrics_log import append_metrics
@@ -247,7 +239,7 @@ def _read(session: _Session) -> Scene:
     if session.resumed is not None:
         scene = as_fitted(scene, session.resumed, run)
     else:
-        session.config = with_kind(session.config, scene.kind)
+        session.config = replace(session.config, train=replace(session.config.train, capture=scene.kind))
         session.reporter.note(f"capture: {_KINDS[scene.kind]}")
         if session.config.train.hold_out == "none":
             scene = replace(scene, held_out=np.zeros_like(scene.held_out))

@@ -9,7 +9,7 @@ from quicksurf.app.budget import Budget
 from quicksurf.app.export.request import MeshRequest
 from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
 from quicksurf.capture.automatic_masks.network import Saliency, find_model, load_saliency
-from quicksurf.capture.scene import Kind, Scene
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, load_config
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
 from quicksurf.fields.table_size import with_tables_for
@@ -159,11 +159,6 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
         raise ConfigError(
             f"settings of {run.path} cannot change when it is resumed: leave out {' and '.join(changes)}"
         )
-
-
-def with_kind(config: Config, kind: Kind) -> Config:
-    """Set the kind of the capture, which is known now."""
-    return replace(config, train=replace(config.train, capture=kind))
 
 
 class MaskUse(NamedTuple):

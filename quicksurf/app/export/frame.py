@@ -117,7 +117,7 @@ def write_frame(
         ],
         "files": {
             path.name: {
-                "up_axis": _up_axis(path.suffix[1:], up),
+                "up_axis": None if up is None else "+y" if path.suffix[1:] in frame.Y_UP_FORMATS else "+z",
                 "cameras_to_file": frame.to_file_axes(similarity, path.suffix[1:], up is not None).matrix(),
             }
             for path in files
@@ -127,12 +127,6 @@ def write_frame(
     path = files[0].with_name(SIDECAR)
     write_json(path, content)
     return path
-
-
-def _up_axis(suffix: str, up: Up | None) -> str | None:
-    if up is None:
-        return None
-    return "+y" if suffix in frame.Y_UP_FORMATS else "+z"
 
 
 def _point(taken: ExportedMesh, text: str) -> Float64[np.ndarray, "3"]:

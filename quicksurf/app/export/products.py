@@ -3,7 +3,6 @@
 Meshes come and go in the cameras' frame; the work is done in the fit's, where float32 has room for every detail.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +11,11 @@ from jaxtyping import Bool, Float64, UInt8
 from PIL import Image
 from scipy.spatial import KDTree
 
-from quicksurf.app.film import write_png
 from quicksurf.capture.images import read_pixels, shrink
 from quicksurf.capture.scene import Scene
 from quicksurf.mesh.build import MeshReport, color_vertices
 from quicksurf.mesh.clean import decimate
-from quicksurf.mesh.confidence import confidence_of, confidence_picture, trim
+from quicksurf.mesh.confidence import confidence_of, trim
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.observe import Observations, observe
 from quicksurf.mesh.photos import Photos
@@ -97,11 +95,6 @@ class ExportedMesh(NamedTuple):
         """
         mesh = trim(self.mesh, least)
         return self._replace(mesh=mesh, report=self.report.of_what_is_left(mesh))
-
-    def write_confidence_picture(self, path: Path) -> Path:
-        """Draw the mesh from four sides, coloured by confidence."""
-        write_png(path, confidence_picture(self.mesh, self.reconstruction.cameras))
-        return path
 
     def textured(self, n_faces: int, size: int) -> TexturedMesh:
         """Bake a mesh of at most `n_faces` faces with a texture of `size` texels a side, in the cameras' frame.

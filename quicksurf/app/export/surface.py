@@ -9,6 +9,7 @@ from quicksurf.app.export.frame import SIDECAR, export_frame, write_frame
 from quicksurf.app.export.products import ExportedMesh
 from quicksurf.app.export.request import TEXTURED_FACES, MeshRequest
 from quicksurf.app.export.rule import MeshRule
+from quicksurf.app.film import write_png
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.capture.scene import Scene
@@ -16,6 +17,7 @@ from quicksurf.config import MeshConfig
 from quicksurf.errors import ConfigError, ImageError, OutputError, SurfaceError
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.build import MeshOptions, MeshReport
+from quicksurf.mesh.confidence import confidence_picture
 from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.mesh.frame import MeshT, move, to_file_axes
 from quicksurf.mesh.texture.bake import TexturedMesh
@@ -115,7 +117,8 @@ def export_mesh(
         rule.make_room(error)
         files = write_mesh(made.mesh, folder, "mesh", request.formats, moved)
     if made.mesh.confidence is not None:
-        files.append(made.write_confidence_picture(folder / CONFIDENCE))
+        write_png(folder / CONFIDENCE, confidence_picture(made.mesh, model.cameras))
+        files.append(folder / CONFIDENCE)
     if request.texture:
         files += _write_texture(
             made, config.faces or TEXTURED_FACES, request.texture_size, folder, moved, rule
