@@ -289,7 +289,7 @@ def test_a_run_goes_on_with_the_cameras_of_its_field(run: Run, monkeypatch: pyte
 
     load = Run.model
 
-    def refined(self: Run, device: str = "auto") -> TrainedModel:
+    def refined(self: Run, device: Any) -> TrainedModel:
         loaded = load(self, device)
         loaded.cameras.c2w[:, :, 3] += 0.01
         return loaded

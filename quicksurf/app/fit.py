@@ -114,7 +114,7 @@ def run_fit(
                 run.begin_anew()
             budget = budget_of(request, run, started)
             backend = kernels.load(request.device)
-            resumed = run.model(request.device) if run.checkpoint_folder() is not None else None
+            resumed = run.model(backend) if run.checkpoint_folder() is not None else None
             config = resolve_config(request, run, resumed, budget.seconds, backend)
             check_space(run.path, config)
             listener.begin(budget, stop)

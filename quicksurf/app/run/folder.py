@@ -201,8 +201,8 @@ class Run:
         remove(new)
         remove(current)
 
-    def model(self, device: str = "auto") -> TrainedModel:
-        """Load the newest checkpoint onto the back end called `device`.
+    def model(self, device: str | kernels.Backend = "auto") -> TrainedModel:
+        """Load the newest checkpoint onto a back end, given or by its name.
 
         Raises:
             OutputError: if there is no checkpoint, or it is damaged or of another version.
@@ -213,9 +213,9 @@ class Run:
             raise OutputError(
                 f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
             )
-        model = checkpoints.load_checkpoint(folder, kernels.load(device))
-        known = self.record.get("names")
-        if known is not None and known != model.names:
+        backend = kernels.load(device) if isinstance(device, str) else device
+        model = checkpoints.load_checkpoint(folder, backend)
+        if self.record.get("names") not in (None, model.names):
             raise OutputError(
                 f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
             )
@@ -320,10 +320,9 @@ def claim_run(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run
         raise OutputError(
             f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
         )
-    record = {"format": FORMAT, "version": VERSION, "source": str(source.resolve())}
-    run = Run(path, record)
+    run = Run(path, {"format": FORMAT, "version": VERSION, "source": str(source.resolve())})
     try:
-        write_json(path / MARKER, record)
+        run.update()
     except OutputError:
         run.discard_if_unused()
         raise
