@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from quicksurf.app.run.resources import peak_memory_mb
+from quicksurf.app.summary import peak_memory_mb
 
 
 def test_peak_memory_counts_the_processes_that_were_started() -> None:

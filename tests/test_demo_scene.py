@@ -39,14 +39,15 @@ def cameras(capture):
     matrices = torch.tensor(
         [frame["transform_matrix"] for frame in transforms["frames"]], dtype=torch.float64
     )
-    intrinsics = torch.tensor([transforms[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=torch.float64)
+    lens = transforms["frames"][0]
+    intrinsics = torch.tensor([lens[k] for k in ("fl_x", "fl_y", "cx", "cy")], dtype=torch.float64)
     n = len(matrices)
     return Cameras(
         matrices[:, :3] * torch.tensor([1.0, -1, -1, 1], dtype=torch.float64),
         intrinsics.repeat(n, 1),
         torch.zeros(n, 6, dtype=torch.float64),
         torch.zeros(n, dtype=torch.bool),
-        torch.tensor([[transforms["w"], transforms["h"]]]).repeat(n, 1),
+        torch.tensor([[lens["w"], lens["h"]]]).repeat(n, 1),
     )
 
 

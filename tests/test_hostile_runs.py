@@ -15,7 +15,6 @@ import trimesh
 from cut_fit import cut_to
 from tiny_capture import write_capture
 
-from quicksurf import kernels
 from quicksurf.app.cli import main
 from quicksurf.app.export.frame import SIDECAR
 from quicksurf.app.export.surface import PRODUCTS
@@ -23,8 +22,8 @@ from quicksurf.app.fit import run_fit
 from quicksurf.app.report.charts import curves
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.files import sweep_files
-from quicksurf.app.run.folder import NewRun, Run, claim_run, open_run
-from quicksurf.app.run.metrics_log import read_metrics_log
+from quicksurf.app.run.folder import Run, claim_run, open_run
+from quicksurf.app.run.metrics_log import append_metrics, read_metrics_log
 from quicksurf.errors import OutputError, QuicksurfError, SurfaceError
 from quicksurf.mesh.export import read_mesh
 
@@ -148,7 +147,7 @@ def test_a_damaged_checkpoint_is_refused_by_what_is_wrong(run: Path, what: str, 
     before = tree(run)
     if what != "sizes of others":  # which show only beside the photos
         with pytest.raises(OutputError):
-            open_run(run).load_checkpoint(kernels.load("cpu"))
+            open_run(run).model("cpu")
     code = main(["eval", str(run), "--views", "1"])
     message = capsys.readouterr().err
     assert code not in (0, BUG) and message.count("\n") == 1 and len(message) < 1500, message
@@ -220,7 +219,7 @@ def test_metrics_and_lock_follow_no_link(run: Path, tmp_path: Path) -> None:
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").symlink_to(letter)
     with pytest.raises(OSError):
-        opened.append_metrics({"seconds": 1.0})
+        append_metrics(opened.path, {"seconds": 1.0})
     (run / ".lock").unlink(missing_ok=True)
     (run / ".lock").symlink_to(tmp_path / "new")
     with pytest.raises(OutputError), opened.locked():
@@ -305,7 +304,7 @@ def test_figures_of_any_kind_make_no_bug(run: Path, what: str, capsys: Any) -> N
     if code == 0:
         page = (run / "report.html").read_text()
         assert DIGITS not in page and len(page) < 4_000_000
-    list(read_metrics_log(open_run(run)))
+    list(read_metrics_log(run))
 
 
 @pytest.mark.parametrize("low", [0.0, 1e14, -1e14, 1e-300])
@@ -420,7 +419,7 @@ def test_litter_of_killed_commands_is_removed_under_the_lock(run: Path, tmp_path
 
 def test_litter_alone_is_no_reason_to_keep_a_folder(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    run: Run = claim_run(tmp_path / "run", NewRun(tmp_path / "photos", False, False))
+    run: Run = claim_run(tmp_path / "run", tmp_path / "photos", False, False)
     (run.path / ".run-abcd1234.json").write_text("{")
     run.discard_if_unused()
     assert not run.path.exists()

@@ -31,7 +31,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"doctor"},
     {"live"},
     {"fit", "render", "masks"},
-    {"requests", "report"},
+    {"requests", "report", "summary"},
     {"export"},
     {"listener"},
     {"progress"},

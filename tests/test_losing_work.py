@@ -15,9 +15,9 @@ from cut_fit import cut_to
 from tiny_capture import CENTER, write_capture
 
 import quicksurf
-from quicksurf.app import fit as pipeline
 from quicksurf.app.budget import Budget, StopRequest, signals_noted
 from quicksurf.app.cli import main
+from quicksurf.app.export import surface
 from quicksurf.app.fit import run_fit
 from quicksurf.app.progress import Lines, Panel
 from quicksurf.app.requests import FitRequest
@@ -170,7 +170,7 @@ def test_a_fit_without_a_surface_can_be_begun_anew_and_resumed(
         raise SurfaceError("the field stayed the sphere it began as")
 
     with monkeypatch.context() as patch, pytest.raises(SurfaceError):
-        patch.setattr(pipeline, "check_surface", fails)
+        patch.setattr(surface, "check_surface", fails)
         run_fit(FitRequest(capture, 20.0, run, preset=TINY, roi=WHOLE), fit=cut_to(LONG_ENOUGH))
     assert open_run(run).state == "unfinished" and open_run(run).failed
     other = Roi(WHOLE.center, 2.4)
@@ -210,7 +210,7 @@ def test_on_a_full_disk_the_checkpoint_gives_way_to_the_mesh(
             raise OutputError("disk full while writing mesh.ply")
         return write_mesh(*place)
 
-    monkeypatch.setattr(pipeline, "write_mesh", full)
+    monkeypatch.setattr(surface, "write_mesh", full)
     with pytest.raises(OutputError, match="cannot go on from here"):
         run_fit(FitRequest(capture, 20.0, run, preset=TINY), fit=cut_to(LONG_ENOUGH))
     assert (run / "mesh.ply").exists() and (run / "summary.json").exists()

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from quicksurf.app.export.frame import FrameRequest, export_frame
+from quicksurf.app.export.frame import export_frame
 from quicksurf.app.export.markers import find_ruler
 from quicksurf.app.export.products import ExportedMesh
+from quicksurf.app.export.request import MeshRequest
+from quicksurf.capture.scene import PhotoFile, ReadReport, Scene
 from quicksurf.errors import ConfigError
 from quicksurf.geometry.cameras import Cameras, pixel_rays
 from quicksurf.geometry.paths import look_at
+from quicksurf.geometry.region import Roi
 
 SIDE = 0.37  # of each marker, in units of the cameras
 CELL = 16  # pixels of the sheet a cell of a marker
@@ -85,13 +88,16 @@ def test_the_side_of_the_markers_is_found(tmp_path: Path) -> None:
 def test_the_mesh_is_scaled_to_the_markers(tmp_path: Path) -> None:
     cameras = cameras_at([0, 40])
     files = write_photos(tmp_path, cameras, sheet([5]))
-    scene = SimpleNamespace(files=[SimpleNamespace(path=path, upright=upright) for path, upright in files])
+    names, roi = [path.name for path, _ in files], Roi((0.0, 0.0, 0.0), 1.0)
+    photos = [PhotoFile(path, upright) for path, upright in files]
+    held_out = np.zeros(len(files), bool)
+    scene = Scene("", tmp_path, cameras, [], [], names, held_out, roi, None, ReadReport(), photos)
     taken = ExportedMesh(SimpleNamespace(cameras=cameras), scene, None)  # type: ignore[arg-type]
-    export = export_frame(taken, FrameRequest(("markers", 0.05)))
+    export = export_frame(taken, MeshRequest(scale_from=("markers", 0.05)))
     assert export.similarity.scale == pytest.approx(0.05 / SIDE, rel=SIDE_ERROR)
     assert export.ruler is not None and export.ruler.ids == [5]
     with pytest.raises(ConfigError, match="must be above 0"):
-        export_frame(taken, FrameRequest(("markers", 0.0)))
+        MeshRequest(scale_from=("markers", 0.0)).check()
 
 
 def test_a_photo_with_a_wrong_camera_is_left_out(tmp_path: Path) -> None:

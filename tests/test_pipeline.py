@@ -22,7 +22,8 @@ from tiny_capture import AXES, CENTER, write_capture
 import quicksurf
 from quicksurf.app import fit as pipeline
 from quicksurf.app.budget import Budget, StopRequest
-from quicksurf.app.export.products import ExportedMesh, Extras
+from quicksurf.app.export.products import ExportedMesh
+from quicksurf.app.export.request import MeshRequest
 from quicksurf.app.export.surface import PRODUCTS, check_surface, run_mesh
 from quicksurf.app.fit import FitResult, run_fit
 from quicksurf.app.listener import Listener
@@ -67,7 +68,9 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """A finished run that tests may read."""
     output = tmp_path_factory.mktemp("fitted") / "run"
-    return run_fit(FitRequest(capture, 1.0, output, preset=TINY, formats=("ply", "obj")), fit=cut_to(SECONDS))
+    return run_fit(
+        FitRequest(capture, 1.0, output, preset=TINY, mesh=MeshRequest(("ply", "obj"))), fit=cut_to(SECONDS)
+    )
 
 
 @pytest.fixture
@@ -163,7 +166,7 @@ def test_photos_that_measured_the_fit_join_it_by_default(fitted: FitResult) -> N
     assert fitted.reconstruction.joined and fitted.reconstruction.used.all()
     assert fitted.summary["held_out"] == {"photos": 2, "joined": True}
     assert fitted.summary["psnr_held_out"] > 15
-    assert any("which then joined the fit" in line for line in pipeline.describe(fitted))
+    assert any("which then joined the fit" in line for line in fitted.describe())
 
 
 def test_survey_coordinates_give_the_surface_of_the_unshifted_capture(capture: Path, tmp_path: Path) -> None:
@@ -175,7 +178,11 @@ def test_survey_coordinates_give_the_surface_of_the_unshifted_capture(capture: P
             frame["transform_matrix"][row][3] += shift[row]
     path.write_text(json.dumps(content))
     request = FitRequest(
-        tmp_path / "capture", 1.0, tmp_path / "run", preset=TINY, formats=("ply", "obj", "glb", "stl")
+        tmp_path / "capture",
+        1.0,
+        tmp_path / "run",
+        preset=TINY,
+        mesh=MeshRequest(("ply", "obj", "glb", "stl")),
     )
     result = run_fit(request, fit=cut_to(SECONDS))
     offset = np.array(result.summary["offset"])
@@ -202,7 +209,7 @@ def test_chain_of_transforms_maps_the_roi_to_the_unit_ball(fitted: FitResult) ->
 
 
 def test_description_names_files_and_figures(fitted: FitResult) -> None:
-    text = "\n".join(pipeline.describe(fitted))
+    text = "\n".join(fitted.describe())
     assert str(fitted.run.path / "mesh.ply") in text
     assert "12 of 12 photos used" in text
     assert "dB on held-out views" in text
@@ -280,15 +287,15 @@ def test_a_run_goes_on_with_the_cameras_of_its_field(run: Run, monkeypatch: pyte
         left.append(read_cameras(run.path / "cameras.json").cameras.c2w)
         return cut_to(0.5)(scene, *args, **rest)
 
-    load = Run.load_checkpoint
+    load = Run.model
 
-    def refined(self: Run, backend: Any) -> TrainedModel:
-        loaded = load(self, backend)
+    def refined(self: Run, device: Any) -> TrainedModel:
+        loaded = load(self, device)
         loaded.cameras.c2w[:, :, 3] += 0.01
         return loaded
 
     before = read_cameras(run.path / "cameras.json").cameras.c2w
-    monkeypatch.setattr(Run, "load_checkpoint", refined)
+    monkeypatch.setattr(Run, "model", refined)
     run_fit(FitRequest(run.path, 1.0), fit=fit)
     assert torch.allclose(left[0][:, :, 3], before[:, :, 3] + 0.01)
 
@@ -333,7 +340,7 @@ def test_the_size_of_the_model_is_said_at_the_start(run: Run) -> None:
 
 def test_an_older_fields_files_do_not_outlive_it(run: Run) -> None:
     (run.path / "textured.png").write_bytes(b"of the older field")
-    result = run_fit(FitRequest(run.path, 1.0, formats=("glb",)), fit=cut_to(0.5))
+    result = run_fit(FitRequest(run.path, 1.0, mesh=MeshRequest(("glb",))), fit=cut_to(0.5))
     left = {path.name for path in run.path.glob("[mtc]*.[pgo]*")}
     assert left & set(PRODUCTS) == {"mesh.glb"} == set(result.summary["files"])
 
@@ -345,7 +352,7 @@ def test_a_vanished_photo_costs_the_confidence_and_not_the_mesh(
         raise ImageError("00.png is gone")
 
     monkeypatch.setattr(ExportedMesh, "observed", gone)
-    result = run_fit(FitRequest(run.path, 1.0, extras=Extras(trim=0.5)), fit=cut_to(0.5))
+    result = run_fit(FitRequest(run.path, 1.0, mesh=MeshRequest(trim=0.5)), fit=cut_to(0.5))
     assert result.summary["files"] == ["mesh.ply"] and (run.path / "mesh.ply").exists()
     assert any("confidence is not measured: 00.png is gone" in line for line in result.summary["warnings"])
 
@@ -413,7 +420,7 @@ def test_points_on_a_full_disk_are_said(run: Run) -> None:
 
 def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Budget, "mesh_seconds", lambda self: 0.01)
-    result = run_fit(FitRequest(run.path, 1.0, resolution=384), fit=cut_to(FEW_SECONDS))
+    result = run_fit(FitRequest(run.path, 1.0, mesh=MeshRequest(resolution=384)), fit=cut_to(FEW_SECONDS))
     assert any("not 384: the time budget allows no more" in warning for warning in result.summary["warnings"])
 
 
@@ -453,7 +460,7 @@ def test_damaged_checkpoint_is_said(run: Run) -> None:
     state = run.path / "checkpoint" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
     with pytest.raises(OutputError, match="damaged"):
-        run_mesh(run.path)
+        run_mesh(run.path, MeshRequest())
 
 
 @pytest.mark.parametrize("text", ['{"faces": ', "{}", '{"seconds": {"mesh": "long"}}'])
@@ -464,7 +471,7 @@ def test_damaged_summary_is_said(run: Run, text: str) -> None:
 
 
 def test_mesh_again_finer_and_simplified(fitted: FitResult, tmp_path: Path) -> None:
-    files, _ = run_mesh(fitted.run.path, formats=("stl",), resolution=96, faces=400, output=tmp_path)
+    files, _ = run_mesh(fitted.run.path, MeshRequest(("stl",), resolution=96, faces=400), tmp_path)
     assert files == [tmp_path / "mesh.stl"]
     assert 100 < len(trimesh.load(files[0]).faces) <= 440  # type: ignore[union-attr]
 
@@ -518,7 +525,7 @@ def test_edited_settings_of_a_run_are_refused_and_deleted_ones_are_the_checkpoin
 
 
 def test_mesh_options_of_added_minutes_become_the_runs(run: Run) -> None:
-    run_fit(FitRequest(run.path, 1.0, faces=300), fit=cut_to(FEW_SECONDS))
+    run_fit(FitRequest(run.path, 1.0, mesh=MeshRequest(faces=300)), fit=cut_to(FEW_SECONDS))
     assert load_config(str(run.path / "config.toml"), {}).mesh.faces == 300
     assert quicksurf.load(run.path).config.mesh.faces == 300
 
@@ -540,7 +547,7 @@ def test_run_without_masks_goes_on_without_masks(capture: Path, tmp_path: Path) 
 
 def test_unknown_format_is_refused_before_the_fit(capture: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose from ply"):
-        run_fit(FitRequest(capture, 1.0, tmp_path / "run", formats=("fbx",)), fit=cut_to(0.0))
+        run_fit(FitRequest(capture, 1.0, tmp_path / "run", mesh=MeshRequest(("fbx",))), fit=cut_to(0.0))
     assert not (tmp_path / "run").exists()
 
 

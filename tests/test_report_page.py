@@ -14,14 +14,12 @@ from cut_fit import cut_to
 from playwright.sync_api import Browser
 from tiny_capture import write_capture
 
-from quicksurf import kernels
 from quicksurf.app.evaluate import evaluate
 from quicksurf.app.fit import run_fit
 from quicksurf.app.report.collect import Clock, Findings, collect, surface_seconds
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import open_run
-from quicksurf.app.run.resume import read_capture
 from quicksurf.capture.assemble import ReadOptions
 from quicksurf.mesh.export import read_mesh, write_mesh
 from quicksurf.mesh.types import Mesh
@@ -55,7 +53,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, preset = folder.parent / "run", str(Path(__file__).parent / "tiny.toml")
     run_fit(FitRequest(folder, 20.0, path, preset=preset, hold_out="keep"), fit=cut_to(3.0))
     run = open_run(path)
-    reconstruction = run.load_checkpoint(kernels.load("cpu"))
+    reconstruction = run.model("cpu")
     assert reconstruction.masked
     reconstruction.cameras.c2w[:, :, 3] += 0.3 * reconstruction.cameras.c2w[:, :, 0]  # three pixels
     run.save_checkpoint(reconstruction)
@@ -65,9 +63,8 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def findings(path: Path, clock: Clock, max_pixels: int = 48 * 48) -> Findings:
     """What the page of a run says, its photos kept with `max_pixels`."""
     run = open_run(path)
-    reconstruction = run.load_checkpoint(kernels.load("cpu"))
-    options = ReadOptions(max_pixels=max_pixels, roi=reconstruction.roi, say=lambda line: None)
-    scene = read_capture(run, options)
+    reconstruction = run.model("cpu")
+    scene = run.scene(reconstruction, ReadOptions(max_pixels, say=lambda line: None))
     return collect(run, {}, reconstruction, scene, read_mesh(path / "mesh.ply"), clock)
 
 

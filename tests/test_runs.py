@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from quicksurf.app.run import checkpoint
-from quicksurf.app.run.folder import NewRun, Run, claim_run, default_output, is_run, open_run
-from quicksurf.app.run.metrics_log import MAX_BYTES, read_metrics_log
+from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.run.metrics_log import MAX_BYTES, append_metrics, read_metrics_log, repair_metrics_log
 from quicksurf.errors import OutputError
 from quicksurf.files import write_json
+from quicksurf.model import TrainedModel
 
 
-class Field:
+class Field(TrainedModel):
     """Stands for a TrainedModel: saves one file, and stops half-way if told to."""
 
     def __init__(self, text: str, fails: bool = False) -> None:
@@ -40,11 +41,11 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, source: Path) -> Run:
-    return claim_run(tmp_path / "run", NewRun(source, False, False))
+    return claim_run(tmp_path / "run", source, False, False)
 
 
 def finish(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     write_json(run.path / "summary.json", {"faces": 1})
 
 
@@ -62,40 +63,40 @@ def test_new_run_is_marked_and_opens_again(run: Run, source: Path) -> None:
 
 def test_an_empty_folder_may_be_used(tmp_path: Path, source: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert claim_run(tmp_path / "empty", NewRun(source, False, False)).state == "new"
+    assert claim_run(tmp_path / "empty", source, False, False).state == "new"
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path: Path, source: Path) -> None:
     (source / "a.jpg").write_text("x")
     with pytest.raises(OutputError, match="files that are not a run's"):
-        claim_run(source, NewRun(source, True, True))
+        claim_run(source, source, True, True)
     assert [path.name for path in source.iterdir()] == ["a.jpg"]
 
 
 def test_a_file_is_no_output(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
-        claim_run(tmp_path / "file", NewRun(source, False, False))
+        claim_run(tmp_path / "file", source, False, False)
 
 
 def test_a_run_of_another_source_is_left_alone(run: Run, tmp_path: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="holds a run of"):
-        claim_run(run.path, NewRun(tmp_path / "other", True, True))
+        claim_run(run.path, tmp_path / "other", True, True)
 
 
 def test_unfinished_run_goes_on_only_when_asked(run: Run, source: Path) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     with pytest.raises(OutputError, match="--resume"):
-        claim_run(run.path, NewRun(source, False, True))
-    assert claim_run(run.path, NewRun(source, True, False)).state == "unfinished"
+        claim_run(run.path, source, False, True)
+    assert claim_run(run.path, source, True, False).state == "unfinished"
 
 
 def test_finished_run_takes_more_minutes_only_when_asked(run: Run, source: Path) -> None:
     finish(run)
     with pytest.raises(OutputError, match="--minutes"):
-        claim_run(run.path, NewRun(source, False, False))
-    assert claim_run(run.path, NewRun(source, False, True)).state == "finished"
+        claim_run(run.path, source, False, False)
+    assert claim_run(run.path, source, False, True).state == "finished"
 
 
 def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
@@ -111,7 +112,7 @@ def test_finished_run_is_unfinished_while_minutes_are_added(run: Run) -> None:
 
 def test_nothing_to_resume(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="no run to resume"):
-        claim_run(tmp_path / "absent", NewRun(source, True, False))
+        claim_run(tmp_path / "absent", source, True, False)
     assert not (tmp_path / "absent").exists()
 
 
@@ -134,34 +135,34 @@ def test_folder_that_cannot_be_locked_is_said(run: Run) -> None:
 
 def test_checkpoint_is_replaced(run: Run) -> None:
     for text in ("one", "two"):
-        run.save_checkpoint(Field(text))  # type: ignore[arg-type]
+        run.save_checkpoint(Field(text))
     assert _checkpoint_text(run) == "two"
     assert {path.name for path in run.path.iterdir()} == {"run.json", "checkpoint"}
 
 
 def test_full_disk_keeps_the_old_checkpoint(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     with pytest.raises(OutputError, match="last checkpoint is kept"):
-        run.save_checkpoint(Field("two", fails=True))  # type: ignore[arg-type]
+        run.save_checkpoint(Field("two", fails=True))
     assert _checkpoint_text(run) == "one"
 
 
 def test_kill_between_the_two_renames_loses_nothing(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     (run.path / "checkpoint").rename(run.path / "checkpoint.old")
     assert _checkpoint_text(run) == "one"
     assert run.state == "unfinished"
-    run.save_checkpoint(Field("two"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("two"))
     assert _checkpoint_text(run) == "two"
 
 
 def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: Path) -> None:
-    run.append_metrics({"step": 1, "loss": 0.5, "psnr_held_out": None})
-    run.append_metrics({"step": 2, "loss": float("nan"), "psnr_held_out": 20.0})
+    append_metrics(run.path, {"step": 1, "loss": 0.5, "psnr_held_out": None})
+    append_metrics(run.path, {"step": 2, "loss": float("nan"), "psnr_held_out": 20.0})
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "lo')
-    run.repair_metrics()
-    run.append_metrics({"step": 4, "loss": 0.1})
+    repair_metrics_log(run.path)
+    append_metrics(run.path, {"step": 4, "loss": 0.1})
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4]
     assert lines[1] == {"step": 2, "loss": None, "psnr_held_out": 20.0}
@@ -169,12 +170,12 @@ def test_metrics_are_lines_of_json_and_a_torn_one_is_dropped(run: Run, source: P
 
 def test_sittings_follow_one_another_in_the_course(run: Run) -> None:
     for seconds in (1.0, 2.5, 0.5, 3.0, 0.25):  # begun, gone on with, and again
-        run.append_metrics({"seconds": seconds, "psnr": 20.0})
-    assert [line["seconds"] for line in read_metrics_log(run)] == [1.0, 2.5, 3.0, 5.5, 5.75]
+        append_metrics(run.path, {"seconds": seconds, "psnr": 20.0})
+    assert [line["seconds"] for line in read_metrics_log(run.path)] == [1.0, 2.5, 3.0, 5.5, 5.75]
 
 
 def test_lines_without_seconds_are_no_part_of_the_course(run: Run) -> None:
-    assert read_metrics_log(run) == []
+    assert read_metrics_log(run.path) == []
     lines = (
         '{"seconds": 1.0, "psnr": null}',
         "[1]",
@@ -184,10 +185,10 @@ def test_lines_without_seconds_are_no_part_of_the_course(run: Run) -> None:
         '{"sec',
     )
     (run.path / "metrics.jsonl").write_text("\n".join(lines))
-    assert read_metrics_log(run) == [{"seconds": 1.0, "psnr": None}, {"seconds": 4.0}]
+    assert read_metrics_log(run.path) == [{"seconds": 1.0, "psnr": None}, {"seconds": 4.0}]
     with open(run.path / "metrics.jsonl", "r+b") as file:
         file.truncate(MAX_BYTES + 1)  # sparse: takes no room
-    assert read_metrics_log(run) == []
+    assert read_metrics_log(run.path) == []
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_not_a_run(tmp_path: Path) -> None:
 
 
 def test_unused_folder_is_removed_and_a_used_one_kept(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     run.discard_if_unused()
     assert _checkpoint_text(run) == "one"
     (run.path / "checkpoint" / "field").unlink()
@@ -257,17 +258,17 @@ def test_a_folder_whose_first_file_a_kill_cut_short_may_be_used(tmp_path: Path, 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".run-0a1b2c3d.json").write_text('{"form')
-    run = claim_run(folder, NewRun(source, False, False))
+    run = claim_run(folder, source, False, False)
     with run.locked():
         assert {path.name for path in folder.iterdir()} == {".lock", "run.json"}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ".my-settings.json").write_text("{}")
     with pytest.raises(OutputError, match="not a run's"):
-        claim_run(tmp_path / "other", NewRun(source, False, False))
+        claim_run(tmp_path / "other", source, False, False)
 
 
 def test_a_kill_between_the_renames_of_checkpoints_keeps_the_newer(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     (run.path / "checkpoint").rename(run.path / "checkpoint.old")
     Field("two").save(run.path / "checkpoint.new")
     with run.locked():
@@ -285,7 +286,7 @@ def test_what_a_kill_leaves_of_an_older_checkpoint_and_summary_is_removed(run: R
 
 
 def test_a_half_written_checkpoint_beside_the_old_one_is_dropped(run: Run) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
     Field("tw").save(run.path / "checkpoint.new")
     with run.locked():
         assert (run.path / "checkpoint" / "field").read_text() == "one"
@@ -295,7 +296,7 @@ def test_a_half_written_checkpoint_beside_the_old_one_is_dropped(run: Run) -> No
 def test_a_checkpoint_that_is_dropped_is_gone_whole_or_not_at_all(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.save_checkpoint(Field("one"))  # type: ignore[arg-type]
+    run.save_checkpoint(Field("one"))
 
     def killed(path: Path) -> None:
         if path.name == "checkpoint.new" and path.exists():

@@ -13,8 +13,8 @@ from tiny_capture import CENTER, write_capture
 from quicksurf.app import api
 from quicksurf.app.budget import EXTRAS_FRACTION, Budget
 from quicksurf.app.export.frame import SIDECAR
-from quicksurf.app.export.products import Extras
-from quicksurf.app.export.surface import Wanted, run_mesh
+from quicksurf.app.export.request import MeshRequest
+from quicksurf.app.export.surface import run_mesh
 from quicksurf.app.export.texture_cost import affordable_texture, texture_seconds
 from quicksurf.app.fit import FitResult, run_fit
 from quicksurf.app.requests import FitRequest
@@ -31,10 +31,8 @@ PAINT = 0.12  # photos of 48 pixels of a surface that was fitted for seconds: it
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """A finished run with all extras."""
     folder = tmp_path_factory.mktemp("takeaway")
-    extras = Extras(texture=True, texture_size=SIZE, confidence=True)
-    request = FitRequest(
-        write_capture(folder / "capture"), 20.0, folder / "run", preset=TINY, faces=600, extras=extras
-    )
+    mesh = MeshRequest(faces=600, texture=True, texture_size=SIZE, confidence=True)
+    request = FitRequest(write_capture(folder / "capture"), 20.0, folder / "run", preset=TINY, mesh=mesh)
     return run_fit(request, fit=cut_to(5.0))
 
 
@@ -131,17 +129,15 @@ def test_a_frame_that_cannot_be_is_refused_before_the_mesh_is_made(
 
 
 def test_what_is_told_of_a_trimmed_mesh_is_true_of_it(fitted: FitResult, tmp_path: Path) -> None:
-    files, whole = run_mesh(fitted.run.path, output=tmp_path, watertight=False)
+    files, whole = run_mesh(fitted.run.path, MeshRequest(watertight=False), tmp_path)
     sure = load(fitted.run.path / "mesh.ply").metadata["_ply_raw"]["vertex"]["data"]["confidence"]
     least = float(np.quantile(sure, 0.3))
-    files, report = run_mesh(
-        fitted.run.path, output=tmp_path, watertight=False, wanted=Wanted(Extras(trim=least))
-    )
+    files, report = run_mesh(fitted.run.path, MeshRequest(watertight=False, trim=least), tmp_path)
     mesh = load(files[0])
     assert (report.faces, report.vertices) == (len(mesh.faces), len(mesh.vertices)) != (whole.faces, 0)
     assert report.watertight == mesh.is_watertight and report.hole_lengths != whole.hole_lengths
     with pytest.raises(ConfigError, match="--trim opens what --watertight closes"):
-        run_mesh(fitted.run.path, output=tmp_path, watertight=True, wanted=Wanted(Extras(trim=least)))
+        run_mesh(fitted.run.path, MeshRequest(watertight=True, trim=least), tmp_path)
 
 
 def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> None:
@@ -183,7 +179,17 @@ def test_extras_keep_seconds_back_from_the_fit_but_not_too_many() -> None:
     assert plain.fit_seconds_left() - budget.fit_seconds_left() == pytest.approx(100 * EXTRAS_FRACTION)
 
 
-@pytest.mark.parametrize("extras", [Extras(texture_size=10), Extras(trim=2.0)])
-def test_extras_that_cannot_be_made_are_refused_before_the_fit(extras: Extras, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--texture-size|--trim"):
-        run_fit(FitRequest(tmp_path, 1.0, tmp_path / "run", extras=extras))
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (MeshRequest(texture_size=10), "--texture-size"),
+        (MeshRequest(trim=2.0), "--trim"),
+        (MeshRequest(trim=0.5, watertight=True), "--trim opens what --watertight closes"),
+        (MeshRequest(up="auto"), "stays in the cameras' frame"),
+    ],
+)
+def test_a_mesh_that_cannot_be_made_is_refused_before_the_fit(
+    request_: MeshRequest, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_fit(FitRequest(tmp_path, 1.0, tmp_path / "run", mesh=request_))

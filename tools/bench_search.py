@@ -18,7 +18,6 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from quicksurf import kernels
 from quicksurf.app.run.folder import open_run
 from quicksurf.errors import QuicksurfError
 from quicksurf.fields.grid import OccupancyGrid
@@ -55,10 +54,9 @@ def main() -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished fit")
     parser.add_argument("--rays", type=int, default=20_000, help="rays (%(default)s)")
     options = parser.parse_args()
-    backend = kernels.load("auto")
     for path in options.runs:
         try:
-            result = open_run(path).load_checkpoint(backend)
+            result = open_run(path).model()
         except QuicksurfError as error:
             print(f"bench_search: {error}", file=sys.stderr)
             return error.exit_code

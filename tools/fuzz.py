@@ -30,9 +30,9 @@ from damage import damage_file
 from scipy.spatial.transform import Rotation
 from tiny_capture import CENTER, write_capture
 
-from quicksurf import kernels
 from quicksurf.app import render as views
 from quicksurf.app.evaluate import score
+from quicksurf.app.export.request import MeshRequest
 from quicksurf.app.fit import run_fit
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
@@ -59,12 +59,11 @@ def use_capture(folder: Path, number: int) -> None:
 
 def use_run(folder: Path, number: int) -> None:
     """What commands read of a run, as far as it goes."""
-    backend = kernels.load("cpu")
     for step in (
-        lambda: read_metrics_log(open_run(folder)),
+        lambda: read_metrics_log(open_run(folder).path),
         lambda: open_run(folder).read_summary(),
         lambda: list(views.render_run(folder, views.RenderRequest("input", 1, 8, 30, None), "cpu")),
-        lambda: open_run(folder).load_checkpoint(backend).occupancy(np.zeros((4, 3))),
+        lambda: open_run(folder).model("cpu").occupancy(np.zeros((4, 3))),
         lambda: report_run(folder, "cpu") if number % REPORT_EVERY == 0 else None,
     ):
         with suppress(QuicksurfError):
@@ -115,7 +114,8 @@ def write_bases(folder: Path) -> dict[str, tuple[list[Path], Callable[[Path, int
     capture = captures[0]
     formats = ("ply", "obj", "glb", "stl")
     run = folder / "run"
-    run_fit(FitRequest(capture, 20.0, run, preset=TINY, formats=formats, faces=2000), fit=cut_to(2.5))
+    mesh = MeshRequest(formats, faces=2000)
+    run_fit(FitRequest(capture, 20.0, run, preset=TINY, mesh=mesh), fit=cut_to(2.5))
     meshes = folder / "meshes"
     meshes.mkdir()
     shutil.copy(run / "mesh.ply", meshes / "truth.ply")

@@ -38,7 +38,7 @@ from tiny_capture import write_capture
 import quicksurf
 from quicksurf.app import fit as pipeline
 from quicksurf.app.cli import main as run_cli
-from quicksurf.app.run import space
+from quicksurf.app.run import checkpoint
 from quicksurf.app.run.folder import open_run
 from quicksurf.errors import OutputError
 from quicksurf.mesh.export import FORMATS
@@ -224,7 +224,7 @@ class Range:
             def run() -> int:
                 limit()
                 if not looks:  # past the look at the disk, which refuses most
-                    space.MESH_BYTES = -(1 << 40)
+                    checkpoint.MESH_BYTES = -(1 << 40)
                 return command(KINDS[kind].arguments(work), work)
 
             code = in_child(run, self.log)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 
-from quicksurf import kernels
 from quicksurf.app.run.files import is_litter
 from quicksurf.app.run.folder import open_run
 from quicksurf.mesh.export import read_mesh
@@ -22,7 +21,7 @@ def fault_of(run: Path) -> str | None:
             except Exception as error:
                 return f"{path.relative_to(run)} cannot be read: {error!r}"
     if (run / "run.json").exists() and (loaded := open_run(run)).checkpoint_folder() is not None:
-        loaded.load_checkpoint(kernels.load("cpu"))
+        loaded.model("cpu")
     return None
 
 

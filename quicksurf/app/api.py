@@ -9,9 +9,8 @@ import torch
 from quicksurf import kernels
 from quicksurf.app import fit as pipeline
 from quicksurf.app.argument_types import checks_arguments
-from quicksurf.app.export.frame import FrameRequest, ScaleFrom
-from quicksurf.app.export.products import Extras
-from quicksurf.app.export.surface import Wanted, run_mesh
+from quicksurf.app.export.request import MeshRequest, ScaleFrom
+from quicksurf.app.export.surface import run_mesh
 from quicksurf.app.requests import FitRequest, as_roi
 from quicksurf.app.run.folder import open_run
 from quicksurf.errors import ConfigError
@@ -60,28 +59,25 @@ def fit(
         roi=None if roi is None else as_roi(roi),
         capture=capture,
         masks=None if masks is None else fspath(masks),
-        formats=(formats,) if isinstance(formats, str) else tuple(formats),
-        resolution=resolution,
-        faces=faces,
-        keep=keep,
-        watertight=watertight,
+        mesh=MeshRequest(
+            _as_tuple(formats), resolution, faces, keep, watertight, texture, texture_size, confidence, trim
+        ),
         preset=preset,
         device=str(device),
         seed=seed,
         hold_out=hold_out,
-        extras=Extras(texture, texture_size, confidence, trim),
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction
 
 
 @checks_arguments
 def load(run: str | PathLike[str], *, device: str | torch.device = "auto") -> TrainedModel:
-    """Return the reconstruction of a run folder.
+    """Load the reconstruction of a run folder.
 
     Raises:
         OutputError: if the folder is not a run, or has no usable checkpoint.
     """
-    return open_run(Path(run)).load_checkpoint(kernels.load(str(device)))
+    return open_run(Path(run)).model(str(device))
 
 
 @checks_arguments
@@ -107,18 +103,15 @@ def export(
     Raises:
         QuicksurfError: for every option that cannot be used, with a message that says what to do.
     """
-    files, _ = run_mesh(
-        Path(run),
-        formats=(formats,) if isinstance(formats, str) else tuple(formats),
-        resolution=resolution,
-        faces=faces,
-        keep=keep,
-        watertight=watertight,
-        output=None if output is None else Path(output),
-        device=str(device),
-        wanted=Wanted(Extras(texture, texture_size, confidence, trim), FrameRequest(scale_from, up)),
+    extras = texture, texture_size, confidence, trim
+    request = MeshRequest(
+        _as_tuple(formats), resolution, faces, keep, watertight, *extras, scale_from=scale_from, up=up
     )
-    return files
+    return run_mesh(Path(run), request, None if output is None else Path(output), str(device))[0]
+
+
+def _as_tuple(formats: str | Sequence[str]) -> tuple[str, ...]:
+    return (formats,) if isinstance(formats, str) else tuple(formats)
 
 
 @checks_arguments

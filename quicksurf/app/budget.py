@@ -18,15 +18,13 @@ from types import FrameType
 
 from quicksurf.errors import BudgetError
 
-MIN_RESERVE = (
-    8.0  # seconds: reading back a checkpoint-sized model, a small mesh and its files, on two slow cores
-)
+# Seconds: reading back a checkpoint-sized model, a small mesh and its files, on two slow cores.
+MIN_RESERVE = 8.0
 RESERVE_FRACTION = 0.06
 MAX_GROWTH = 1.5  # of the reserve: beyond it a coarser mesh serves the user better than a shorter fit
 MIN_FIT_SECONDS = 3.0  # less leaves the sphere that the field begins as
-POSES_FRACTION = (
-    0.45  # of what is left after reading; on 50 photos at the default 10 minutes about half is used
-)
+# Of what is left after reading; on 50 photos at the default 10 minutes about half is used.
+POSES_FRACTION = 0.45
 POINTS_FROM_SECONDS = 60.0  # of the budget; a shorter fit needs every second
 POINTS_FRACTION = 0.1  # of the budget at most
 POINTS_SECONDS, POINTS_SECONDS_A_PHOTO = 6.0, 0.18  # 15 s for 50 photos, 10 s for 25
@@ -37,11 +35,8 @@ REPORT_FRACTION = 0.02  # of the budget, at most REPORT_SECONDS, that the mesh l
 REPORT_SECONDS = 4.0  # left after what is made of the mesh: the report takes 3 to 5 s, less if it must
 SAFETY = 1.3  # the other core may be taken while the mesh is made
 
-CAUGHT = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)  # the last comes when a terminal or a connection is closed
+# SIGHUP comes when a terminal or a connection is closed.
+CAUGHT = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class Budget:
@@ -70,11 +65,11 @@ class Budget:
         """Seconds that did not count."""
 
     def now(self) -> float:
-        """Return the moment on a clock that stands still while the command is held."""
+        """Read a clock that stands still while the command is held."""
         return (self._clock() if self._held_at is None else self._held_at) - self.seconds_held
 
     def elapsed(self) -> float:
-        """Return seconds since the command began, but for those in which it was held."""
+        """Count the seconds since the command began, but for those in which it was held."""
         return self.now() - self._start
 
     @contextmanager
@@ -93,11 +88,11 @@ class Budget:
         self._fit_end += seconds
 
     def left(self) -> float:
-        """Return seconds until the command should have returned; negative when it is late."""
+        """Count the seconds until the command should have ended; negative when it is late."""
         return self.seconds - self.elapsed()
 
     def reserve(self) -> float:
-        """Return seconds kept back for the mesh, its files and what is made of it."""
+        """Tell the seconds kept back for the mesh, its files and what is made of it."""
         return self._reserve + self._kept_back
 
     def keep_back(self, seconds: float) -> None:
@@ -105,15 +100,15 @@ class Budget:
         self._kept_back = min(SAFETY * seconds, EXTRAS_FRACTION * self.seconds)
 
     def extras_seconds(self) -> float:
-        """Return seconds to aim at for what is made of the mesh, its files counted in, before the report."""
+        """Compute the seconds to aim at for what is made of the mesh, its files counted in, before the report."""
         return (self.left() - REPORT_SECONDS) / SAFETY
 
     def last_seconds(self) -> float:
-        """Return the seconds that are left at most, the report given up: it was not asked for."""
+        """Count the seconds that are left at most, the report given up: it was not asked for."""
         return self.left() - WRITE_SECONDS
 
     def poses_seconds(self) -> float:
-        """Return the seconds that structure from motion may take.
+        """Compute the seconds that structure from motion may take.
 
         Raises:
             BudgetError: if nothing would be left to fit with.
@@ -122,7 +117,7 @@ class Budget:
         return POSES_FRACTION * (self.left() - self.reserve())
 
     def points_seconds(self, n_photos: int) -> float:
-        """Return the seconds that points for given cameras may take; 0 where the minutes are too few for them."""
+        """Compute the seconds that points for given cameras may take; 0 where the minutes are too few for them."""
         if self.seconds < POINTS_FROM_SECONDS:
             return 0.0
         return min(POINTS_FRACTION * self.seconds, POINTS_SECONDS + POINTS_SECONDS_A_PHOTO * n_photos)
@@ -137,13 +132,11 @@ class Budget:
         self._fit_end = self.seconds - self.reserve()
 
     def fit_seconds_left(self) -> float:
-        """Return seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
+        """Count the seconds until the mesh must be begun, as the refined reserve says now; 0 or less: begin it."""
         return min(self.left() - self.reserve(), self._fit_end - self.elapsed())
 
     def mesh_seconds(self) -> float:
-        """Return the seconds that making the mesh may take, its files and the report not counted; at least
-        MIN_MESH_SECONDS.
-        """
+        """Compute the seconds for the mesh without its files and the report; at least MIN_MESH_SECONDS."""
         report = min(REPORT_FRACTION * self.seconds, REPORT_SECONDS)
         return max(MIN_MESH_SECONDS, self.left() - self._kept_back - WRITE_SECONDS - report)
 
@@ -172,8 +165,7 @@ class Budget:
 
 
 def process_start() -> float:
-    """Return when this process began, on the clock of time.monotonic, so that imports count; now if the system cannot
-    tell.
+    """Find when this process began, by time.monotonic, so that imports count; now if the system cannot tell.
 
     Linux: field 22 of /proc/self/stat is the start in clock ticks since boot (proc(5)).
     """

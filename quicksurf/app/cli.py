@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 
 if TYPE_CHECKING:
     from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.export.request import MeshRequest
     from quicksurf.app.listener import Listener
 
 USAGE, INTERRUPTED = 2, 130
@@ -31,9 +33,7 @@ DEBUG = "QUICKSURF_DEBUG"
 def entry_point() -> None:
     """Run the `quicksurf` executable."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a file name that the terminal cannot show must not end a run
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:], started=process_start()))
 
@@ -131,7 +131,6 @@ def _look_for_input(command: "Command") -> None:
 
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
     from quicksurf.app import fit as pipeline
-    from quicksurf.app.export.products import Extras
     from quicksurf.app.requests import FitRequest, parse_roi
 
     request = FitRequest(
@@ -142,16 +141,11 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         roi=parse_roi(command.roi) if command.roi is not None else None,
         capture=command.capture,
         masks=command.masks,
-        formats=command.format,
-        resolution=command.resolution,
-        faces=command.faces,
-        keep=command.keep,
-        watertight=command.watertight or None,
+        mesh=_mesh_request(command),
         preset=command.preset,
         device=command.device,
         seed=command.seed,
         hold_out=command.hold_out,
-        extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )
     with _watching(command) as listener:
         result = pipeline.run_fit(
@@ -166,7 +160,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         _print_lines([json.dumps(result.summary)])
     elif not command.quiet:
         shown_again = [] if listener is None else [f"quicksurf view {result.run.path} shows it again"]
-        _print_lines([*pipeline.describe(result), *shown_again])
+        _print_lines([*result.describe(), *shown_again])
     return DOUBTFUL if result.problems else 0
 
 
@@ -185,23 +179,27 @@ def _watching(command: "Fit") -> "Iterator[Listener | None]":
         yield listener
 
 
-def _mesh(command: "Mesh") -> int:
-    from quicksurf.app.export import surface
-    from quicksurf.app.export.frame import FrameRequest
-    from quicksurf.app.export.products import Extras
+def _mesh_request(command: "Fit | Mesh") -> "MeshRequest":
+    from quicksurf.app.export.request import MeshRequest
 
-    extras = Extras(command.texture, command.texture_size, command.confidence, command.trim)
-    files, report = surface.run_mesh(
-        command.run,
-        formats=command.format,
-        resolution=command.resolution,
-        faces=command.faces,
-        keep=command.keep,
-        watertight=command.watertight or None,
-        output=command.output,
-        device=command.device,
-        wanted=surface.Wanted(extras, FrameRequest(command.scale_from, command.up)),
+    return MeshRequest(
+        command.format,
+        command.resolution,
+        command.faces,
+        command.keep,
+        command.watertight or None,
+        command.texture,
+        command.texture_size,
+        command.confidence,
+        command.trim,
     )
+
+
+def _mesh(command: "Mesh") -> int:
+    from quicksurf.app.export.surface import run_mesh
+
+    request = replace(_mesh_request(command), scale_from=command.scale_from, up=command.up)
+    files, report = run_mesh(command.run, request, command.output, command.device)
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0
 
@@ -235,7 +233,9 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     from quicksurf.app.batch.run import BatchRequest, run_batch
 
     settings = [] if command.masks is None else ["--masks", command.masks]
-    settings += [] if command.preset is None else ["--preset", _absolute(command.preset)]
+    if command.preset is not None:  # a file by its full path: the fit may run elsewhere, in another folder
+        preset = Path(command.preset)
+        settings += ["--preset", str(preset.resolve()) if preset.is_file() else command.preset]
     request = BatchRequest(
         command.captures,
         command.minutes,
@@ -253,11 +253,6 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
             _print_lines([outcome.describe()])
             codes += [outcome.exit_code] if outcome.state == "failed" else []
     return INTERRUPTED if stop() else next(iter(codes), 0)
-
-
-def _absolute(preset: str) -> str:
-    """A preset's file by its full path: the fit may run on another machine, in another folder."""
-    return str(Path(preset).resolve()) if Path(preset).is_file() else preset
 
 
 def _masks(command: "Masks") -> int:
@@ -283,9 +278,8 @@ def _view(command: "View", stop: StopRequest) -> int:
 def _demo(command: "Demo", stop: StopRequest) -> int:
     from quicksurf.app import evaluate as evaluation
 
-    _print_lines(
-        evaluation.run_demo(command.output, command.minutes, command.device, stop, quiet=command.quiet)
-    )
+    options = command.output, command.minutes, command.device, stop
+    _print_lines(evaluation.run_demo(*options, quiet=command.quiet))
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -28,6 +28,11 @@ Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 def _option(metavar: str, default: str) -> Any:
     """How an option with a default that is found out later shows in the help."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=default)
+
+
+ViewAt = Annotated[str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")]
+Preset = Annotated[str | None, _option("NAME", "(default: none)")]
+Masking = Annotated[Literal["auto", "make", "none"] | None, _option("auto|make|none", "(default: auto)")]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Fit:
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
     trim: Annotated[float | None, _option("C", "(default: keep all)")] = None
     """Drop what has less confidence than this; 0.5 is two good views."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    preset: Preset = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
@@ -76,9 +81,7 @@ class Fit:
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
     """Show the fit on a page of this machine, with buttons to steer it (needs quicksurf[view])."""
-    view_at: Annotated[
-        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
-    ] = None
+    view_at: ViewAt = None
     """Where --view serves its page."""
     quiet: Flag = False
     """Print errors only."""
@@ -186,13 +189,11 @@ class Batch:
     """Captures at a time on this machine."""
     ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
     """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
-    masks: Annotated[Literal["auto", "make", "none"] | None, _option("auto|make|none", "(default: auto)")] = (
-        None
-    )
+    masks: Masking = None
     """Use given masks, else make them (auto), make all of them, or use none."""
     format: tuple[MeshFormat, ...] = ("ply",)
     """Mesh files to write."""
-    preset: Annotated[str | None, _option("NAME", "(default: none)")] = None
+    preset: Preset = None
     """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
     device: Device = "auto"
     """How to compute."""
@@ -216,9 +217,7 @@ class View:
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
-    view_at: Annotated[
-        str | None, _option("[HOST:]PORT", "(default: 127.0.0.1, first free port from 8080)")
-    ] = None
+    view_at: ViewAt = None
     """Where to serve the page."""
     device: Device = "auto"
     """How to compute the surface of a run that has no mesh yet."""
@@ -243,36 +242,14 @@ class Doctor:
     """Look at the machine and the installation; print what is missing and the command that fixes it."""
 
 
-Command = (
-    Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
-    | Annotated[Render, tyro.conf.subcommand("render")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Batch, tyro.conf.subcommand("batch")]
-    | Annotated[Masks, tyro.conf.subcommand("masks")]
-    | Annotated[View, tyro.conf.subcommand("view")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
+Command = Fit | Mesh | Render | Report | Eval | Batch | Masks | View | Demo | Doctor
+"""tyro names the subcommands after the classes."""
 
-
-COMMANDS: dict[str, type] = {
-    "fit": Fit,
-    "mesh": Mesh,
-    "render": Render,
-    "report": Report,
-    "eval": Eval,
-    "batch": Batch,
-    "masks": Masks,
-    "view": View,
-    "demo": Demo,
-    "doctor": Doctor,
-}
+COMMANDS: dict[str, type] = {command.__name__.lower(): command for command in get_args(Command)}
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that `arguments` spell.
+    """Parse the command that `arguments` spell.
 
     Raises:
         UsageError: saying what is wrong.

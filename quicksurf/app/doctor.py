@@ -151,7 +151,7 @@ def machine() -> Machine:
 
 
 def cpu_quota(cgroup: Path) -> float | None:
-    """Return the cores granted by a control group of version 2 (cpu.max) or 1; None without a limit."""
+    """Read the cores granted by a control group of version 2 (cpu.max) or 1; None without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -164,7 +164,7 @@ def cpu_quota(cgroup: Path) -> float | None:
 
 
 def memory_bytes(cgroup: Path) -> int:
-    """Return the memory the process may use: the machine's, or the control group's limit where that is lower."""
+    """Measure the memory the process may use: the machine's, or the control group's limit where that is lower."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from quicksurf import kernels
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.demo import write_demo_capture
 from quicksurf.app.export.surface import mesh_of
-from quicksurf.app.fit import describe, run_fit
+from quicksurf.app.fit import run_fit
 from quicksurf.app.metrics import (
     N_SAMPLES,
     CloudSurface,
@@ -28,8 +27,6 @@ from quicksurf.app.metrics import (
 )
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import Run, default_output, open_run
-from quicksurf.app.run.resume import read_capture
-from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.masks import over_white
 from quicksurf.capture.scene import Scene
 from quicksurf.errors import ConfigError, OutputError, SurfaceError
@@ -91,7 +88,7 @@ def run_demo(
     yield f"rendered in {time.monotonic() - began:.0f} s; fitting it for {minutes:g} minutes"
     request = FitRequest(folder / "capture", minutes, folder / "run", device=device)
     result = run_fit(request, stop=stop, quiet=quiet)
-    yield from describe(result)
+    yield from result.describe()
     path = mesh_of(result.run)
     region = _demo_region(folder / "capture" / "demo_truth.json")
     scores = score(path, folder / "capture" / "truth.ply", region.contains, DEMO_SAMPLES)
@@ -135,7 +132,7 @@ def _check_frames(predicted: MeshSurface, truth: MeshSurface | CloudSurface) -> 
 
 
 def read_truth(path: Path) -> MeshSurface | CloudSurface:
-    """Return a true surface: triangles if the file has any, its points otherwise.
+    """Read a true surface: triangles if the file has any, its points otherwise.
 
     Raises:
         SurfaceError: if the file is neither.
@@ -145,7 +142,7 @@ def read_truth(path: Path) -> MeshSurface | CloudSurface:
 
 
 def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
-    """Return the scores with the protocol they were found by."""
+    """Format the scores with the protocol they were found by."""
     s = scores
     return [
         f"surface: {mesh} against the truth, {s.n_predicted:,} and {s.n_truth:,} points uniform in area{scope}",
@@ -159,14 +156,8 @@ def report_surface(mesh: Path, scores: SurfaceScores, scope: str) -> list[str]:
 
 
 def _report_views(run: Run, n_views: int, device: str) -> Iterator[str]:
-    reconstruction = run.load_checkpoint(kernels.load(device))
-    options = ReadOptions(
-        max_pixels=reconstruction.config.train.max_pixels,
-        use_masks=reconstruction.masked,
-        roi=reconstruction.roi,
-        say=lambda line: None,
-    )
-    scene = read_capture(run, options)
+    reconstruction = run.model(device)
+    scene = run.scene(reconstruction)
     if reconstruction.joined or not reconstruction.held_out.any():
         joined = "the held-out photos joined the fit" if reconstruction.joined else "no photo was held out"
         yield f"views: none, {joined}; fit with --hold-out keep to compare views that the fit never saw"

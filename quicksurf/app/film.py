@@ -11,14 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import imageio.v3 as imageio
 import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float, UInt8, UInt16
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from quicksurf.errors import CaptureError
 from quicksurf.files import atomic_path, write_atomic
 
 FULL_16_BIT = 65535
@@ -54,7 +52,7 @@ def normal_image(
 def write_png(path: Path, image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w"]) -> None:
     """Write an image, atomically."""
     with atomic_path(path) as temporary:
-        imageio.imwrite(temporary, image, extension=".png")
+        Image.fromarray(image).save(temporary, "PNG")
 
 
 def write_depth_png(path: Path, image: UInt16[np.ndarray, "h w"], unit: float) -> None:
@@ -63,22 +61,6 @@ def write_depth_png(path: Path, image: UInt16[np.ndarray, "h w"], unit: float) -
     information.add_text("depth_unit", repr(unit))
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, "PNG", pnginfo=information)
-
-
-def read_depth_png(path: Path) -> Float[np.ndarray, "h w"]:
-    """Read the depths of a PNG written by `write_depth_png`; 0 where nothing was hit.
-
-    Raises:
-        CaptureError: if it is not such a file.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            unit = float(image.info["depth_unit"])
-            return np.asarray(image).astype(np.float64) * unit
-    except (OSError, KeyError, ValueError) as error:
-        raise CaptureError(
-            f"{path} is no depth image with a depth_unit ({error}): give one that quicksurf render wrote"
-        ) from error
 
 
 def write_depth_exr(path: Path, depth: Float[np.ndarray, "h w"], opacity: Float[np.ndarray, "h w"]) -> None:

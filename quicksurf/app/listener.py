@@ -5,8 +5,9 @@ The pipeline calls it from its own thread and goes on when a call returns, so th
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.progress import Silent
@@ -14,9 +15,6 @@ from quicksurf.capture.scene import Scene
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
-
-if TYPE_CHECKING:
-    from quicksurf.train.loop import FitStatus
 
 
 class Listener(Silent):
@@ -52,52 +50,18 @@ class Harmless(Listener):
         self._listener: Listener | None = listener
         self._failed = failed
         self.greeting = listener.greeting
+        for name in ("begin", "captured", "step", "meshed", "stage", "note", "warn", "fit"):
+            setattr(self, name, partial(self._call, name))
 
-    def _call(self, name: str, *arguments: Any, otherwise: Any = None) -> Any:
-        listener = self._listener
-        if listener is None:
-            return otherwise
+    def choose_roi(self, scene: Scene) -> Roi:
+        """Let the listener choose; the scene's own if that fails."""
+        return self._call("choose_roi", scene) or scene.roi
+
+    def _call(self, name: str, *arguments: Any) -> Any:
         try:
-            return getattr(listener, name)(*arguments)
+            return None if self._listener is None else getattr(self._listener, name)(*arguments)
         except Exception as error:
             self._listener = None
             self._failed(
                 f"the live view failed ({type(error).__name__}: {error}); the fit goes on without it"
             )
-            return otherwise
-
-    def begin(self, budget: Budget, stop: StopRequest) -> None:
-        """Pass it on."""
-        self._call("begin", budget, stop)
-
-    def choose_roi(self, scene: Scene) -> Roi:
-        """Pass it on; the scene's own if that fails."""
-        return self._call("choose_roi", scene, otherwise=scene.roi)
-
-    def captured(self, scene: Scene) -> None:
-        """Pass it on."""
-        self._call("captured", scene)
-
-    def step(self, reconstruction: TrainedModel) -> None:
-        """Pass it on."""
-        self._call("step", reconstruction)
-
-    def meshed(self, mesh: Mesh, files: list[Path]) -> None:
-        """Pass it on."""
-        self._call("meshed", mesh, files)
-
-    def stage(self, name: str) -> None:
-        """Pass it on."""
-        self._call("stage", name)
-
-    def note(self, text: str) -> None:
-        """Pass it on."""
-        self._call("note", text)
-
-    def warn(self, text: str) -> None:
-        """Pass it on."""
-        self._call("warn", text)
-
-    def fit(self, status: "FitStatus") -> None:
-        """Pass it on."""
-        self._call("fit", status)

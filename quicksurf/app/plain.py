@@ -4,16 +4,12 @@ MAX_LINE = 1200  # characters: what was given is repeated in messages, however l
 
 
 def plain(text: str, limit: int = MAX_LINE) -> str:
-    """Return `text` in which control characters, marks of direction and half characters are spelt out, cut to
-    `limit`.
-    """
+    """Write control characters, marks of direction and half characters of `text` as escapes; cut to `limit`."""
     if len(text) > 4 * limit:
         text = f"{text[: 2 * limit]}…{text[-2 * limit :]}"
-    spelt = "".join(letter if letter.isprintable() else _spelt(letter) for letter in text)
+    spelt = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
     if len(spelt) <= limit:
         return spelt
     return f"{spelt[: limit // 2]} … {spelt[-(limit // 4) :]}"
-
-
-def _spelt(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")

@@ -77,12 +77,19 @@ class Warnings:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.left_out: list[str] = []
+        """Those that say what there was no time for."""
         self.reporter = Silent()
 
     def add(self, text: str) -> None:
         """Keep the warning and report it."""
         self.texts.append(text)
         self.reporter.warn(text)
+
+    def leave_out(self, text: str) -> None:
+        """Tell the user what there is no time for."""
+        self.left_out.append(text)
+        self.add(text)
 
 
 class Lines(Silent):
@@ -194,7 +201,7 @@ class Panel(Silent):
 
 
 def fit_figures(status: "FitStatus") -> list[tuple[str, str]]:
-    """Return names and formatted values of the figures shown to the user."""
+    """Format names and values of the figures shown to the user."""
     held_out = "-" if status.psnr_held_out is None else f"{status.psnr_held_out:.2f} dB"
     return [
         ("progress", f"{100 * status.progress:.0f} %"),

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from quicksurf import kernels
 from quicksurf.app.film import (
     Film,
     color_image,
@@ -68,7 +67,7 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
     """
     _check(request)
     run = open_run(folder)
-    reconstruction = run.load_checkpoint(kernels.load(device))
+    reconstruction = run.model(device)
     path = _camera_path(reconstruction, request)
     output = request.output or run.path / "render"
     if request.output is None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quicksurf.app.budget import Budget
-from quicksurf.app.export.products import Extras
-from quicksurf.app.export.surface import with_mesh
-from quicksurf.app.run.folder import NewRun, Run, claim_run, default_output, is_run, open_run
+from quicksurf.app.export.request import MeshRequest
+from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
 from quicksurf.capture.automatic_masks.network import Saliency, find_model, load_saliency
-from quicksurf.capture.scene import Kind, Scene
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, load_config
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
 from quicksurf.fields.table_size import with_tables_for
@@ -19,9 +18,8 @@ from quicksurf.kernels import Backend
 from quicksurf.model import TrainedModel
 
 DEFAULT_MINUTES = 10.0
-SHORTEST_TO_MAKE_MASKS = (
-    60.0  # seconds of the whole command: no longer, and they would take a third of the fit
-)
+# Seconds of the whole command: in fewer, making masks would take a third of the fit.
+SHORTEST_TO_MAKE_MASKS = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,11 @@ class FitRequest:
     """Kind of the capture; None and "auto" tell it from cameras and points."""
     masks: str | None = None
     """auto, make, none, or a folder of masks; None is auto."""
-    formats: tuple[str, ...] = ("ply",)
-    resolution: int | None = None
-    faces: int | None = None
-    keep: str | None = None
-    watertight: bool | None = None
+    mesh: MeshRequest = field(default_factory=MeshRequest)
     preset: str | None = None
     device: str = "auto"
     seed: int | None = None
     hold_out: str | None = None
-    extras: Extras = field(default_factory=Extras)
 
 
 def parse_roi(text: str) -> Roi:
@@ -65,7 +58,7 @@ def parse_roi(text: str) -> Roi:
 
 
 def as_roi(values: Sequence[float]) -> Roi:
-    """Return (cx, cy, cz, r) as a ball.
+    """Check (cx, cy, cz, r) and make a ball of it.
 
     Raises:
         RoiError: if it is not four finite numbers with a positive radius.
@@ -89,7 +82,7 @@ def claim(request: FitRequest) -> Run:
             raise OutputError(f"{source} is a run: it goes on in its own folder, leave out --output")
         source, output = open_run(source).source, source
     output = output or default_output(source.stem)
-    return claim_run(output, NewRun(source, request.resume, request.minutes is not None))
+    return claim_run(output, source, request.resume, request.minutes is not None)
 
 
 def _minutes(request: FitRequest, run: Run) -> float:
@@ -103,7 +96,7 @@ def _minutes(request: FitRequest, run: Run) -> float:
 
 
 def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
-    """Return the clock of this command; a mesh that was made before tells how long the next one takes."""
+    """Start the clock of this command; a mesh that was made before tells how long the next one takes."""
     budget = Budget(60 * _minutes(request, run), started=started)
     if run.state == "finished":
         seconds = run.read_summary().get("seconds")
@@ -118,7 +111,7 @@ def budget_of(request: FitRequest, run: Run, started: float) -> Budget:
 def resolve_config(
     request: FitRequest, run: Run, resumed: TrainedModel | None, seconds: float, backend: Backend
 ) -> Config:
-    """Return the preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
+    """Choose the preset and options of a new run; the checkpoint's settings for one that goes on, but for the mesh's.
 
     Args:
         seconds: of the whole command; together with the backend's speed they decide what a preset leaves open.
@@ -134,7 +127,7 @@ def resolve_config(
         }
         given = {name: value for name, value in asked.items() if value is not None}
         config = load_config(request.preset, given, with_tables_for(seconds, Config(), backend))
-        return _with_mesh_of(request, config)
+        return request.mesh.applied_to(config)
     _refuse_changes(request, run)
     kept = run.path / "config.toml"
     config = load_config(kept, {}) if kept.exists() else resumed.config
@@ -143,12 +136,8 @@ def resolve_config(
             f"{kept} is not what the run was fitted with: delete it to go on with the settings of the checkpoint, or "
             f"fit anew with --preset {kept} and another --output"
         )
-    resumed.config = _with_mesh_of(request, config)
+    resumed.config = request.mesh.applied_to(config)
     return resumed.config
-
-
-def _with_mesh_of(request: FitRequest, config: Config) -> Config:
-    return with_mesh(config, request.resolution, request.faces, request.keep, request.watertight)
 
 
 def _refuse_changes(request: FitRequest, run: Run) -> None:
@@ -170,11 +159,6 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
         raise ConfigError(
             f"settings of {run.path} cannot change when it is resumed: leave out {' and '.join(changes)}"
         )
-
-
-def with_kind(config: Config, kind: Kind) -> Config:
-    """Return the configuration of a capture whose kind is known now."""
-    return replace(config, train=replace(config.train, capture=kind))
 
 
 class MaskUse(NamedTuple):
@@ -216,8 +200,7 @@ def mask_use(request: FitRequest, seconds: float) -> MaskUse:
 
 
 def as_fitted(scene: Scene, resumed: TrainedModel, run: Run) -> Scene:
-    """Return the scene of a run that goes on, with the cameras of its field, which may have been refined, and its
-    split.
+    """Give the scene of a resumed run the cameras of its field, which may have been refined, and its split.
 
     Raises:
         CaptureError: if it was fitted with masks that are gone.

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 
 from quicksurf.capture import images, masks
-from quicksurf.capture.automatic_masks.folder import corrected
+from quicksurf.capture.automatic_masks.folder import corrected, read_kept
 from quicksurf.capture.automatic_masks.make import Mask, make_masks
 from quicksurf.capture.automatic_masks.network import Saliency
 from quicksurf.capture.camera_checks import check_lenses, check_parallax, lens_warnings
@@ -241,7 +241,7 @@ def _masks(
 ) -> list[Mask | None]:
     """The masks that are given, or that the run has kept."""
     if options.kept_masks is not None:
-        return [masks.read_kept(options.kept_masks, index, item.rgb) for index, item in enumerate(read)]
+        return [read_kept(options.kept_masks, index, item.rgb) for index, item in enumerate(read)]
     return _given(views, read, upright, options, report) if options.use_masks else [None] * len(read)
 
 

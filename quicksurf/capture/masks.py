@@ -54,8 +54,7 @@ class _Values(NamedTuple):
 
 
 def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
-    """Return the mask of each image in `paths`, from `masks/` or `mask/` beside their folder or in `root`, or beside
-    them.
+    """Find the mask of each image in `paths`: in `masks/` or `mask/` beside their folder or in `root`, or beside them.
 
     Namings known: the image's name with any suffix, its whole file name (`a.jpg.png`), `a_mask.png`,
     `mask_a.png`, the same number written otherwise (`007.png` for `000007.jpg`), and plain order where all
@@ -75,7 +74,7 @@ def find_masks(root: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
 
 
 def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], list[str]]:
-    """Return `find_masks` in one folder.
+    """Find the mask of each image in one folder; returns as `find_masks`.
 
     Raises:
         CaptureError: if it holds masks and no image has one in it.
@@ -89,10 +88,23 @@ def masks_in(folder: Path, paths: Sequence[Path]) -> tuple[list[Path | None], li
     ]
     if not files:
         return [None] * len(paths), [f"{folder} holds no image files: masks are ignored"]
-    ways = [_by_name(files, paths), _by_number(files, paths), _by_order(files, paths)]
+    ways = [_by_name(files, paths)]
+    if all(item.stem.isdecimal() for item in (*files, *paths)):
+        numbered = {int(file.stem): file for file in files}
+        ways.append([numbered.get(int(path.stem)) for path in paths])
+        if len(files) == len(paths):
+            photos_in_order, masks_in_order = (
+                sorted(items, key=lambda path: natural_key(path.name)) for items in (paths, files)
+            )
+            ordered = dict(zip(photos_in_order, masks_in_order, strict=True))
+            ways.append([ordered[path] for path in paths])
     found = max(ways, key=lambda way: sum(mask is not None for mask in way))  # the first of the best
     if not any(found):
-        raise _none_matches(folder, len(files), paths)
+        raise CaptureError(
+            f"{folder.name}/ has {len(files)} files, {paths[0].parent.name}/ has {len(paths)} images in use, and no "
+            f"mask is named like an image: {_listed([path.name for path in paths])}; name each mask like its image, "
+            f"or rename {folder} to fit without masks"
+        )
     return _without_shared(found), []
 
 
@@ -117,30 +129,6 @@ def read_mask(path: Path, pixels: Pixels, upright: bool) -> UInt8[np.ndarray, "h
     return as_given(np.array(resized))
 
 
-def kept_file(folder: Path, index: int) -> Path:
-    """Return the file that a run keeps the mask of photo `index` in."""
-    return folder / f"{index:05d}.png"
-
-
-def read_kept(folder: Path, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
-    """Return a mask as a run has kept it, at the size of its image; None where it had none.
-
-    Raises:
-        CaptureError: if the file is damaged.
-    """
-    path = kept_file(folder, index)
-    if not path.is_file():
-        return None
-    try:
-        values = read_values(path)
-    except ImageError as error:
-        raise CaptureError(f"mask {error}") from error
-    if values.shape[2] != 1 or values.dtype != np.uint8:
-        raise CaptureError(f"mask {path} is damaged: 8-bit grey is expected; fit anew with another --output")
-    target = image.shape[1], image.shape[0]
-    return np.array(Image.fromarray(values[..., 0]).resize(target, Image.Resampling.NEAREST))
-
-
 def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
     """Read a mask file at its own size: 255 where the object is (quicksurf.capture.masks).
 
@@ -159,9 +147,7 @@ def read_coverage(path: Path, upright: bool) -> UInt8[np.ndarray, "h w"]:
 
 
 def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Return the coverage that an alpha channel states, 255 where the object is; one of two values need not reach
-    128.
-    """
+    """Read an alpha channel as coverage, 255 where the object is; one of two values need not reach 128."""
     top = int(values.max(initial=0))
     dim_label = 0 < top < 128 and bool(((values == 0) | (values == top)).all())
     return np.where(values > 0, np.uint8(255), np.uint8(0)) if dim_label else values
@@ -170,9 +156,7 @@ def coverage(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 def use_some(
     masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]
 ) -> tuple[list[UInt8[np.ndarray, "_ _"] | None], list[str]]:
-    """Return the masks that some photos have and others lack, with what that means; none of them if they are too
-    few.
-    """
+    """Keep masks that only some photos have, none if they are too few; also warn of what that means."""
     without = [name for mask, name in zip(masks, names, strict=True) if mask is None]
     n_given = len(masks) - len(without)
     if not without or n_given == 0:
@@ -189,7 +173,7 @@ def use_some(
 def over_white(
     image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"] | None
 ) -> Float[np.ndarray, "h w 3"]:
-    """Return the image in [0, 1] as a masked fit sees it: before white, c = m c + 1 − m; as it is without a mask.
+    """Scale the image to [0, 1] and put it before white, as a masked fit sees it: c = m c + 1 − m; with no mask as is.
 
     Where nobody knows, what is likelier counts.
     """
@@ -216,8 +200,6 @@ def require_object(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], where: str)
 def mask_warnings(masks: Sequence[UInt8[np.ndarray, "_ _"] | None], names: Sequence[str]) -> list[str]:
     """Tell what looks wrong with a set of masks: empty ones, and ones whose white is the background."""
     given = [(name, mask) for name, mask in zip(names, masks, strict=True) if mask is not None]
-    if not given:
-        return []
     warnings = []
     empty = [name for name, mask in given if not mask.any()]
     if empty:
@@ -240,9 +222,8 @@ def _mask_folder(root: Path, paths: Sequence[Path]) -> Path | None:
     beside = [paths[0].parent.parent] if paths else []
     for base in (root, *beside):
         below = {path.name.casefold(): path for path in sorted(base.glob("*/"))}
-        for name in MASK_FOLDERS:
-            if name in below:
-                return below[name]
+        if name := next((name for name in MASK_FOLDERS if name in below), None):
+            return below[name]
     return None
 
 
@@ -256,50 +237,23 @@ def _beside(paths: Sequence[Path]) -> list[Path]:
 
 
 def _by_name(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
-    """For each image the mask whose stem is one of the names it may have, or None."""
+    """For each image the mask whose stem is one of the names it may have, or None; of a/0.jpg and b/0.jpg its own."""
     stems: dict[str, list[Path]] = {}
     for file in files:
         stems.setdefault(file.stem.casefold(), []).append(file)
-    return [_named(stems, path) for path in paths]
-
-
-def _named(stems: dict[str, list[Path]], path: Path) -> Path | None:
-    names = dict.fromkeys(name for base in (path.stem, path.name) for name in names_of_mask(base))
-    matches = [file for name in names for file in stems.get(name, [])]
-    same_folder = [file for file in matches if file.parent.name == path.parent.name]  # a/0.jpg, b/0.jpg
-    return next(iter(same_folder + matches), None)
-
-
-def _by_number(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
-    if not all(item.stem.isdecimal() for item in (*files, *paths)):
-        return [None] * len(paths)
-    numbered = {int(file.stem): file for file in files}
-    return [numbered.get(int(path.stem)) for path in paths]
-
-
-def _by_order(files: Sequence[Path], paths: Sequence[Path]) -> list[Path | None]:
-    if len(files) != len(paths) or not all(item.stem.isdecimal() for item in (*files, *paths)):
-        return [None] * len(paths)
-    ordered = dict(zip(_sorted(paths), _sorted(files), strict=True))
-    return [ordered[path] for path in paths]
+    found: list[Path | None] = []
+    for path in paths:
+        names = dict.fromkeys(name for base in (path.stem, path.name) for name in names_of_mask(base))
+        matches = [file for name in names for file in stems.get(name, [])]
+        matches.sort(key=lambda file: file.parent.name != path.parent.name)
+        found.append(next(iter(matches), None))
+    return found
 
 
 def _without_shared(found: Sequence[Path | None]) -> list[Path | None]:
     """What two images would share is the mask of one of them, and nothing says of which."""
     times = Counter(found)
     return [mask if times[mask] == 1 else None for mask in found]
-
-
-def _sorted(paths: Sequence[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: natural_key(path.name))
-
-
-def _none_matches(folder: Path, n_files: int, paths: Sequence[Path]) -> CaptureError:
-    return CaptureError(
-        f"{folder.name}/ has {n_files} files, {paths[0].parent.name}/ has {len(paths)} images in use, and no mask is "
-        f"named like an image: {_listed([path.name for path in paths])}; name each mask like its image, or rename "
-        f"{folder} to fit without masks"
-    )
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -309,8 +263,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def coverage_of(mask: Integer[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w"]:
-    """Return the coverage that a mask of any depth and 1 or 3 channels states; all 255 for one of a single value
-    above 0.
+    """Read a mask of any depth and 1 or 3 channels as coverage; all 255 for one of a single value above 0.
 
     Raises:
         ValueError: naming the values, if it has no black background or is no mask at all.
@@ -341,7 +294,7 @@ def unknown(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def as_given(mask: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Return the coverage of a given mask without the two values that say that nobody knows, moved by one."""
+    """Free the coverage of a given mask from the two values that say that nobody knows, moved by one."""
     moved = np.where(mask == PERHAPS_OUTSIDE, np.uint8(PERHAPS_OUTSIDE - 1), mask)
     return np.where(mask == PERHAPS_INSIDE, np.uint8(PERHAPS_INSIDE + 1), moved)
 
@@ -376,20 +329,12 @@ def _require_one_label(sampled: _Values, labels: list[tuple[int, int]], top: int
     """Refuse a mask without black that is not of one value all over."""
     if not labels or sampled.flat.mean() < _PLAIN:
         raise ValueError(f"is shaded all over, {int(sampled.values.min())} to {top}")
-    if _is_colored(labels) or min(value for value, _ in labels) < (1 - _NOISE) * top:
-        raise ValueError(f"holds no black: {_listed_labels(labels)}")
-
-
-def _is_colored(labels: list[tuple[int, int]]) -> bool:
-    """Whether areas of one brightness differ in colour."""
-    return len({color for _, color in labels}) > len({value for value, _ in labels})
-
-
-def _listed_labels(labels: list[tuple[int, int]]) -> str:
-    """Up to five values, colours as (r, g, b)."""
-    names = []
-    for value, color in labels[:5]:
-        channels = tuple((color >> shift) & 0xFFFF for shift in (32, 16, 0))
-        names.append(str(value) if color == value else str(channels))
-    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-    return ", ".join(names) + more
+    # areas of one brightness may differ in colour
+    colored = len({color for _, color in labels}) > len({value for value, _ in labels})
+    if colored or min(value for value, _ in labels) < (1 - _NOISE) * top:
+        rgb = [tuple((color >> shift) & 0xFFFF for shift in (32, 16, 0)) for _, color in labels]
+        names = [
+            str(value if color == value else channels)
+            for (value, color), channels in zip(labels, rgb, strict=True)
+        ]
+        raise ValueError(f"holds no black: {_listed(names)}")

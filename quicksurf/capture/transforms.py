@@ -49,32 +49,25 @@ class Frame(NamedTuple):
     size: tuple[int, int]
 
 
-def read_frame(path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"], where: str) -> Frame:
-    """Check what a frame says of its lens; `lens` holds the frame's keys over those of the whole file.
-
-    Raises:
-        CaptureError: if a key is missing, not finite or out of range, naming it and the frame `where`.
-        ImageError: if the size has to come from the image and that cannot be read.
-    """
+def _frame(path: Path, lens: Mapping[str, Any], c2w: Float[np.ndarray, "3 4"], where: str) -> Frame:
+    """Check what a frame says of its lens; `lens` holds the frame's keys over those of the whole file."""
     model = str(lens.get("camera_model", "OPENCV"))
     if model not in _PERSPECTIVE + _FISHEYE:
         known = ", ".join(_PERSPECTIVE + _FISHEYE)
         raise CaptureError(
             f"{where}: camera_model {shown(repr(model))} is not known; undistort to one of {known}"
         )
-    size = _size(lens, path, where)
+    if "w" in lens and "h" in lens:
+        size = side(lens["w"], f"{where}: w"), side(lens["h"], f"{where}: h")
+    else:
+        size = read_header(path).stored_size
     distortion = tuple(_number(lens, key, where, 0.0) for key in DISTORTION_KEYS)
-    mask = lens.get("mask_path")
     fisheye = model in _FISHEYE or lens.get("is_fisheye") is True
-    return Frame(path, mask, c2w, _intrinsics(lens, size, where), distortion, fisheye, size)
+    return Frame(path, lens.get("mask_path"), c2w, _intrinsics(lens, size, where), distortion, fisheye, size)
 
 
-def inside(root: Path, name: Any, where: str) -> Path:
-    """Return `root / name`: a capture may come from anywhere, so it names files of its own folder only.
-
-    Raises:
-        CaptureError: if `name` is no path, or leaves `root`.
-    """
+def _inside(root: Path, name: Any, where: str) -> Path:
+    """`root / name`: a capture may come from anywhere, so it names files of its own folder only."""
     parts, is_inside = parts_of(root, name, where)
     if not is_inside:
         raise CaptureError(
@@ -84,14 +77,10 @@ def inside(root: Path, name: Any, where: str) -> Path:
     return root.joinpath(*parts)
 
 
-def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
-    """Return the OpenCV camera-to-world matrix of a frame's `transform_matrix`.
+def _pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
+    """Read a frame's `transform_matrix` as an OpenCV camera-to-world matrix.
 
-    The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend
-    rays.
-
-    Raises:
-        CaptureError: if it is no matrix of numbers, or not rigid.
+    The rotation is replaced by the nearest orthonormal one: digits lost in the file would otherwise bend rays.
     """
     pose = matrix(value, ((4, 4), (3, 4)), f"{where}: transform_matrix")
     rotation = pose[:3, :3]
@@ -106,12 +95,6 @@ def read_pose(value: Any, where: str) -> Float[np.ndarray, "3 4"]:
     return np.concatenate([left @ right @ GL_TO_CV, pose[:3, 3:]], axis=1)
 
 
-def _size(lens: Mapping[str, Any], path: Path, where: str) -> tuple[int, int]:
-    if "w" not in lens or "h" not in lens:
-        return read_header(path).stored_size
-    return side(lens["w"], f"{where}: w"), side(lens["h"], f"{where}: h")
-
-
 def _intrinsics(
     lens: Mapping[str, Any], size: tuple[int, int], where: str
 ) -> tuple[float, float, float, float]:
@@ -119,12 +102,11 @@ def _intrinsics(
     if "fl_x" not in lens and "camera_angle_x" not in lens:
         raise CaptureError(f"{where} lacks `fl_x` (or `camera_angle_x`){_nearest('fl_x', lens)}")
     fx = _number(lens, "fl_x", where) if "fl_x" in lens else _from_angle(lens, "camera_angle_x", width, where)
+    fy = fx
     if "fl_y" in lens:
         fy = _number(lens, "fl_y", where)
     elif "fl_x" not in lens and "camera_angle_y" in lens:
         fy = _from_angle(lens, "camera_angle_y", height, where)
-    else:
-        fy = fx
     if fx <= 0 or fy <= 0:
         raise CaptureError(f"{where}: focal lengths must be positive, found {fx:g} and {fy:g}")
     return fx, fy, _number(lens, "cx", where, width / 2), _number(lens, "cy", where, height / 2)
@@ -142,12 +124,7 @@ def _number(lens: Mapping[str, Any], key: str, where: str, default: float | None
     return number(lens.get(key, default), f"{where}: {key}")
 
 
-def require(mapping: Mapping[str, Any], key: str, where: str) -> Any:
-    """Return `mapping[key]`, or an error that names the key, where it is missing and the nearest one there.
-
-    Raises:
-        CaptureError: if it is missing.
-    """
+def _require(mapping: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in mapping:
         raise CaptureError(f"{where} lacks `{key}`{_nearest(key, mapping)}")
     return mapping[key]
@@ -203,7 +180,7 @@ class CameraFile(NamedTuple):
 
 
 def read_cameras(path: Path) -> CameraFile:
-    """Return the cameras of a transforms.json alone: its images need not be there where it states their sizes.
+    """Read the cameras of a transforms.json alone: its images need not be there where it states their sizes.
 
     Raises:
         CaptureError: if the file is broken, incomplete or inconsistent, naming the frame and the key.
@@ -211,9 +188,9 @@ def read_cameras(path: Path) -> CameraFile:
     content, frames = _load(path), []
     for index, entry in enumerate(content["frames"]):
         where = f"{path}: frame {index}"
-        image = inside(path.parent, require(entry, "file_path", where), where)
-        c2w = read_pose(require(entry, "transform_matrix", where), where)
-        frames.append(read_frame(image, {**content, **entry}, c2w, where))
+        image = _inside(path.parent, _require(entry, "file_path", where), where)
+        c2w = _pose(_require(entry, "transform_matrix", where), where)
+        frames.append(_frame(image, {**content, **entry}, c2w, where))
     names = [frame.path.relative_to(path.parent).as_posix() for frame in frames]
     held_out = _split(content, frames, path.parent, ReadReport())
     return CameraFile(_cameras(frames), names, np.array(held_out))
@@ -272,20 +249,28 @@ def _load(path: Path) -> dict[str, Any]:
         raise CaptureError(f"{path} is not valid JSON ({error}); export it again") from error
     if not isinstance(content, dict):
         raise CaptureError(f"{path} holds a {type(content).__name__}, an object with `frames` is expected")
-    frames = require(content, "frames", str(path))
+    frames = _require(content, "frames", str(path))
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise CaptureError(f"{path}: `frames` must be a non-empty list of objects")
     return content
 
 
 def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Frame]:
+    root, names, outside = source.parent, [], []
+    for index, entry in enumerate(content["frames"]):
+        names.append(_require(entry, "file_path", f"{source}: frame {index}"))
+        if not parts_of(root, names[-1], f"{source}: frame {index}")[1]:
+            outside.append((names[-1], f"{source}: frame {index}"))
+    found, note = find_named(names, root, [root])
+    if outside and not any(name in found for name, _ in outside):
+        _inside(root, *outside[0])
+    report.notes += [note] if note else []
     frames, absent = [], []
     seen: set[Path] = set()
-    images = _images(content, source, report)
-    for index, (entry, path) in enumerate(zip(content["frames"], images, strict=True)):
-        name = entry["file_path"]
+    for index, (entry, name) in enumerate(zip(content["frames"], names, strict=True)):
+        path = found.get(name)
         where = f"{source}: frame {index} ({shown(name)})"
-        c2w = read_pose(require(entry, "transform_matrix", where), where)
+        c2w = _pose(_require(entry, "transform_matrix", where), where)
         if path is None:
             absent.append(name)
             continue
@@ -294,7 +279,7 @@ def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> lis
         seen.add(path)
         report.photos += 1
         try:
-            frames.append(read_frame(path, {**content, **entry}, c2w, where))
+            frames.append(_frame(path, {**content, **entry}, c2w, where))
         except ImageError as error:
             report.lost[path.name] = str(error)
     if absent:
@@ -304,25 +289,6 @@ def _frames(content: Mapping[str, Any], source: Path, report: ReadReport) -> lis
             f"({shown(absent[0])}{', …' if len(absent) > 1 else ''})"
         )
     return frames
-
-
-def _images(content: Mapping[str, Any], source: Path, report: ReadReport) -> list[Path | None]:
-    """The image of each frame, None where it is absent.
-
-    Raises:
-        CaptureError: if a frame names none, or one outside the folder of which nothing inside has the name.
-    """
-    root, names, outside = source.parent, [], []
-    for index, entry in enumerate(content["frames"]):
-        where = f"{source}: frame {index}"
-        names.append(require(entry, "file_path", where))
-        if not parts_of(root, names[-1], where)[1]:
-            outside.append((names[-1], where))
-    found, note = find_named(names, root, [root])
-    if outside and not any(name in found for name, _ in outside):
-        inside(root, *outside[0])
-    report.notes += [note] if note else []
-    return [found.get(name) for name in names]
 
 
 def _cameras(frames: Sequence[Frame]) -> Cameras:
@@ -336,19 +302,17 @@ def _cameras(frames: Sequence[Frame]) -> Cameras:
 
 
 def _named_masks(source: Path, frames: Sequence[Frame], report: ReadReport) -> list[Path | None] | None:
-    """Masks as the frames name them, or None where no frame does.
-
-    Raises:
-        CaptureError: if a name is no path in the capture, or no mask that is named is there.
-    """
+    """Masks as the frames name them, or None where no frame does."""
     root = source.parent
     names = [frame.mask for frame in frames if frame.mask is not None]
     if not names:
         return None
-    outside = [name for name in names if not parts_of(root, name, f"{source}: mask_path")[1]]
+    where = f"{source}: mask_path"
+    outside = [name for name in names if not parts_of(root, name, where)[1]]
     found, note = find_named(names, root, [root], {frame.path for frame in frames})
     if outside and not any(name in found for name in outside):
-        inside(root, outside[0], f"{source}: mask_path")
+        _inside(root, outside[0], where)
+    report.notes += [note] if note else []
     missing = [name for name in names if name not in found]
     if len(missing) == len(names):
         raise CaptureError(
@@ -359,19 +323,22 @@ def _named_masks(source: Path, frames: Sequence[Frame], report: ReadReport) -> l
         report.warnings.append(
             f"{len(missing)} of {len(names)} masks named by `mask_path` are not there ({shown(missing[0])}, …)"
         )
-    report.notes += [note] if note else []
     return [None if frame.mask is None else found.get(frame.mask) for frame in frames]
 
 
 def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, report: ReadReport) -> list[bool]:
     """Which frames are held out: by the file's lists of names, else every eighth."""
     lists: dict[str, set[Path]] = {}
+    paths = {frame.path for frame in frames}
     for split in _SPLITS:
         names = content.get(f"{split}_filenames")
         if isinstance(names, list):
-            lists[split] = _listed(names, root, f"{split}_filenames", {frame.path for frame in frames})
+            # looked for only where none is that of a frame as it stands
+            found = {root.joinpath(*parts_of(root, name, f"{split}_filenames")[0]) for name in names}
+            elsewhere = () if found & paths else find_named(names, root, [root]).paths.values()
+            lists[split] = found | set(elsewhere)
     named = set().union(*lists.values())
-    if lists and frames and not any(frame.path in named for frame in frames):
+    if lists and frames and not paths & named:
         report.warnings.append("the lists of names of its split match no frame: every eighth is held out")
         lists = {}
     if not lists:
@@ -380,9 +347,3 @@ def _split(content: Mapping[str, Any], frames: Sequence[Frame], root: Path, repo
         return [frame.path not in lists["train"] for frame in frames]
     out = lists.get("test", set()) | lists.get("val", set())
     return [frame.path in out for frame in frames]
-
-
-def _listed(names: Sequence[Any], root: Path, where: str, frames: set[Path]) -> set[Path]:
-    """The files of a list of names, looked for where none is that of a frame as it stands."""
-    plain = {root.joinpath(*parts_of(root, name, where)[0]) for name in names}
-    return plain if plain & frames else plain | set(find_named(names, root, [root]).paths.values())

@@ -137,7 +137,7 @@ def figures_of(run: Run) -> dict[str, float]:
     Raises:
         OutputError: if its summary is damaged.
     """
-    summary, course = run.read_summary(), read_metrics_log(run)
+    summary, course = run.read_summary(), read_metrics_log(run.path)
     training, evaluations = _column(course, "psnr"), _column(course, "evaluations_per_ray")
     values = {
         "psnr": summary.get("psnr_held_out"),

@@ -22,12 +22,12 @@ MEMORY_EACH = 2_000_000_000
 
 
 def affordable_jobs(n_captures: int, n_cpus: int, n_bytes: int) -> int:
-    """Return how many captures at a time have CORES_EACH cores and MEMORY_EACH bytes each; at least one."""
+    """Compute how many captures at a time have CORES_EACH cores and MEMORY_EACH bytes each; at least one."""
     return max(1, min(n_captures, n_cpus // CORES_EACH, n_bytes // MEMORY_EACH))
 
 
 def jobs_here(n_captures: int, device: str) -> int:
-    """Return how many captures to fit at a time on this machine; one on a GPU, which a single fit keeps busy."""
+    """Choose how many captures to fit at a time on this machine; one on a GPU, which a single fit keeps busy."""
     if may_use_gpu(device) and torch.cuda.is_available():
         return 1
     cgroup = Path("/sys/fs/cgroup")

@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     seconds: float
 
     def describe(self) -> str:
-        """Return one line for the terminal."""
+        """Write one line for the terminal."""
         message = f", {self.message}" if self.message else ""
         return f"{self.name}: {self.state} after {self.seconds:.0f} s{message}"
 

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
+from PIL import Image
 
 from quicksurf.app.demo.render import light_scene, photograph
 from quicksurf.app.demo.room import paint_room
 from quicksurf.app.demo.solid import Solid, make_solid
+from quicksurf.capture.transforms import write_cameras
 from quicksurf.files import write_atomic, write_json
 from quicksurf.geometry.cameras import Cameras, similarity
 from quicksurf.kernels.host import usable_cpus
@@ -50,13 +51,16 @@ def write_demo_capture(folder: Path, n_views: int = 40, size: int = 400, seed: i
         cameras = _cameras(solid, n_views, size)
         photos = pool.map(lambda index: photograph(scene, cameras, index), range(n_views))
         for name, photo in zip(names, photos, strict=True):
-            encoded = imageio.imwrite("<bytes>", photo, extension=".jpg", quality=_JPEG_QUALITY)
-            write_atomic(folder / name, lambda file, encoded=encoded: file.write(encoded))
+            image = Image.fromarray(photo)
+            write_atomic(
+                folder / name, lambda file, image=image: image.save(file, "JPEG", quality=_JPEG_QUALITY)
+            )
     cosine, sine = math.cos(_TURN), math.sin(_TURN)
     rotation = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     shift = torch.tensor(_SHIFT, dtype=torch.float64)
     in_room = similarity(cameras, _SCALE, rotation, shift)
-    write_json(folder / "transforms.json", _transforms(in_room, names))
+    held_out = np.arange(n_views) % HELD_OUT_EVERY == HELD_OUT_EVERY // 2
+    write_cameras(folder / "transforms.json", in_room, names, held_out)
     truth = solid._replace(vertices=_SCALE * solid.vertices @ rotation.float().T + shift.float())
     truth = truth._replace(normals=solid.normals @ rotation.float().T)
     colors = (truth.albedo.clamp(0, 1) ** (1 / 2.2) * 255).round().to(torch.uint8).numpy()
@@ -88,21 +92,6 @@ def _cameras(solid: Solid, n_views: int, size: int) -> Cameras:
         torch.zeros(n_views, dtype=torch.bool),
         torch.full((n_views, 2), size),
     )
-
-
-def _transforms(cameras: Cameras, names: list[str]) -> dict[str, Any]:
-    fx, fy, cx, cy = cameras.intrinsics[0].tolist()
-    width, height = cameras.sizes[0].tolist()
-    opengl = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=cameras.c2w.dtype)
-    bottom = [0.0, 0.0, 0.0, 1.0]
-    frames = [
-        {"file_path": name, "transform_matrix": [*(c2w * opengl).tolist(), bottom]}
-        for name, c2w in zip(names, cameras.c2w, strict=True)
-    ]
-    lens = {"camera_model": "OPENCV", "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height}
-    held_out = names[HELD_OUT_EVERY // 2 :: HELD_OUT_EVERY]
-    train = [name for name in names if name not in held_out]
-    return {**lens, "train_filenames": train, "test_filenames": held_out, "frames": frames}
 
 
 def _scoring(solid: Solid) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _wall_albedo(noise: Noise) -> Float[Tensor, "n 3"]:
 
 
 def texel_grid(side: int, radius: float) -> Float[Tensor, "n 3"]:
-    """Return the texel centres of a square of half-width `radius` on z = 0, rows along y."""
+    """Compute the texel centres of a square of half-width `radius` on z = 0, rows along y."""
     line = ((torch.arange(side) + 0.5) / side * 2 - 1) * radius
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)], -1).reshape(-1, 3)

@@ -4,15 +4,15 @@ See quicksurf.mesh.frame for the mathematics. Without a request a mesh stays in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from quicksurf.app.export.markers import Ruler, find_ruler
 from quicksurf.app.export.products import ExportedMesh
+from quicksurf.app.export.request import MARKERS, UP_SOURCES, MeshRequest, Pixel, ScaleFrom, parse_point
 from quicksurf.capture.images import read_header, up_in_photo
 from quicksurf.errors import ConfigError
 from quicksurf.files import write_json
@@ -20,40 +20,7 @@ from quicksurf.mesh import frame
 from quicksurf.mesh.frame import Similarity, Up
 from quicksurf.model import TrainedModel
 
-UP_SOURCES = ("auto", "gravity", "plane", "cameras")
 SIDECAR = "mesh.frame.json"
-MARKERS = "markers"
-
-ScaleFrom: TypeAlias = tuple[str, str, float] | tuple[Literal["markers"], float]
-"""Two points, as x,y,z of the mesh or PHOTO@column,row, and the metres between them; or the side of the markers."""
-
-
-@dataclass(frozen=True)
-class FrameRequest:
-    """The frame that a user wants the mesh in; nothing asked leaves it in that of the cameras."""
-
-    scale_from: ScaleFrom | None = None
-    up: str | None = None
-    """One of UP_SOURCES: turn up to +z."""
-
-    @property
-    def moves(self) -> bool:
-        """Whether anything is asked."""
-        return self.scale_from is not None or self.up is not None
-
-    def check(self) -> None:
-        """Refuse what can be seen to be wrong without the capture.
-
-        Raises:
-            ConfigError: naming the option.
-        """
-        if self.up is not None and self.up not in UP_SOURCES:
-            raise ConfigError(f"--up {self.up}: choose from {', '.join(UP_SOURCES)}")
-        if self.scale_from is not None:
-            *ends, metres = self.scale_from
-            frame.check_metres(metres)
-            for end in ends if ends != [MARKERS] else ():
-                _parse_point(end)
 
 
 class ExportFrame(NamedTuple):
@@ -66,13 +33,12 @@ class ExportFrame(NamedTuple):
     """The markers that told the scale, if they did."""
 
 
-def export_frame(taken: ExportedMesh, request: FrameRequest) -> ExportFrame:
-    """Return the frame asked for, and where its scale and up come from.
+def export_frame(taken: ExportedMesh, request: MeshRequest) -> ExportFrame:
+    """Find the frame asked for, and where its scale and up come from.
 
     Raises:
         ConfigError: if a point, the markers or a source cannot be used.
     """
-    request.check()
     scale, ruler, up, rotation = 1.0, None, None, np.eye(3)
     if request.scale_from is not None:
         scale, ruler = _scale(taken, request.scale_from)
@@ -128,9 +94,9 @@ def _up_from_plane(taken: ExportedMesh) -> Up | None:
 
 
 def write_frame(
-    reconstruction: TrainedModel, export: ExportFrame, request: FrameRequest, files: Sequence[Path]
+    reconstruction: TrainedModel, export: ExportFrame, request: MeshRequest, files: Sequence[Path]
 ) -> Path:
-    """Return the sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
+    """Write the sidecar beside `files`: units, up, and the chain of transforms from the field to each file."""
     similarity, up, ruler = export
     radius, center = reconstruction.roi.radius, reconstruction.roi.center
     fit = np.eye(4)
@@ -151,7 +117,7 @@ def write_frame(
         ],
         "files": {
             path.name: {
-                "up_axis": _up_axis(path.suffix[1:], up),
+                "up_axis": None if up is None else "+y" if path.suffix[1:] in frame.Y_UP_FORMATS else "+z",
                 "cameras_to_file": frame.to_file_axes(similarity, path.suffix[1:], up is not None).matrix(),
             }
             for path in files
@@ -163,34 +129,10 @@ def write_frame(
     return path
 
 
-def _up_axis(suffix: str, up: Up | None) -> str | None:
-    if up is None:
-        return None
-    return "+y" if suffix in frame.Y_UP_FORMATS else "+z"
-
-
-class _Pixel(NamedTuple):
-    photo: str
-    column: float
-    row: float
-
-
-def _parse_point(text: str) -> _Pixel | Float64[np.ndarray, "3"]:
-    """x,y,z, or PHOTO@column,row."""
-    name, at, pixel = text.rpartition("@")
-    if not at:
-        return frame.scale_point(text)
-    try:
-        column, row = (float(part) for part in pixel.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--scale-from {text!r}: expected PHOTO@column,row") from error
-    return _Pixel(name, column, row)
-
-
 def _point(taken: ExportedMesh, text: str) -> Float64[np.ndarray, "3"]:
     """A point of the cameras' frame: x,y,z, or where a photo's pixel meets the mesh."""
-    point = _parse_point(text)
-    if not isinstance(point, _Pixel):
+    point = parse_point(text)
+    if not isinstance(point, Pixel):
         return point
     name, column, row = point
     names = {known: index for index, known in enumerate(taken.scene.names)}

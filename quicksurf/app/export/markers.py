@@ -22,9 +22,8 @@ from quicksurf.errors import ConfigError
 from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 
 FAMILIES = ("DICT_4X4_250", "DICT_5X5_250", "DICT_6X6_250", "DICT_ARUCO_ORIGINAL", "DICT_APRILTAG_36h11")
-_MAX_PIXELS = (
-    4_000_000  # of a photo that is searched: 0.2 s, and a marker of 30 pixels in 12 megapixels is found
-)
+# Of a photo that is searched: 0.2 s, and a marker of 30 pixels in 12 megapixels is found.
+_MAX_PIXELS = 4_000_000
 _FEW_PIXELS = 1_000_000  # fewer are doubled: markers of 25 pixels come out 0.7 % too small instead of 1.3 %
 _MAX_MISS = 0.1  # of the marker's side in the photo: a corner is found within a pixel, another thing is not
 _MIN_SPREAD = 1e-3  # sin² of about 2°: rays closer to parallel place nothing
@@ -51,7 +50,7 @@ class Ruler(NamedTuple):
 
 
 def find_ruler(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> Ruler:
-    """Return the side of the markers in units of the cameras.
+    """Measure the side of the markers in units of the cameras.
 
     Args:
         cameras: those of the photos.

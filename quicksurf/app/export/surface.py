@@ -1,25 +1,26 @@
 """The mesh of a run: made of its field, refused if it shows that nothing was found, written in the forms asked for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from quicksurf import kernels
-from quicksurf.app.export.frame import SIDECAR, FrameRequest, export_frame, write_frame
-from quicksurf.app.export.products import TEXTURED_FACES, ExportedMesh, Extras
+from quicksurf.app.export.frame import SIDECAR, export_frame, write_frame
+from quicksurf.app.export.products import ExportedMesh
+from quicksurf.app.export.request import TEXTURED_FACES, MeshRequest
+from quicksurf.app.export.rule import MeshRule
+from quicksurf.app.film import write_png
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
-from quicksurf.app.run.resume import read_capture
-from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.scene import Scene
-from quicksurf.config import Config, MeshConfig, with_settings
-from quicksurf.errors import ConfigError, OutputError, SurfaceError
+from quicksurf.config import MeshConfig
+from quicksurf.errors import ConfigError, ImageError, OutputError, SurfaceError
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.build import MeshOptions, MeshReport
-from quicksurf.mesh.export import FORMATS, check_formats, write_mesh
+from quicksurf.mesh.confidence import confidence_picture
+from quicksurf.mesh.export import FORMATS, write_mesh
 from quicksurf.mesh.frame import MeshT, move, to_file_axes
+from quicksurf.mesh.texture.bake import TexturedMesh
 from quicksurf.mesh.texture.files import TEXTURED_SUFFIXES, write_textured
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
@@ -34,34 +35,16 @@ PRODUCTS = (
 )
 """What a fit leaves of its field for other programs, at most."""
 ADVICE = "give more --minutes, check masks and poses, or set --roi cx,cy,cz,r around the object"
-SPHERE_SPREAD = (
-    0.06  # of its radius: the untouched field, half the ROI, is round to 2 to 5 % with random weights
-)
+# Of its radius: the untouched field, half the ROI, is round to 2 to 5 % with random weights.
+SPHERE_SPREAD = 0.06
 SPHERE_OFFSET = 0.3  # from half the ROI's radius: a first second of fitting shrinks or grows it
 SPHERE_PSNR = 20.0  # dB: a ball that was really fitted explains its photos better
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a user wants of a surface beside its mesh in the cameras' frame."""
-
-    extras: Extras = field(default_factory=Extras)
-    frame: FrameRequest = field(default_factory=FrameRequest)
-
-
 def run_mesh(
-    folder: Path,
-    *,
-    formats: tuple[str, ...] = ("ply",),
-    resolution: int | None = None,
-    faces: int | None = None,
-    keep: str | None = None,
-    watertight: bool | None = None,
-    output: Path | None = None,
-    device: str = "auto",
-    wanted: Wanted | None = None,
+    folder: Path, request: MeshRequest, output: Path | None = None, device: str = "auto"
 ) -> tuple[list[Path], MeshReport]:
-    """Extract the mesh of a run again; return the files written, and what was done. None: as the run says.
+    """Extract the mesh of a run again; return the files written, and what was done.
 
     Args:
         output: folder for the files; None: the run's own, or RUN/export for a mesh that is scaled or turned, because
@@ -73,73 +56,109 @@ def run_mesh(
         OutputError: if `folder` is not a run, or has no usable checkpoint.
         SurfaceError: if its field has no surface, or none of the confidence asked for.
     """
-    wanted = wanted or Wanted()
-    check_formats(formats)
-    wanted.frame.check()
+    request.check()
     run = open_run(folder)
-    home = _home(run, output, wanted.frame)
-    with run.locked():
-        sweep_files(home, (*PRODUCTS, SIDECAR))
-        reconstruction = run.load_checkpoint(kernels.load(device))
-        mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
-        wanted.extras.check(watertight=mesh_config.watertight)
-        needed = wanted.extras.needs_photos or wanted.frame.moves
-        scene = _read_again(run, reconstruction) if needed else None
-        mesh, report = reconstruction.mesh(mesh_options(mesh_config, None))
-        check_surface(mesh, reconstruction.roi, reconstruction.psnr_held_out)
-        if scene is None:
-            files = write_mesh(mesh, home, "mesh", formats)
-        else:
-            taken = ExportedMesh(reconstruction, scene, mesh, report).trimmed(wanted.extras)
-            files, report = _write_all(taken, home, formats, mesh_config.faces, wanted), taken.report
-        if not wanted.frame.moves:  # what a sidecar says is of the mesh that was there before
-            (home / SIDECAR).unlink(missing_ok=True)
-        return files, report
-
-
-def _home(run: Run, output: Path | None, frame: FrameRequest) -> Path:
-    """The folder to write into."""
-    if not frame.moves:
-        return output or run.path
-    folder = output or run.path / EXPORT
-    if folder.resolve() == run.path.resolve():
+    home = output or (run.path / EXPORT if request.moves else run.path)
+    if request.moves and home.resolve() == run.path.resolve():
         raise ConfigError(
-            f"--output {folder}: the mesh in a run's folder is in the cameras' frame, where other commands read it; "
+            f"--output {home}: the mesh in a run's folder is in the cameras' frame, where other commands read it; "
             "choose another folder for one that is scaled or turned"
         )
-    return folder
+    with run.locked():
+        sweep_files(home, (*PRODUCTS, SIDECAR))
+        model = run.model(device)
+        config = request.applied_to(model.config).mesh
+        scene = run.scene(model) if request.needs_photos else None
+        made, files = export_mesh(model, scene, config, request, home, MeshRule())
+        if not request.moves:  # what a sidecar says is of the mesh that was there before
+            (home / SIDECAR).unlink(missing_ok=True)
+        return files, made.report
 
 
-def _read_again(run: Run, reconstruction: TrainedModel) -> Scene:
-    options = ReadOptions(
-        max_pixels=reconstruction.config.train.max_pixels,
-        use_masks=reconstruction.masked,
-        roi=run.roi,
-        work_folder=run.path / "poses",
-        say=lambda line: None,
+def export_mesh(
+    model: TrainedModel,
+    scene: Scene | None,
+    config: MeshConfig,
+    request: MeshRequest,
+    folder: Path,
+    rule: MeshRule,
+) -> tuple[ExportedMesh, list[Path]]:
+    """Make the mesh of a field and write it, with all that is asked beside it.
+
+    Args:
+        model: the field and its cameras.
+        scene: its photos; None if `request` needs none.
+        config: settings of the mesh, those of `request` included.
+        request: what to make.
+        folder: where the files go.
+        rule: what it may take, and what becomes of failures.
+
+    Raises:
+        SurfaceError: if the field has no surface.
+        QuicksurfError: what `rule` raises.
+    """
+    seconds = rule.mesh_seconds()
+    mesh, report = model.mesh(
+        MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)
     )
-    return read_capture(run, options)
-
-
-def _write_all(
-    taken: ExportedMesh, output: Path, formats: Sequence[str], faces: int, wanted: Wanted
-) -> list[Path]:
-    """Mesh, confidence, texture and the sidecar, as wanted."""
-    extras = wanted.extras
-    export = export_frame(taken, wanted.frame)
+    rule.extracted(report, config.resolution)
+    check_surface(mesh, model.roi, model.psnr_held_out)
+    made = _with_confidence(ExportedMesh(model, scene, mesh, report), request, rule)
+    export = export_frame(made, request)
 
     def moved(any_mesh: MeshT, suffix: str) -> MeshT:
+        if not request.moves:
+            return any_mesh
         return move(any_mesh, to_file_axes(export.similarity, suffix, export.up is not None))
 
-    files = write_mesh(taken.mesh, output, "mesh", formats, moved)
-    if extras.measures:
-        files.append(taken.write_confidence_picture(output / CONFIDENCE))
-    if extras.texture:
-        textured = taken.textured(faces or TEXTURED_FACES, extras.texture_size)
-        files += write_textured(textured, output, TEXTURED, moved)
-    if wanted.frame.moves:
-        files.append(write_frame(taken.reconstruction, export, wanted.frame, files))
-    return files
+    try:
+        files = write_mesh(made.mesh, folder, "mesh", request.formats, moved)
+    except OutputError as error:
+        rule.make_room(error)
+        files = write_mesh(made.mesh, folder, "mesh", request.formats, moved)
+    if made.mesh.confidence is not None:
+        write_png(folder / CONFIDENCE, confidence_picture(made.mesh, model.cameras))
+        files.append(folder / CONFIDENCE)
+    if request.texture:
+        files += _write_texture(
+            made, config.faces or TEXTURED_FACES, request.texture_size, folder, moved, rule
+        )
+    if request.moves:
+        files.append(write_frame(model, export, request, files))
+    return made, files
+
+
+def _with_confidence(made: ExportedMesh, request: MeshRequest, rule: MeshRule) -> ExportedMesh:
+    """The mesh with confidence and trimmed, as asked."""
+    if not request.measures:
+        return made
+    try:
+        made = made.with_confidence()
+        return made if request.trim is None else made.trimmed(request.trim)
+    except ImageError as error:
+        rule.failed("confidence is not measured", error)
+    except SurfaceError as error:  # nothing would be left
+        rule.failed("the mesh is not trimmed", error)
+    return made
+
+
+def _write_texture(
+    made: ExportedMesh,
+    n_faces: int,
+    size: int,
+    folder: Path,
+    moved: Callable[[TexturedMesh, str], TexturedMesh],
+    rule: MeshRule,
+) -> list[Path]:
+    """The files of the textured mesh; none if `rule` leaves it out."""
+    affordable = rule.texture_of(n_faces, size, len(made.scene.images))
+    if affordable is None:
+        return []
+    try:
+        return write_textured(made.textured(*affordable), folder, TEXTURED, moved)
+    except ImageError as error:
+        rule.failed("no texture", error)
+        return []
 
 
 def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
@@ -156,21 +175,8 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
         )
 
 
-def with_mesh(
-    config: Config, resolution: int | None, faces: int | None, keep: str | None, watertight: bool | None
-) -> Config:
-    """Return the configuration with the mesh options that were given, checked like any setting."""
-    given = {
-        "mesh.resolution": resolution,
-        "mesh.faces": faces,
-        "mesh.keep": keep,
-        "mesh.watertight": watertight,
-    }
-    return with_settings(config, {key: value for key, value in given.items() if value is not None})
-
-
 def mesh_of(run: Run) -> Path:
-    """Return the run's mesh, in whichever form it has.
+    """Find the run's mesh, in whichever form it has.
 
     Raises:
         OutputError: if it has none.
@@ -186,8 +192,3 @@ def drop_older(folder: Path, files: Sequence[Path]) -> None:
     for name in PRODUCTS:
         if folder / name not in files:
             (folder / name).unlink(missing_ok=True)
-
-
-def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
-    """Return the options of an extraction that may take `seconds`; None: as long as it needs."""
-    return MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)

@@ -21,7 +21,7 @@ def texture_seconds(n_faces: int, size: int, n_photos: int) -> float:
 def affordable_texture(
     seconds: float, most: float, n_faces: int, size: int, n_photos: int
 ) -> tuple[int, int] | None:
-    """Return faces and texels a side that are expected to take `seconds`, at most those asked for.
+    """Choose faces and texels a side that are expected to take `seconds`, at most those asked for.
 
     Faces and texels are cut by the same fraction q ≤ 1, so that a face keeps its number of texels:
     q (a · faces + b · size²) + c · photos = seconds. The least that is worth it may take up to `most`; None if it is

@@ -94,7 +94,7 @@ class Gate:
             rest = self._without_token(request.path)
             if rest is None or not self._is_own(request.headers):
                 return connection.respond(HTTPStatus.FORBIDDEN, "Open the address that quicksurf prints.\n")
-            if _upgrades(request.headers):
+            if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
                 if _own_protocol() not in _offered(request.headers):
                     return connection.respond(HTTPStatus.BAD_REQUEST, "Load the page again.\n")
                 return None
@@ -245,10 +245,6 @@ _MESSAGES: dict[str, dict[str, Callable[[Any], bool]]] = {
         "modifier": _or_none(_text),
     },
 }
-
-
-def _upgrades(headers: Any) -> bool:
-    return any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
 
 
 def _offered(headers: Any) -> set[str]:

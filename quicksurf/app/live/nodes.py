@@ -194,7 +194,7 @@ class RegionChooser:
         button.on_click(lambda event: start())
 
     def roi(self) -> Roi:
-        """Return the current ball in the world."""
+        """Convert the current ball to the world."""
         return self._nodes.roi_at(self._gizmo.position, self._in_range())
 
     def close(self) -> None:

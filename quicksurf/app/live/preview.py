@@ -85,7 +85,7 @@ class WorkClock:
         self._seconds = 0.0
 
     def __call__(self) -> float:
-        """Return the seconds of work since this clock was made; call it often."""
+        """Count the seconds of work since this clock was made; call it often."""
         now = self._clocks[0](), self._clocks[1]()
         self._seconds += min(now[0] - self._seen[0], now[1] - self._seen[1])
         self._seen = now

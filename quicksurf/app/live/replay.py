@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicksurf import kernels
 from quicksurf.app.live.nodes import Nodes
 from quicksurf.app.live.panel import SidePanel
 from quicksurf.app.live.preview import preview_mesh
 from quicksurf.app.live.server import Address, serving, url_of
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.app.run.metrics_log import read_metrics_log
-from quicksurf.app.run.resume import load_points, read_capture
+from quicksurf.app.run.resume import load_points
 from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import ReadReport, Scene
 from quicksurf.capture.transforms import read_cameras
@@ -81,10 +80,7 @@ def _show(server: "viser.ViserServer", run: Run, backend: str, say: Callable[[st
 
 
 def _scene(run: Run, say: Callable[[str], None]) -> Scene:
-    options = ReadOptions(
-        max_pixels=PHOTO_PIXELS, use_masks=False, roi=run.roi, work_folder=run.path / "poses", say=say
-    )
-    scene = read_capture(run, options)
+    scene = run.scene(None, ReadOptions(PHOTO_PIXELS, use_masks=False, say=say))
     with suppress(QuicksurfError):  # a fit may have refined the capture's cameras
         known = read_cameras(run.path / CAMERAS)
         scene = replace(scene, cameras=known.cameras) if known.names == scene.names else scene
@@ -118,12 +114,12 @@ def _mesh(run: Run, backend: str) -> Mesh:
     for suffix in FORMATS:
         with suppress(QuicksurfError):
             return read_mesh(run.path / f"mesh.{suffix}")
-    return preview_mesh(run.load_checkpoint(kernels.load(backend)), RESOLUTION)
+    return preview_mesh(run.model(backend), RESOLUTION)
 
 
 def _curve(run: Run) -> Iterator[tuple[float, float, float | None]]:
     """Seconds, PSNR and held-out PSNR of every line of the metrics log with a PSNR."""
-    for line in read_metrics_log(run):
+    for line in read_metrics_log(run.path):
         psnr, held_out = line.get("psnr"), line.get("psnr_held_out")
         if is_number(psnr):
             yield line["seconds"], psnr, held_out if is_number(held_out) else None

@@ -65,7 +65,7 @@ def serving(address: Address, title: str) -> Iterator["viser.ViserServer"]:
 
 
 def url_of(server: "viser.ViserServer") -> str:
-    """Return the address for a browser on this machine; it grants access to the page and its buttons."""
+    """Write the address for a browser on this machine; it grants access to the page and its buttons."""
     host = server.get_host()
     here = "localhost" if host == "0.0.0.0" else host
     return f"http://{here}:{server.get_port()}/{getattr(server, TOKEN)}/"

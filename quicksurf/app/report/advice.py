@@ -60,7 +60,7 @@ class Place(NamedTuple):
 
 
 def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> Frame:
-    """Return the frame in which directions around the center of a capture are measured."""
+    """Find the frame in which directions around the center of a capture are measured."""
     target = torch.tensor(center, dtype=torch.float64)
     up = mean_up(cameras)
     ahead = horizontal_basis(up, cameras.centers().double() - target)[0]

@@ -50,7 +50,7 @@ class Clock:
         self._now, self._end = now, None if seconds is None else now() + seconds
 
     def left(self) -> float:
-        """Return the seconds left."""
+        """Count the seconds left."""
         return float("inf") if self._end is None else self._end - self._now()
 
 
@@ -130,7 +130,7 @@ def collect(
     sphere = frame.sphere(cameras.centers().double().numpy())
     held_out = [bool(flag) for flag in reconstruction.held_out]
     found = Findings(run, summary, scene, names, held_out, frame, sphere)
-    found.metrics = read_metrics_log(run)
+    found.metrics = read_metrics_log(run.path)
     if scene is not None:
         found.photos = _photos(scene, reconstruction, clock)
         if len(found.photos.figures) < len(scene.images):
@@ -169,13 +169,13 @@ def surface_seconds(n_faces: int, n_photos: int) -> float:
 
 
 def shown(name: str) -> str:
-    """Return a file name fit for a page: at most 80 characters, none of them control or direction marks."""
+    """Make a file name fit for a page: at most 80 characters, none of them control or direction marks."""
     plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return plain if len(plain) <= 80 else f"{plain[:40]}…{plain[-36:]}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the photos' names for a page, without a folder common to all."""
+    """Shorten the photos' names for a page, without a folder common to all."""
     folders = {name.rpartition("/")[0] for name in names}
     return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
 

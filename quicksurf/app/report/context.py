@@ -39,7 +39,8 @@ def template_context(found: Findings) -> dict[str, Any]:
     summary, surface, photos = found.summary, found.surface, found.photos
     lost = [(shown(str(name)), shown_reason(reason)) for name, reason in _dict(summary.get("lost")).items()]
     pictures = _photo_entries(found, photos) if photos is not None else []
-    warnings = [*found.notes, *_list(summary.get("warnings"))]
+    told = summary.get("warnings")
+    warnings = [*found.notes, *(told if isinstance(told, list) else [])]
     places = [] if surface is None else [(place.azimuth, place.elevation) for place in surface.places]
     context = {
         "name": shown(str(found.run.record.get("name", found.run.path.name))),
@@ -89,7 +90,7 @@ def template_context(found: Findings) -> dict[str, Any]:
 
 
 def shown_reason(text: Any) -> str:
-    """Return a sentence fit for a page: at most 400 printable characters."""
+    """Make a sentence fit for a page: at most 400 printable characters."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return plain if len(plain) <= 400 else plain[:400] + "…"
 
@@ -214,7 +215,3 @@ def _machine(summary: Mapping[str, Any]) -> str:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

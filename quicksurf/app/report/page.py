@@ -11,14 +11,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from quicksurf import kernels
 from quicksurf.app.export.surface import mesh_of
 from quicksurf.app.report.collect import Clock, collect
 from quicksurf.app.report.context import template_context
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
-from quicksurf.app.run.resume import read_capture
-from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.errors import QuicksurfError, SurfaceError
 from quicksurf.files import write_text
@@ -44,18 +41,12 @@ def report_run(folder: Path, backend: str) -> Path:
     """
     run = open_run(folder)
     sweep_files(run.path, (NAME,))
-    reconstruction = run.load_checkpoint(kernels.load(backend))
+    reconstruction = run.model(backend)
     summary = run.read_summary() if run.state == "finished" else {}
     notes = [] if summary else ["the fit did not finish: `quicksurf fit RUN --resume` resumes it"]
     scene, mesh = None, None
     try:
-        options = ReadOptions(
-            max_pixels=reconstruction.config.train.max_pixels,
-            use_masks=reconstruction.masked,
-            roi=reconstruction.roi,
-            say=lambda line: None,
-        )
-        scene = read_capture(run, options)
+        scene = run.scene(reconstruction)
     except QuicksurfError as error:
         notes.append(f"the photos are not shown: {error}")
     try:

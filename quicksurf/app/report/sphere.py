@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     """Horizontal, from the center towards the first photo."""
 
     def sphere(self, points: Directions) -> Sphere:
-        """Return the directions of points from the center."""
+        """Measure the directions of points from the center."""
         offsets = points - self.center
         offsets = offsets / np.maximum(np.linalg.norm(offsets, axis=1, keepdims=True), 1e-30)
         right = np.cross(self.up, self.ahead)
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
         return Sphere(azimuths, np.degrees(np.arcsin(np.clip(offsets @ self.up, -1, 1))))
 
     def directions(self, sphere: Sphere) -> Directions:
-        """Return directions as unit vectors."""
+        """Convert directions to unit vectors."""
         azimuths, elevations = np.radians(sphere.azimuths), np.radians(sphere.elevations)
         right = np.cross(self.up, self.ahead)
         flat = np.cos(azimuths)[:, None] * self.ahead + np.sin(azimuths)[:, None] * right

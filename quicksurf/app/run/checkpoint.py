@@ -4,16 +4,18 @@ Sizes are compared with the configuration's before memory is taken for it; poses
 cameras, or the whole is refused.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
+from quicksurf.app.run.record import FARTHEST, read_roi
 from quicksurf.config import Config, from_settings
 from quicksurf.errors import BackendError, OutputError
 from quicksurf.fields.appearance import Appearance
@@ -21,7 +23,6 @@ from quicksurf.fields.background import Border
 from quicksurf.fields.surface import geometry_encoding
 from quicksurf.files import write_atomic, write_json
 from quicksurf.geometry.cameras import N_DISTORTION, Cameras
-from quicksurf.geometry.region import Roi
 from quicksurf.kernels import Backend
 from quicksurf.kernels.layout import encoding_layout
 from quicksurf.model import TrainedModel, build_renderer
@@ -30,34 +31,31 @@ from quicksurf.untrusted import is_inner_path, is_number, read_json
 STATE, META = "state.safetensors", "state.json"
 _FORMAT = 2  # 1, of quicksurf 0.1: geometry and colour head were one field
 _MAX_META_BYTES = 1 << 26
-_FARTHEST = 1e12  # of a coordinate: the Earth in tenths of a millimetre
-_SMALLEST_RADIUS = 1e-9
 _MAX_SIDE = 1 << 17  # pixels of a photo
 _MAX_FOCAL = 1e12
 _RIGID = 1e-2  # largest entry of RᵀR − I: float32 poses of a refined run are within 1e-5
 _MAX_VIEWS = 1_000_000
+MESH_BYTES = 8_000_000  # 150,000 faces, a summary and a report without its pictures
+_COPIES = 5  # of the parameters, in single precision: themselves and four moments of Adam
 
 
-class State(NamedTuple):
-    """What a checkpoint holds."""
+def check_space(folder: Path, config: Config) -> None:
+    """Refuse to begin where checkpoint and mesh do not fit: a full disk at the end costs the field, or all.
 
-    config: Config
-    cameras: Cameras
-    names: list[str]
-    held_out: Bool[Tensor, "n"]
-    roi: Roi
-    masked: bool
-    seconds_fitted: float
-    step: int
-    psnr_held_out: float | None
-    progress: float
-    cameras_refined: bool
-    joined: bool
-    tensors: dict[str, Tensor]
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix`, without it."""
-        return {name[len(prefix) :]: value for name, value in self.tensors.items() if name.startswith(prefix)}
+    Raises:
+        OutputError: saying how much is there and how much is needed.
+    """
+    tables = encoding_layout(6, geometry_encoding(config.model)).n_params
+    needed = MESH_BYTES + 4 * _COPIES * tables + 5 * config.render.grid_resolution**3
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # a file system that does not say
+        return
+    if free < needed:
+        raise OutputError(
+            f"disk full: {free / 1e6:.0f} MB are free at {folder}, checkpoint and mesh take about "
+            f"{needed / 1e6:.0f} MB; free some space or choose another --output"
+        )
 
 
 def save_checkpoint(model: TrainedModel, folder: Path) -> None:
@@ -95,7 +93,7 @@ def load_checkpoint(folder: Path, backend: Backend) -> TrainedModel:
         OutputError: if it is missing, damaged or of another version.
     """
     try:
-        return _restore(read_state(folder), backend)
+        return _restore(folder, backend)
     except BackendError:
         raise
     except Exception as error:  # it may be anybody's, and damaged in any way
@@ -105,44 +103,7 @@ def load_checkpoint(folder: Path, backend: Backend) -> TrainedModel:
         ) from error
 
 
-def _restore(state: State, backend: Backend) -> TrainedModel:
-    solid = state.tensors.get("model.background.color")
-    border = Border(torch.zeros(3), False) if solid is None else Border(solid.reshape(3).float(), True)
-    model = TrainedModel(
-        state.config,
-        state.cameras,
-        state.names,
-        state.held_out.numpy(),
-        state.roi,
-        state.masked,
-        build_renderer(state.config, backend, border),
-        Appearance(state.held_out, state.joined).to(backend.device),
-        state.seconds_fitted,
-        state.step,
-        state.psnr_held_out,
-        state.progress,
-        state.part("optimizer."),
-        state.cameras_refined,
-        state.joined,
-    )
-    model.advance(model.progress)
-    model.modules().load_state_dict(state.part("model."))
-    estimator = model.renderer.grid.estimator
-    estimator.get_buffer("occs").copy_(state.tensors["grid.occs"])
-    estimator.get_buffer("binaries").copy_(state.tensors["grid.binaries"])
-    check_finite({**model.modules().state_dict(), "grid": state.tensors["grid.occs"]})
-    return model
-
-
-def read_state(folder: Path) -> State:
-    """Read and check a checkpoint.
-
-    Raises:
-        OSError: if a file cannot be read.
-        ValueError: if something in it is damaged, saying what.
-        KeyError: if something is missing.
-        QuicksurfError: if its settings are not those of this version.
-    """
+def _restore(folder: Path, backend: Backend) -> TrainedModel:
     meta = read_json(folder / META, _MAX_META_BYTES)
     if not isinstance(meta, dict) or not isinstance(meta.get("config"), dict):
         raise ValueError(f"{META} holds no object with a config")
@@ -150,7 +111,7 @@ def read_state(folder: Path) -> State:
         raise ValueError(
             f"it has format {meta.get('format', 1)!r}, expected {_FORMAT}: format 1 is of quicksurf 0.1"
         )
-    names, held_out, roi = _names(meta["names"]), meta["held_out"], meta["roi"]
+    names, held_out, joined = _names(meta["names"]), meta["held_out"], bool(meta.get("joined", False))
     _demand(isinstance(held_out, list) and all(type(mark) is bool for mark in held_out), "held_out", held_out)
     _demand(not all(held_out), "held_out", "every photo")
     tensors = safetensors.torch.load_file(folder / STATE)
@@ -158,30 +119,42 @@ def read_state(folder: Path) -> State:
     if not len(cameras) == len(names) == len(held_out):
         raise ValueError(f"{len(cameras)} cameras, {len(names)} names, {len(held_out)} held-out marks")
     config = from_settings(meta["config"])
-    _check_sizes(config, tensors, len(names))
-    return State(
+    _check_sizes(config, tensors)
+    solid = tensors.get("model.background.color")
+    border = Border(torch.zeros(3), False) if solid is None else Border(solid.reshape(3).float(), True)
+    model = TrainedModel(
         config,
         cameras,
         names,
-        torch.tensor(held_out, dtype=torch.bool),
-        _roi(roi),
-        bool(meta["masked"]),
-        _in_range(meta, "seconds_fitted", 0, 1e9),
-        int(_in_range(meta, "step", 0, 1e12)),
-        None if meta["psnr_held_out"] is None else _in_range(meta, "psnr_held_out", -1e3, 1e3),
-        _in_range(meta, "progress", 0, 1),
-        bool(meta.get("cameras_refined", False)),
-        bool(meta.get("joined", False)),
-        tensors,
+        np.array(held_out),
+        read_roi(meta["roi"]),
+        masked=bool(meta["masked"]),
+        renderer=build_renderer(config, backend, border),
+        appearance=Appearance(torch.tensor(held_out), joined).to(backend.device),
+        seconds_fitted=_in_range(meta, "seconds_fitted", 0, 1e9),
+        step=int(_in_range(meta, "step", 0, 1e12)),
+        psnr_held_out=None if meta["psnr_held_out"] is None else _in_range(meta, "psnr_held_out", -1e3, 1e3),
+        progress=_in_range(meta, "progress", 0, 1),
+        optimizer_state=_part(tensors, "optimizer."),
+        cameras_refined=bool(meta.get("cameras_refined", False)),
+        joined=joined,
     )
+    model.advance(model.progress)
+    model.modules().load_state_dict(_part(tensors, "model."))
+    estimator = model.renderer.grid.estimator
+    estimator.get_buffer("occs").copy_(tensors["grid.occs"])
+    estimator.get_buffer("binaries").copy_(tensors["grid.binaries"])
+    _check_finite({**model.modules().state_dict(), "grid": tensors["grid.occs"]})
+    return model
 
 
-def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse NaN and infinity in what a field is made of.
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
-    Raises:
-        ValueError: naming the tensor.
-    """
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse NaN and infinity in what a field is made of."""
     for name, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{name} holds NaN or infinity")
@@ -193,13 +166,6 @@ def _names(names: Any) -> list[str]:
     for name in names:
         _demand(is_inner_path(name), "a photo's name", name)
     return names
-
-
-def _roi(roi: Any) -> Roi:
-    numbers = isinstance(roi, list) and len(roi) == 4 and all(map(is_number, roi))
-    _demand(numbers and max(map(abs, roi)) <= _FARTHEST and roi[3] >= _SMALLEST_RADIUS, "roi", roi)
-    x, y, z, radius = map(float, roi)
-    return Roi((x, y, z), radius)
 
 
 def _cameras(tensors: Mapping[str, Tensor]) -> Cameras:
@@ -220,18 +186,18 @@ def _cameras(tensors: Mapping[str, Tensor]) -> Cameras:
         if tuple(found.shape) != shape or not kind or not 0 < count <= _MAX_VIEWS:
             raise ValueError(f"cameras.{name} is {found.dtype} {tuple(found.shape)}, expected {shape}")
     cameras = Cameras(**values)
-    check_finite(values)
+    _check_finite(values)
     rotations = cameras.c2w[:, :, :3].double()
     off = (rotations.transpose(1, 2) @ rotations - torch.eye(3, dtype=torch.float64)).abs().max()
     _demand(float(off) < _RIGID and bool((torch.linalg.det(rotations) > 0).all()), "a camera's pose", "bent")
-    _demand(float(cameras.centers().abs().max()) <= _FARTHEST, "a camera's place", "out of this world")
+    _demand(float(cameras.centers().abs().max()) <= FARTHEST, "a camera's place", "out of this world")
     focal, sizes = cameras.intrinsics[:, :2], cameras.sizes
     _demand(float(focal.min()) > 0 and float(focal.max()) <= _MAX_FOCAL, "a focal length", focal.tolist())
     _demand(int(sizes.min()) >= 1 and int(sizes.max()) <= _MAX_SIDE, "a photo's size", sizes.tolist())
     return cameras
 
 
-def _check_sizes(config: Config, tensors: Mapping[str, Tensor], n_views: int) -> None:
+def _check_sizes(config: Config, tensors: Mapping[str, Tensor]) -> None:
     """Refuse settings that would take more memory than what was saved fills."""
     tables = encoding_layout(6, geometry_encoding(config.model)).n_params
     cells = config.render.grid_resolution**3

@@ -18,7 +18,7 @@ _POSES_LITTER = re.compile(r"(sfm|frames)-[a-z0-9_]{8}")  # folders at work, wit
 
 
 def own_file(path: Path) -> BinaryIO:
-    """Return a file of a run, to append to; a link to another one is not followed, and nothing but a file is opened.
+    """Open a file of a run, to append to; a link to another one is not followed, and nothing but a file is opened.
 
     Raises:
         OSError: if it is a link, a pipe or a device, or cannot be opened.
@@ -49,7 +49,7 @@ def sweep(folder: Path) -> None:
 
 
 def half_written(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Return the files of `folder` that a killed command was writing to become `names`."""
+    """Find the files of `folder` that a killed command was writing to become `names`."""
     patterns = [
         re.compile(rf"\.{re.escape(Path(name).stem)}-[0-9a-f]{{8}}{re.escape(Path(name).suffix)}")
         for name in names

@@ -14,16 +14,18 @@ kill can leave, is dropped when the file is opened again. A folder without run.j
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+import quicksurf.app.run.checkpoint as checkpoints
+from quicksurf import kernels
 from quicksurf.app.run.files import (
     holds_more,
     is_litter,
@@ -33,34 +35,21 @@ from quicksurf.app.run.files import (
     remove,
     sweep_run,
 )
-from quicksurf.app.run.record import check_record, read_object
+from quicksurf.app.run.metrics_log import repair_metrics_log
+from quicksurf.app.run.record import check_record, read_object, read_roi
+from quicksurf.app.run.resume import keep_masks, keep_points, read_capture
+from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.errors import OutputError
-from quicksurf.files import write_json, write_text
+from quicksurf.files import write_json
 from quicksurf.geometry.region import Roi
-from quicksurf.untrusted import is_number, is_path
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from quicksurf.kernels import Backend
-    from quicksurf.model import TrainedModel
+from quicksurf.model import TrainedModel
+from quicksurf.untrusted import is_path
 
 MARKER = "run.json"
 FORMAT = "quicksurf run"
 VERSION = 1
-MAX_METRICS_BYTES = 256 << 20  # an hour of fitting is a megabyte
-FARTHEST, SMALLEST_RADIUS = 1e12, 1e-9  # of a region of interest, in the cameras' units
-
-
-class NewRun(NamedTuple):
-    """What a command wants of an output folder."""
-
-    source: Path
-    resume: bool
-    adds_minutes: bool
-    """Whether `--minutes` was said, which extends a finished run."""
 
 
 class Run:
@@ -70,10 +59,7 @@ class Run:
         self.path = path
         self.record = record
         """Contents of run.json."""
-        self.fitted_sizes: Tensor | None = None
-        """Widths and heights of the photos of the checkpoint, once that is loaded."""
-        self.fitted_pixels = 0
-        """Pixels that they were kept at."""
+        self._summary, self._previous_summary = path / "summary.json", path / "summary.previous.json"
 
     @property
     def source(self) -> Path:
@@ -96,15 +82,10 @@ class Run:
     def roi(self) -> Roi | None:
         """The region of interest that the run was fitted in; None before its capture was read."""
         stated = self.record.get("roi")
-        if stated is None:
-            return None
-        numbers = isinstance(stated, list) and len(stated) == 4 and all(map(is_number, stated))
-        if not numbers or max(map(abs, stated)) > FARTHEST or stated[3] < SMALLEST_RADIUS:
-            raise OutputError(
-                f"{self.path / MARKER} is damaged: roi is {str(stated)[:80]}, expected four numbers"
-            )
-        x, y, z, radius = map(float, stated)
-        return Roi((x, y, z), radius)
+        try:
+            return None if stated is None else read_roi(stated)
+        except ValueError as error:
+            raise OutputError(f"{self.path / MARKER} is damaged: {error}, expected four numbers") from error
 
     def keep_scene(self, scene: Scene, masks: bool, minutes: float) -> None:
         """Keep what the fit is about to start from: cameras, ROI, split, transforms, and the plan.
@@ -112,35 +93,29 @@ class Run:
         The mesh and cameras.json are in the frame of the input cameras; the field lives in the ROI's unit ball,
         x_fit = (x_world - center) / radius, which is written as a matrix so that nobody has to guess.
         """
+        keep_points(self, scene.points)
+        keep_masks(self, scene)
         write_cameras(self.path / "cameras.json", scene.cameras, scene.names, scene.held_out)
-        (x, y, z), radius = scene.roi
+        center, radius = scene.roi
         scale = 1 / radius
-        world_to_fit = [
-            [scale, 0, 0, -x * scale],
-            [0, scale, 0, -y * scale],
-            [0, 0, scale, -z * scale],
-            [0, 0, 0, 1],
-        ]
+        rows = [[*(scale * (i == j) for j in range(3)), -scale * center[i]] for i in range(3)]
+        posed = self.record.get("posed_images")
+        if scene.report.seconds_poses > 0:  # found here; the path is relative where it is inside (a video)
+            folder, home = scene.source.resolve(), self.path.resolve()
+            posed = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
         self.update(
             name=scene.name,
-            roi=[x, y, z, radius],
+            roi=[*center, radius],
             photos=scene.report.photos,
-            posed_images=self._posed_images(scene),
+            posed_images=posed,
             poses=scene.report.poses(),
             masks=masks,
             minutes=minutes,
             minutes_spent=0.0,
             names=scene.names,
             held_out=[bool(flag) for flag in scene.held_out],
-            frames={"mesh": "input cameras", "world_to_fit": world_to_fit},
+            frames={"mesh": "input cameras", "world_to_fit": [*rows, [0, 0, 0, 1]]},
         )
-
-    def _posed_images(self, scene: Scene) -> str | None:
-        """Folder of the images whose poses were found here, relative to the run if inside it (a video)."""
-        if scene.report.seconds_poses == 0:
-            return self.record.get("posed_images")
-        folder, home = scene.source.resolve(), self.path.resolve()
-        return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
 
     def update(self, **entries: Any) -> None:
         """Add entries to run.json."""
@@ -173,8 +148,7 @@ class Run:
             OutputError: if the disk is full.
         """
         write_json(self._summary, summary)
-        with suppress(OSError):
-            self._previous_summary.unlink(missing_ok=True)
+        remove(self._previous_summary)
 
     def discard_if_unused(self) -> None:
         """Remove the folder if nothing was kept in it but logs of a search for poses: a bad input leaves no litter."""
@@ -189,24 +163,22 @@ class Run:
         return str(name) in (MARKER, ".lock") or is_litter(name.name)
 
     def checkpoint_folder(self) -> Path | None:
-        """Return the newest complete checkpoint: `checkpoint`, or `checkpoint.old` if a kill fell between two
-        renames.
-        """
-        folders = (self.path / "checkpoint", self.path / "checkpoint.old")
-        return next((folder for folder in folders if folder.is_dir() and any(folder.iterdir())), None)
+        """Find the newest complete checkpoint: `checkpoint`, or `checkpoint.old` after a kill between two renames."""
+        for folder in (self.path / "checkpoint", self.path / "checkpoint.old"):
+            if folder.is_dir() and any(folder.iterdir()):
+                return folder
+        return None
 
-    def save_checkpoint(self, reconstruction: "TrainedModel") -> None:
+    def save_checkpoint(self, reconstruction: TrainedModel) -> None:
         """Replace the checkpoint.
 
         Raises:
             OutputError: if the disk is full; the old checkpoint stays.
         """
-        from quicksurf.app.run.checkpoint import save_checkpoint  # torch is loaded when it is needed
-
         new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
         try:
             remove(new)
-            save_checkpoint(reconstruction, new)
+            checkpoints.save_checkpoint(reconstruction, new)
             if current.exists():
                 remove(old)
                 os.replace(current, old)
@@ -221,65 +193,58 @@ class Run:
 
     def drop_checkpoint(self) -> None:
         """Make room: the field is lost. It loses its name first, so that a kill leaves no half of it."""
-        for name in ("checkpoint.new", "checkpoint.old"):
-            remove(self.path / name)
+        new, current, old = (self.path / name for name in ("checkpoint.new", "checkpoint", "checkpoint.old"))
+        remove(new)
+        remove(old)
         with suppress(OSError):
-            os.replace(self.path / "checkpoint", self.path / "checkpoint.new")
-        for name in ("checkpoint.new", "checkpoint"):
-            remove(self.path / name)
+            os.replace(current, new)
+        remove(new)
+        remove(current)
 
-    def load_checkpoint(self, backend: "Backend") -> "TrainedModel":
-        """Read the field back.
+    def model(self, device: str | kernels.Backend = "auto") -> TrainedModel:
+        """Load the newest checkpoint onto a back end, given or by its name.
 
         Raises:
             OutputError: if there is no checkpoint, or it is damaged or of another version.
+            BackendError: if this machine has no such back end.
         """
-        from quicksurf.app.run.checkpoint import load_checkpoint
-
         folder = self.checkpoint_folder()
         if folder is None:
             raise OutputError(
                 f"{self.path} has no checkpoint: the run was stopped before its first; fit it again"
             )
-        reconstruction = load_checkpoint(folder, backend)
-        known = self.record.get("names")
-        if known is not None and known != reconstruction.names:
+        backend = kernels.load(device) if isinstance(device, str) else device
+        model = checkpoints.load_checkpoint(folder, backend)
+        if self.record.get("names") not in (None, model.names):
             raise OutputError(
                 f"{folder} is of other photos than {self.path / MARKER} names: one of the two is damaged"
             )
-        self.fitted_sizes = reconstruction.cameras.sizes
-        self.fitted_pixels = reconstruction.config.train.max_pixels
-        return reconstruction
+        return model
 
-    def append_metrics(self, figures: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl; NaN becomes null, which is what JSON has for it."""
-        values = {key: _finite(value) for key, value in figures.items()}
-        with own_file(self.path / "metrics.jsonl") as file:
-            file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
+    def scene(self, model: TrainedModel | None, options: ReadOptions | None = None) -> Scene:
+        """Read the capture; by default as `model` was fitted to it, without a word.
 
-    def repair_metrics(self) -> None:
-        """Drop the torn last line that a kill may have left in metrics.jsonl."""
-        path = self.path / "metrics.jsonl"
-        if path.is_file() and path.stat().st_size <= MAX_METRICS_BYTES:
-            content = path.read_bytes()
-            if content and not content.endswith(b"\n"):
-                write_text(path, content[: content.rfind(b"\n") + 1].decode(errors="replace"))
+        Args:
+            model: the run's checkpoint, if it has one: the photos must still be those that it was fitted to.
+            options: what else to read; the region of interest and the poses' folder are the run's unless they are set.
+
+        Raises:
+            CaptureError: if the photos are no longer those of the fit.
+            QuicksurfError: as `read_scene`.
+        """
+        if options is None:
+            assert model is not None, "without a model the options say what to read"
+            options = ReadOptions(model.config.train.max_pixels, model.masked, say=lambda line: None)
+        folder = options.work_folder or self.path / "poses"
+        return read_capture(self, replace(options, roi=options.roi or self.roi, work_folder=folder), model)
 
     def read_summary(self) -> dict[str, Any]:
-        """Return summary.json of a finished run.
+        """Read summary.json of a finished run.
 
         Raises:
             OutputError: if it is damaged or absent.
         """
         return read_object(self._summary)
-
-    @property
-    def _summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def _previous_summary(self) -> Path:
-        return self.path / "summary.previous.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -308,7 +273,7 @@ class Run:
 
 
 def default_output(name: str) -> Path:
-    """Return `runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
+    """Name `runs/NAME-TIME`, with everything a file system may dislike taken out of the name."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "capture"
     return Path("runs") / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -319,7 +284,7 @@ def is_run(path: Path) -> bool:
 
 
 def open_run(path: Path) -> Run:
-    """Return a run folder that exists.
+    """Open a run folder that exists.
 
     Raises:
         OutputError: if it is not one, or run.json is damaged.
@@ -339,54 +304,46 @@ def open_run(path: Path) -> Run:
     return Run(path, record)
 
 
-def claim_run(path: Path, claim: NewRun) -> Run:
-    """Make the folder of a new run, or take up an old run of the same source.
+def claim_run(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run:
+    """Make the folder of a new run, or take up an old run of `source`.
+
+    `resume` lets an interrupted run be taken up; `adds_minutes` says that a finished one gets more.
 
     Raises:
-        OutputError: if the folder holds something else, another source's run, a run that was not asked to go on, or
-            if there is nothing to resume.
+        OutputError: if the folder holds something else or a run that may not be taken up, or none is there to resume.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"--output {path} is a file: choose another name")
     if path.is_dir() and holds_more(path, MARKER):
-        return _take_up(path, claim)
-    if claim.resume:
+        return _take_up(path, source, resume, adds_minutes)
+    if resume:
         raise OutputError(
             f"there is no run to resume in {path}: leave out --resume, or give the run with --output"
         )
-    record = {"format": FORMAT, "version": VERSION, "source": str(claim.source.resolve())}
-    run = Run(path, record)
+    run = Run(path, {"format": FORMAT, "version": VERSION, "source": str(source.resolve())})
     try:
-        write_json(path / MARKER, record)
+        run.update()
     except OutputError:
         run.discard_if_unused()
         raise
     return run
 
 
-def _take_up(path: Path, claim: NewRun) -> Run:
+def _take_up(path: Path, source: Path, resume: bool, adds_minutes: bool) -> Run:
     if not is_run(path):
         raise OutputError(
             f"--output {path} holds files that are not a run's: choose another folder, or empty it"
         )
     run = open_run(path)
-    if run.source != claim.source.resolve():
-        raise OutputError(
-            f"{path} holds a run of {run.source}, not of {claim.source}: choose another --output"
-        )
-    if run.state == "unfinished" and not (claim.resume or run.failed):
+    if run.source != source.resolve():
+        raise OutputError(f"{path} holds a run of {run.source}, not of {source}: choose another --output")
+    if run.state == "unfinished" and not (resume or run.failed):
         raise OutputError(
             f"{path} holds an interrupted run: resume it with --resume, or choose another --output"
         )
-    if run.state == "finished" and not (claim.resume or claim.adds_minutes):
+    if run.state == "finished" and not (resume or adds_minutes):
         raise OutputError(
             f"{path} holds a finished run: add to it with --minutes N, or choose another --output"
         )
-    run.repair_metrics()
+    repair_metrics_log(run.path)
     return run
-
-
-def _finite(value: Any) -> Any:
-    with suppress(TypeError):
-        return value if abs(value) < float("inf") else None
-    return value

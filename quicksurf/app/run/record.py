@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from quicksurf.errors import OutputError
+from quicksurf.geometry.region import Roi
 from quicksurf.untrusted import is_count, is_number, is_path, read_json
 
+FARTHEST = 1e12  # of a coordinate: the Earth in tenths of a millimetre
+_SMALLEST_RADIUS = 1e-9
 MAX_JSON_BYTES = 64 << 20  # a thousand cameras are half a megabyte
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a file holds.
+    """Read the object that a file holds.
 
     Raises:
         OutputError: if it cannot be read or is damaged.
@@ -36,6 +39,19 @@ def check_record(path: Path, record: Mapping[str, Any]) -> None:
     for name, is_sound in _RECORD.items():
         if record.get(name) is not None and not is_sound(record[name]):
             raise OutputError(f"{path} is damaged: {name} is {str(record[name])[:80]!r}")
+
+
+def read_roi(value: Any) -> Roi:
+    """Read the region of interest of a run.
+
+    Raises:
+        ValueError: if it is not four numbers in the range of real captures.
+    """
+    numbers = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    if not numbers or max(map(abs, value)) > FARTHEST or value[3] < _SMALLEST_RADIUS:
+        raise ValueError(f"roi is {str(value)[:80]!r}")
+    x, y, z, radius = map(float, value)
+    return Roi((x, y, z), radius)
 
 
 def _is_list_of(kind: type, value: object) -> bool:

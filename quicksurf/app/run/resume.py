@@ -6,31 +6,30 @@ that is to go on does not live. Captures that state their cameras are simply rea
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from quicksurf.app.run.folder import Run
 from quicksurf.capture.assemble import ReadOptions, Views, assemble
+from quicksurf.capture.automatic_masks.folder import kept_file
 from quicksurf.capture.load import read_scene
-from quicksurf.capture.masks import kept_file
 from quicksurf.capture.scene import ReadReport, Scene, SparsePoints
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import CaptureError, OutputError
 from quicksurf.files import write_atomic
+from quicksurf.model import TrainedModel
+
+if TYPE_CHECKING:
+    from quicksurf.app.run.folder import Run
 
 POINTS, MASKS = "points.safetensors", "masks"
 
 
-def read_capture(run: Run, options: ReadOptions) -> Scene:
-    """Return the scene of a run, new or old.
-
-    Raises:
-        CaptureError: if the images are no longer those that the run was fitted to.
-        QuicksurfError: as `read_scene`.
-    """
+def read_capture(run: "Run", options: ReadOptions, model: TrainedModel | None) -> Scene:
+    """Read the scene of a run, new or old; the errors are those of `Run.scene`."""
     posed = run.record.get("posed_images")
     kept = None if posed is not None or run.roi is None else load_points(run)
     if run.roi is not None:  # an earlier command has looked for points of the given cameras
@@ -38,14 +37,17 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     if options.use_masks:
         options = _with_masks_of(run, options)
     scene = read_scene(run.source, options) if posed is None else _read_posed(run, run.path / posed, options)
-    known, sizes = run.record.get("names"), run.fitted_sizes
+    known = run.record.get("names")
     if run.checkpoint_folder() is not None and scene.names != known:
         raise CaptureError(
             f"{run.source} has changed since {run.path} was fitted to it ({len(known or [])} images then, "
             f"{len(scene.names)} now): bring the images back, or fit anew with another --output"
         )
-    same = options.max_pixels == run.fitted_pixels  # else they are read larger or smaller
-    if sizes is not None and same and not torch.equal(sizes, scene.cameras.sizes):
+    if (
+        model is not None
+        and options.max_pixels == model.config.train.max_pixels
+        and not torch.equal(model.cameras.sizes, scene.cameras.sizes)
+    ):
         raise CaptureError(
             f"the photos of {run.source} have other sizes than {run.path} was fitted to: bring the photos back, or fit "
             "anew with another --output"
@@ -55,7 +57,7 @@ def read_capture(run: Run, options: ReadOptions) -> Scene:
     return scene
 
 
-def _with_masks_of(run: Run, options: ReadOptions) -> ReadOptions:
+def _with_masks_of(run: "Run", options: ReadOptions) -> ReadOptions:
     """The masks that the run was fitted with: those it has kept, or the folder it was given."""
     if (run.path / MASKS).is_dir():
         return replace(options, kept_masks=run.path / MASKS)
@@ -63,7 +65,7 @@ def _with_masks_of(run: Run, options: ReadOptions) -> ReadOptions:
     return options if folder is None else replace(options, mask_folder=Path(folder))
 
 
-def keep_masks(run: Run, scene: Scene) -> None:
+def keep_masks(run: "Run", scene: Scene) -> None:
     """Write the masks of a scene of which some were made, so that later commands use the same.
 
     Raises:
@@ -74,13 +76,13 @@ def keep_masks(run: Run, scene: Scene) -> None:
     (run.path / MASKS).mkdir(exist_ok=True)
     for index, mask in enumerate(scene.masks):
         if mask is not None:
-            image = Image.fromarray(mask)
             write_atomic(
-                kept_file(run.path / MASKS, index), lambda file, image=image: image.save(file, "PNG")
+                kept_file(run.path / MASKS, index),
+                lambda file, mask=mask: Image.fromarray(mask).save(file, "PNG"),
             )
 
 
-def keep_points(run: Run, points: SparsePoints | None) -> None:
+def keep_points(run: "Run", points: SparsePoints | None) -> None:
     """Write the points that were found for these photos: the region of interest is found from them again.
 
     Raises:
@@ -91,7 +93,7 @@ def keep_points(run: Run, points: SparsePoints | None) -> None:
         write_atomic(run.path / POINTS, lambda file: file.write(blob))
 
 
-def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
+def _read_posed(run: "Run", root: Path, options: ReadOptions) -> Scene:
     """Images in `root` with the cameras, the split and the points that the run has kept."""
     known = read_cameras(run.path / "cameras.json")
     points = load_points(run)
@@ -112,15 +114,15 @@ def _read_posed(run: Run, root: Path, options: ReadOptions) -> Scene:
     return assemble(views, root, options, report)
 
 
-def _problems(run: Run) -> list[str]:
+def _problems(run: "Run") -> list[str]:
     """What spoke against the poses when they were found."""
     stated = run.record.get("poses")
     found = stated.get("problems") if isinstance(stated, dict) else None
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
-def load_points(run: Run) -> SparsePoints | None:
-    """Return the points that `keep_points` wrote, if there were any.
+def load_points(run: "Run") -> SparsePoints | None:
+    """Load the points that `keep_points` wrote, if there were any.
 
     Raises:
         OutputError: if they are damaged.

@@ -1,4 +1,4 @@
-"""Masks as PNG files for a person to check and correct, with a manifest and a contact sheet.
+"""Masks as PNG files: for a person to check and correct, with a manifest and a contact sheet; and as a run keeps them.
 
 The manifest holds the SHA-256 of every file as it was written. A file that still has it is automatic, and a fit
 computes that mask again. One that differs was corrected, and counts as given.
@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from quicksurf.capture.images import read_values
 from quicksurf.capture.masks import unknown
+from quicksurf.errors import CaptureError, ImageError
 from quicksurf.files import write_atomic, write_json
 
 MANIFEST, SHEET = "automatic.json", "contact_sheet.pdf"  # no picture: it would pass for a mask
@@ -98,3 +100,27 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kept_file(folder: Path, index: int) -> Path:
+    """Name the file that a run keeps the mask of photo `index` in."""
+    return folder / f"{index:05d}.png"
+
+
+def read_kept(folder: Path, index: int, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"] | None:
+    """Read a mask as a run has kept it, at the size of its image; None where it had none.
+
+    Raises:
+        CaptureError: if the file is damaged.
+    """
+    path = kept_file(folder, index)
+    if not path.is_file():
+        return None
+    try:
+        values = read_values(path)
+    except ImageError as error:
+        raise CaptureError(f"mask {error}") from error
+    if values.shape[2] != 1 or values.dtype != np.uint8:
+        raise CaptureError(f"mask {path} is damaged: 8-bit grey is expected; fit anew with another --output")
+    target = image.shape[1], image.shape[0]
+    return np.array(Image.fromarray(values[..., 0]).resize(target, Image.Resampling.NEAREST))
