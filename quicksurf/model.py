@@ -22,6 +22,7 @@ from quicksurf.kernels import Backend
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expected_cost
 from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.options import check_options
+from quicksurf.mesh.refine import SurfacePoints
 from quicksurf.methods import Schedule
 from quicksurf.methods import load as load_method
 from quicksurf.render.renderer import Renderer, Rendering
@@ -65,6 +66,8 @@ class TrainedModel:
     """Whether the cameras are others than the capture's."""
     joined: bool = False
     """Whether the held-out photos have joined the fit, after the last look at them."""
+    stereo: SurfacePoints | None = None
+    """What stereo has found in the region, in the frame of the fit: the mesh is refined to it."""
 
     @property
     def used(self) -> Bool[np.ndarray, "n"]:
@@ -130,14 +133,14 @@ class TrainedModel:
             options = replace(options, keep="scene")
         seen = self.roi_cameras().select(torch.from_numpy(self.used))
         grid = self.renderer.grid
-        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options)
+        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options, self.stereo)
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
 
     def mesh_cost(self) -> MeshCost:
         """Tell what `mesh` will take of the surface as it is now."""
         seen = self.cameras.select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
-        return expected_cost(self.field, seen, grid.occupied, grid.aabb)
+        return expected_cost(self.field, seen, grid.occupied, grid.aabb, self.stereo is not None)
 
     def advance(self, progress: float) -> None:
         """Take up the state of the schedules at `progress`."""

@@ -18,6 +18,7 @@ from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
 from quicksurf.errors import OutputError, SurfaceError
+from quicksurf.mesh.refine import SurfacePoints
 from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 from quicksurf.train.pixels import PixelBank, border_of
@@ -401,3 +402,21 @@ def test_a_checkpoint_of_an_older_version_is_refused_by_name(capture, tmp_path):
     (tmp_path / "state.json").write_text(json.dumps(meta))
     with pytest.raises(OutputError, match=r"format 1, expected 2: format 1 is of quicksurf 0\.1"):
         load_checkpoint(tmp_path, kernels.load("cpu"))
+
+
+def test_a_checkpoint_keeps_the_points_that_its_mesh_is_refined_to(capture, tmp_path):
+    model = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None).snapshot()
+    model.stereo = SurfacePoints(np.ones((5, 3), np.float32), np.full(5, 0.5, np.float32))
+    save_checkpoint(model, tmp_path)
+    kept = load_checkpoint(tmp_path, kernels.load("cpu")).stereo
+    assert kept is not None
+    assert all(np.array_equal(a, b) for a, b in zip(kept, model.stereo, strict=True))
+    for broken in (
+        SurfacePoints(np.ones((5, 3), np.float32), np.full(4, 0.5, np.float32)),
+        SurfacePoints(np.full((5, 3), np.nan, np.float32), np.full(5, 0.5, np.float32)),
+        SurfacePoints(np.ones((5, 3), np.float32), np.zeros(5, np.float32)),
+    ):
+        object.__setattr__(model, "stereo", broken)
+        save_checkpoint(model, tmp_path)
+        with pytest.raises(OutputError, match="damaged"):
+            load_checkpoint(tmp_path, kernels.load("cpu"))

@@ -35,7 +35,7 @@ _MOST_PIXELS, _MOST_RELATIVE = 1.0, 0.01
 _LEAST_COSINE = 0.15
 _UNSEEN = 2.0  # the cost of what no photo confirms
 # Pixels of a photo: with fewer, windows are as large as what is to be measured.
-_PIXELS = 40_000, 200_000
+_PIXELS = 40_000, 400_000
 _MOST_IN_ALL = 16_000_000  # pixels of all photos: 256 MB of planes and costs
 # Microseconds that a pixel takes on one core, by the vectors of the processor; elsewhere without gather.
 _MICROSECONDS = {"v4": 4.0, "vnni": 4.0, "amx": 4.0, "v3": 9.0, "avxvnni": 9.0}

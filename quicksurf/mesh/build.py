@@ -20,6 +20,7 @@ from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
 from quicksurf.mesh.cost import MeshCost, mesh_cost
 from quicksurf.mesh.extract import extract_surface, vertex_normals
 from quicksurf.mesh.holes import close_holes, find_holes, is_closed
+from quicksurf.mesh.refine import SurfacePoints, refine_vertices
 from quicksurf.mesh.support import cut_below, find_support
 from quicksurf.mesh.types import Field, Mesh
 from quicksurf.mesh.visibility import Views, count_views, faces_seen
@@ -112,8 +113,12 @@ def build_mesh(
     occupied: Bool[Tensor, "rx ry rz"],
     aabb: Float[Tensor, "6"],
     options: MeshOptions,
+    points: SurfacePoints | None = None,
 ) -> tuple[Mesh, MeshReport]:
     """Triangulate `field` inside `occupied` cells of `aabb`, as `cameras` (those it was fitted to) saw it.
+
+    Args:
+        points: of stereo, which the vertices are moved to.
 
     Raises:
         SurfaceError: if there is no surface, or none that the cameras saw.
@@ -127,12 +132,15 @@ def build_mesh(
 
     cameras = _chosen(cameras)
     if options.seconds is not None:
-        cost = expected_cost(field, cameras, occupied, aabb)
+        cost = expected_cost(field, cameras, occupied, aabb, points is not None)
         report.resolution = cost.affordable(options.resolution, options.seconds)
     vertices, faces = extract_surface(field.logits, occupied, aabb, report.resolution)
     lap("extract")
     vertices, faces, views = _trim(vertices, faces, cameras, report)
     lap("trim")
+    if points is not None:
+        vertices = refine_vertices(vertices, faces, points)
+        lap("refine")
     seen = vertices
     if options.keep != "scene":
         vertices, faces = _cut_support(vertices, faces, views, cameras, report)
@@ -156,10 +164,14 @@ def build_mesh(
 
 
 def expected_cost(
-    field: Field, cameras: Cameras, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"]
+    field: Field,
+    cameras: Cameras,
+    occupied: Bool[Tensor, "rx ry rz"],
+    aabb: Float[Tensor, "6"],
+    refined: bool,
 ) -> MeshCost:
-    """Tell what `build_mesh` will take of the same arguments."""
-    return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS))
+    """Tell what `build_mesh` will take of the same arguments; `refined` if there are points."""
+    return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS), refined)
 
 
 def _chosen(cameras: Cameras) -> Cameras:

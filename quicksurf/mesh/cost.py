@@ -21,6 +21,7 @@ _STEP = 32
 # that looks at it. At 384, measured and expected: 1,385,000 faces, 21 cameras 11.2 and 14.6 s; 843,000, 52 cameras 12.5
 # and 11.0 s; at 256: 4.6 and 5.8, 5.0 and 4.5 s.
 _A_FACE, _A_FACE_AND_CAMERA = 3.5, 0.16
+_A_FACE_REFINED = 3.0  # besides, where vertices move to points
 
 
 class MeshCost(NamedTuple):
@@ -32,12 +33,14 @@ class MeshCost(NamedTuple):
     """Of marching cubes."""
     n_cameras: int
     """That look at each face."""
+    refined: bool = False
+    """Whether vertices are moved to points of stereo."""
 
     def seconds(self, resolution: int) -> float:
         """Tell what the mesh is expected to take at `resolution`, its files not counted."""
         scale = resolution / COARSE
-        faces = self.march_seconds * (_A_FACE + _A_FACE_AND_CAMERA * self.n_cameras)
-        return self.evaluation_seconds * scale**3 + faces * scale**2
+        a_face = _A_FACE + _A_FACE_AND_CAMERA * self.n_cameras + _A_FACE_REFINED * self.refined
+        return self.evaluation_seconds * scale**3 + self.march_seconds * a_face * scale**2
 
     def affordable(self, resolution: int, seconds: float) -> int:
         """Return the largest resolution, in steps of 32 down from the wanted one, that is expected to take
@@ -49,7 +52,7 @@ class MeshCost(NamedTuple):
 
 
 def mesh_cost(
-    field: Field, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], n_cameras: int
+    field: Field, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], n_cameras: int, refined: bool
 ) -> MeshCost:
     """Measure what a mesh of `field` will take."""
     with torch.no_grad():
@@ -60,4 +63,4 @@ def mesh_cost(
     values = sample(field.logits, lattice, blocks, aabb.device)
     evaluated = time.perf_counter()
     march(values, blocks)
-    return MeshCost(evaluated - began, time.perf_counter() - evaluated, n_cameras)
+    return MeshCost(evaluated - began, time.perf_counter() - evaluated, n_cameras, refined)

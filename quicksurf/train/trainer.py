@@ -20,6 +20,7 @@ from quicksurf.kernels.async_scalar import AsyncScalar
 from quicksurf.model import TrainedModel, build_renderer
 from quicksurf.render.renderer import Rendering
 from quicksurf.train import losses, schedules
+from quicksurf.train.dense import surface_points
 from quicksurf.train.guide import guide_of
 from quicksurf.train.held_out import HeldOutScore, HeldOutViews
 from quicksurf.train.hull import room_for_object
@@ -56,6 +57,8 @@ class Trainer:
         if masked:
             self._restrict_to_hull(scene)
         self._guide = guide_of(scene, self.result, self._train)
+        if self._guide is not None and scene.dense is not None:
+            self.result.stereo = surface_points(scene.dense, self.result)
         self._generator = torch.Generator(self._device).manual_seed(config.train.seed + self.result.step)
         self._optimizer = Adam(_groups(self.result, config), backend)
         if self.result.optimizer_state:

@@ -152,8 +152,9 @@ def test_a_large_surface_is_expected_to_take_longer(make_field, all_around, monk
     monkeypatch.setattr(mesh_cost, "march", march)
     monkeypatch.setattr(mesh_cost.time, "perf_counter", lambda: now)
     small, large = (
-        expected_cost(make_field(logits), all_around, EVERYWHERE, BOX)
+        expected_cost(make_field(logits), all_around, EVERYWHERE, BOX, False)
         for logits in (lambda p: ball(p, 0.252), lambda p: 0.013 - p[:, 2])
     )
     assert large.seconds(384) == pytest.approx(5 / 1.5 * small.seconds(384), rel=0.1)
     assert small.evaluation_seconds == 0 and small.n_cameras == len(all_around)
+    assert small._replace(refined=True).seconds(384) > small.seconds(384)

@@ -25,6 +25,7 @@ from quicksurf.files import write_atomic, write_json
 from quicksurf.geometry.cameras import N_DISTORTION, Cameras
 from quicksurf.kernels import Backend
 from quicksurf.kernels.layout import encoding_layout
+from quicksurf.mesh.refine import SurfacePoints
 from quicksurf.model import TrainedModel, build_renderer
 from quicksurf.untrusted import is_inner_path, is_number, read_json
 
@@ -34,7 +35,7 @@ _MAX_META_BYTES = 1 << 26
 _MAX_SIDE = 1 << 17  # pixels of a photo
 _MAX_FOCAL = 1e12
 _RIGID = 1e-2  # largest entry of RᵀR − I: float32 poses of a refined run are within 1e-5
-_MAX_VIEWS = 1_000_000
+_MAX_VIEWS, _MAX_POINTS = 1_000_000, 10_000_000
 MESH_BYTES = 8_000_000  # 150,000 faces, a summary and a report without its pictures
 _COPIES = 5  # of the parameters, in single precision: themselves and four moments of Adam
 
@@ -65,6 +66,8 @@ def save_checkpoint(model: TrainedModel, folder: Path) -> None:
     tensors |= {"grid.occs": grid.occs, "grid.binaries": grid.binaries}
     tensors |= {f"optimizer.{name}": value for name, value in model.optimizer_state.items()}
     tensors |= {f"cameras.{name}": value for name, value in vars(model.cameras).items()}
+    if model.stereo is not None:
+        tensors |= {f"stereo.{name}": torch.from_numpy(part) for name, part in model.stereo._asdict().items()}
     blob = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
     write_atomic(folder / STATE, lambda file: file.write(blob))
     write_json(
@@ -138,6 +141,7 @@ def _restore(folder: Path, backend: Backend) -> TrainedModel:
         optimizer_state=_part(tensors, "optimizer."),
         cameras_refined=bool(meta.get("cameras_refined", False)),
         joined=joined,
+        stereo=_stereo(_part(tensors, "stereo.")),
     )
     model.advance(model.progress)
     model.modules().load_state_dict(_part(tensors, "model."))
@@ -151,6 +155,17 @@ def _restore(folder: Path, backend: Backend) -> TrainedModel:
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _stereo(tensors: Mapping[str, Tensor]) -> SurfacePoints | None:
+    if not tensors:
+        return None
+    positions, pixels = tensors["positions"], tensors["pixels"]
+    sound = positions.dtype == pixels.dtype == torch.float32 and positions.shape == (len(pixels), 3)
+    _demand(sound and pixels.ndim == 1 and len(pixels) <= _MAX_POINTS, "a point of stereo", positions.shape)
+    _check_finite(tensors)
+    _demand(bool((pixels > 0).all()), "the size of a pixel", pixels.min())
+    return SurfacePoints(positions.numpy(), pixels.numpy())
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
