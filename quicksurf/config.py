@@ -101,6 +101,8 @@ class RenderConfig:
 class TrainConfig:
     """The optimisation."""
 
+    method: Literal["unisurf", "paper"] = "unisurf"
+    """How rays are sampled and weighted, and what shapes the geometry: see methods/."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     capture: Literal["auto", "around", "facade", "inside"] = "auto"
     """Kind of the capture; "auto" tells it from cameras and points."""
@@ -160,10 +162,30 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+# What a method changes in the defaults; a preset and the command line win over it. Published methods know neither
+# verified points, nor patches, nor a balloon force.
+_PLAIN = {"train.points_weight": 0.0, "train.consistency_weight": 0.0}
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "unisurf": {},
+    "paper": {
+        **_PLAIN,
+        "unisurf.alpha_from": "occupancy",
+        "unisurf.sharpness_start": 10.0,
+        "unisurf.sharpness_end": 10.0,
+        "unisurf.interval_start": 2.0,
+        "unisurf.n_interval_samples": 64,
+        "unisurf.n_front_samples": 32,
+        "unisurf.query_noise": 0.0,
+        "unisurf.gradient_penalty_weight": 0.0,
+        "unisurf.balloon_weight": 0.0,
+    },
+}
+
+
 def load_config(
     preset: str | Path | None, overrides: Mapping[str, Any], defaults: Config | None = None
 ) -> Config:
-    """Merge the defaults, a preset and `overrides` (keys `section.key`), each value checked.
+    """Merge the defaults, the method's, a preset and `overrides` (keys `section.key`), each value checked.
 
     Args:
         preset: name of a file in configs/ (without .toml), path of a TOML file, or None.
@@ -175,7 +197,9 @@ def load_config(
     """
     origin = f"preset {preset}" if preset is not None else "defaults"
     settings = dict(_flatten(_read_preset(preset))) if preset is not None else {}
-    return with_settings(_apply(defaults or Config(), settings, origin), overrides)
+    chosen = with_settings(_apply(Config(), settings, origin), overrides).train.method
+    base = _apply(defaults or Config(), OF_METHOD[chosen], f"method {chosen}")
+    return with_settings(_apply(base, settings, origin), overrides)
 
 
 def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:

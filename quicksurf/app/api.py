@@ -40,6 +40,7 @@ def fit(
     preset: str | None = None,
     device: str | torch.device = "auto",
     seed: int | None = None,
+    method: str | None = None,
     hold_out: str | None = None,
     quiet: bool = True,
 ) -> TrainedModel:
@@ -68,6 +69,7 @@ def fit(
         preset=preset,
         device=str(device),
         seed=seed,
+        method=method,
         hold_out=hold_out,
         extras=Extras(texture, texture_size, confidence, trim),
     )

@@ -150,6 +150,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         preset=command.preset,
         device=command.device,
         seed=command.seed,
+        method=command.method,
         hold_out=command.hold_out,
         extras=Extras(command.texture, command.texture_size, command.confidence, command.trim),
     )

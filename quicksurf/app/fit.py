@@ -164,6 +164,8 @@ def run_fit(
                 reporter = warnings.reporter = Several(terminal, listener)
                 reporter.note(f"{backend.name}: {backend.reason}")
                 reporter.note(f"model: {config.model.describe()}")
+                if config.train.method != Config().train.method:
+                    reporter.note(f"method: {config.train.method}")
                 if listener.greeting is not None:
                     reporter.note(listener.greeting)
                 session = _Session(
@@ -459,6 +461,7 @@ def _summary(session: _Session, scene: Scene, reconstruction: TrainedModel) -> d
         "held_out": {"photos": int(reconstruction.held_out.sum()), "joined": reconstruction.joined},
         "cameras": _whence(session, reconstruction),
         "capture": session.config.train.capture,
+        "method": session.config.train.method,
         "poses": scene.report.poses(),
         "masks": _masks(session, scene),
         "device": str(session.backend.device),

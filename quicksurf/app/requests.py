@@ -45,6 +45,8 @@ class FitRequest:
     preset: str | None = None
     device: str = "auto"
     seed: int | None = None
+    method: str | None = None
+    """Name of the method; None is the preset's, or unisurf."""
     hold_out: str | None = None
     extras: Extras = field(default_factory=Extras)
 
@@ -129,13 +131,14 @@ def resolve_config(
     if resumed is None:
         asked = {
             "train.seed": request.seed,
+            "train.method": request.method,
             "train.hold_out": request.hold_out,
             "train.capture": request.capture,
         }
         given = {name: value for name, value in asked.items() if value is not None}
         config = load_config(request.preset, given, with_tables_for(seconds, Config(), backend))
         return _with_mesh_of(request, config)
-    _refuse_changes(request, run)
+    _refuse_changes(request, run, resumed.config)
     kept = run.path / "config.toml"
     config = load_config(kept, {}) if kept.exists() else resumed.config
     if replace(config, mesh=resumed.config.mesh) != resumed.config:
@@ -151,7 +154,7 @@ def _with_mesh_of(request: FitRequest, config: Config) -> Config:
     return with_mesh(config, request.resolution, request.faces, request.keep, request.watertight)
 
 
-def _refuse_changes(request: FitRequest, run: Run) -> None:
+def _refuse_changes(request: FitRequest, run: Run, fitted: Config) -> None:
     """Refuse options that the field of the run was not fitted with.
 
     Raises:
@@ -160,6 +163,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     asked = {
         "--preset": request.preset is not None,
         "--seed": request.seed is not None,
+        "--method": request.method not in (None, fitted.train.method),
         "--hold-out": request.hold_out is not None,
         "--roi": request.roi is not None,
         "--capture": request.capture not in (None, "auto"),

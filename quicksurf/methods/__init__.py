@@ -48,8 +48,6 @@ class Method(Protocol):
     """One way to render a field and to shape it; implementations are stateless."""
 
     name: str
-    level: float
-    """Logit of the surface that is extracted."""
 
     def schedule(self, progress: float) -> Any:
         """Compute the method's Schedule at `progress`, the elapsed fraction of the budget in [0, 1]."""
@@ -102,6 +100,12 @@ class Method(Protocol):
 
 def load(config: Config) -> Method:
     """Make the method that `config` asks for."""
+    from quicksurf.methods.paper import Paper
     from quicksurf.methods.unisurf import Unisurf
 
-    return Unisurf(config.unisurf, cell=2 / config.render.grid_resolution)
+    cell = 2 / config.render.grid_resolution
+    makers: dict[str, Callable[[], Method]] = {
+        "unisurf": lambda: Unisurf(config.unisurf, cell),
+        "paper": lambda: Paper(config.unisurf, cell),
+    }
+    return makers[config.train.method]()

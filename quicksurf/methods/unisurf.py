@@ -56,7 +56,6 @@ class Unisurf:
     """UNISURF with the settings of one fit."""
 
     name = "unisurf"
-    level = 0.0
 
     def __init__(self, config: UnisurfConfig, cell: float) -> None:
         """Take the settings and the size of a cell of the occupancy grid."""
