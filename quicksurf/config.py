@@ -88,6 +88,14 @@ class UnisurfConfig:
 
 
 @dataclass(frozen=True)
+class NerfConfig:
+    """NeRF: density along rays."""
+
+    distortion_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
+    """Of mip-NeRF 360's distortion loss."""
+
+
+@dataclass(frozen=True)
 class RenderConfig:
     """What all methods render with."""
 
@@ -101,7 +109,7 @@ class RenderConfig:
 class TrainConfig:
     """The optimisation."""
 
-    method: Literal["unisurf", "paper"] = "unisurf"
+    method: Literal["unisurf", "paper", "nerf"] = "unisurf"
     """How rays are sampled and weighted, and what shapes the geometry: see methods/."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     capture: Literal["auto", "around", "facade", "inside"] = "auto"
@@ -149,6 +157,8 @@ class MeshConfig:
     around an object."""
     watertight: bool = False
     """Whether holes are closed, with surface that no camera saw."""
+    level: Annotated[float, Between(1e-3, 1e6, or_zero=True)] = 0.0
+    """Density of the surface of nerf, per radius of the region; 0 is the method's own."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     unisurf: UnisurfConfig = field(default_factory=UnisurfConfig)
+    nerf: NerfConfig = field(default_factory=NerfConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -170,8 +181,8 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     "paper": {
         **_PLAIN,
         "unisurf.alpha_from": "occupancy",
-        "unisurf.sharpness_start": 10.0,
-        "unisurf.sharpness_end": 10.0,
+        "unisurf.sharpness_start": 50.0,
+        "unisurf.sharpness_end": 50.0,
         "unisurf.interval_start": 2.0,
         "unisurf.n_interval_samples": 64,
         "unisurf.n_front_samples": 32,
@@ -179,6 +190,7 @@ OF_METHOD: dict[str, dict[str, Any]] = {
         "unisurf.gradient_penalty_weight": 0.0,
         "unisurf.balloon_weight": 0.0,
     },
+    "nerf": _PLAIN,
 }
 
 

@@ -199,6 +199,7 @@ def _mesh(command: "Mesh") -> int:
         faces=command.faces,
         keep=command.keep,
         watertight=command.watertight or None,
+        level=command.level,
         output=command.output,
         device=command.device,
         wanted=surface.Wanted(extras, FrameRequest(command.scale_from, command.up)),

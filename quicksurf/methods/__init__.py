@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quicksurf.config import Config
+from quicksurf.errors import ConfigError
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import Geometry
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
@@ -45,9 +46,11 @@ class Schedule(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """One way to render a field and to shape it; implementations are stateless."""
+    """One way to render a field and to shape it; implementations are stateless and inherit what they leave open."""
 
     name: str
+    reads_normals: bool = True
+    """Whether colours see the shading normal."""
 
     def schedule(self, progress: float) -> Any:
         """Compute the method's Schedule at `progress`, the elapsed fraction of the budget in [0, 1]."""
@@ -75,6 +78,16 @@ class Method(Protocol):
         """Compute the occupancy in [0, 1] of points, for the grid and for queries."""
         ...
 
+    def surface_logit(self, level: float) -> float:
+        """Return the logit of the surface that is extracted at `level`, 0 for the method's own.
+
+        Raises:
+            ConfigError: if the method has no other.
+        """
+        if level:
+            raise ConfigError(f"the surface of method {self.name} has no level: --level is of nerf's density")
+        return 0.0
+
     def probe(
         self, geometry: Geometry, points: Float[Tensor, "n 3"], uniform: Callable[[torch.Size], Tensor]
     ) -> Float[Tensor, "p 3"]:
@@ -83,7 +96,7 @@ class Method(Protocol):
         Args:
             uniform: random numbers in [0, 1) of a shape.
         """
-        ...
+        return points[:0]
 
     def losses(
         self, geometry: Geometry, probed: Float[Tensor, "p"], unconfirmed: float, masked: bool
@@ -95,11 +108,26 @@ class Method(Protocol):
             unconfirmed: fraction in [0, 1] of the surface that the photos' patches do not confirm.
             masked: the fit has masks.
         """
-        ...
+        return {}
+
+    def ray_losses(
+        self,
+        logits: Float[Tensor, "m"],
+        weights: Float[Tensor, "m"],
+        samples: Samples,
+        inside: Float[Tensor, "n"] | None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted losses on what was rendered, by name.
+
+        Args:
+            inside: of rays, 1 on the object, 0 beside it, between them where no mask says so; None without masks.
+        """
+        return {}
 
 
 def load(config: Config) -> Method:
     """Make the method that `config` asks for."""
+    from quicksurf.methods.nerf import Nerf
     from quicksurf.methods.paper import Paper
     from quicksurf.methods.unisurf import Unisurf
 
@@ -107,5 +135,6 @@ def load(config: Config) -> Method:
     makers: dict[str, Callable[[], Method]] = {
         "unisurf": lambda: Unisurf(config.unisurf, cell),
         "paper": lambda: Paper(config.unisurf, cell),
+        "nerf": lambda: Nerf(config.nerf.distortion_weight),
     }
     return makers[config.train.method]()

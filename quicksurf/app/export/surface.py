@@ -57,6 +57,7 @@ def run_mesh(
     faces: int | None = None,
     keep: str | None = None,
     watertight: bool | None = None,
+    level: float | None = None,
     output: Path | None = None,
     device: str = "auto",
     wanted: Wanted | None = None,
@@ -81,7 +82,7 @@ def run_mesh(
     with run.locked():
         sweep_files(home, (*PRODUCTS, SIDECAR))
         reconstruction = run.load_checkpoint(kernels.load(device))
-        mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight).mesh
+        mesh_config = with_mesh(reconstruction.config, resolution, faces, keep, watertight, level).mesh
         wanted.extras.check(watertight=mesh_config.watertight)
         needed = wanted.extras.needs_photos or wanted.frame.moves
         scene = _read_again(run, reconstruction) if needed else None
@@ -157,7 +158,12 @@ def check_surface(mesh: Mesh, roi: Roi, psnr: float | None) -> None:
 
 
 def with_mesh(
-    config: Config, resolution: int | None, faces: int | None, keep: str | None, watertight: bool | None
+    config: Config,
+    resolution: int | None,
+    faces: int | None,
+    keep: str | None,
+    watertight: bool | None,
+    level: float | None = None,
 ) -> Config:
     """Return the configuration with the mesh options that were given, checked like any setting."""
     given = {
@@ -165,6 +171,7 @@ def with_mesh(
         "mesh.faces": faces,
         "mesh.keep": keep,
         "mesh.watertight": watertight,
+        "mesh.level": level,
     }
     return with_settings(config, {key: value for key, value in given.items() if value is not None})
 
@@ -190,4 +197,5 @@ def drop_older(folder: Path, files: Sequence[Path]) -> None:
 
 def mesh_options(config: MeshConfig, seconds: float | None) -> MeshOptions:
     """Return the options of an extraction that may take `seconds`; None: as long as it needs."""
-    return MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)
+    n_faces = config.faces or None
+    return MeshOptions(config.resolution, n_faces, config.keep, config.watertight, seconds, config.level)
