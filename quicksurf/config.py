@@ -96,6 +96,14 @@ class NerfConfig:
 
 
 @dataclass(frozen=True)
+class IdrConfig:
+    """IDR: surface rendering with masks."""
+
+    eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.1
+    mask_weight: Annotated[float, Between(0.0, 1e4)] = 100.0
+
+
+@dataclass(frozen=True)
 class RenderConfig:
     """What all methods render with."""
 
@@ -109,7 +117,7 @@ class RenderConfig:
 class TrainConfig:
     """The optimisation."""
 
-    method: Literal["unisurf", "paper", "nerf"] = "unisurf"
+    method: Literal["unisurf", "paper", "nerf", "idr"] = "unisurf"
     """How rays are sampled and weighted, and what shapes the geometry: see methods/."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     capture: Literal["auto", "around", "facade", "inside"] = "auto"
@@ -168,6 +176,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     unisurf: UnisurfConfig = field(default_factory=UnisurfConfig)
     nerf: NerfConfig = field(default_factory=NerfConfig)
+    idr: IdrConfig = field(default_factory=IdrConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -191,6 +200,8 @@ OF_METHOD: dict[str, dict[str, Any]] = {
         "unisurf.balloon_weight": 0.0,
     },
     "nerf": _PLAIN,
+    # a ray has one or two samples: as many as elsewhere would be a step of 25,000 rays, and few steps
+    "idr": {**_PLAIN, "train.silhouette_weight": 0.0, "train.n_samples": 4096},
 }
 
 

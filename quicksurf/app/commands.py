@@ -19,7 +19,7 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
-Method = Literal["unisurf", "paper", "nerf"]
+Method = Literal["unisurf", "paper", "nerf", "idr"]
 Capture = Literal["auto", "around", "facade", "inside"]
 HoldOut = Literal["join", "keep", "none"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
@@ -73,8 +73,8 @@ class Fit:
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
-    method: Annotated[Method | None, _option("unisurf|paper|nerf", "(default: unisurf)")] = None
-    """How rays are rendered and the surface is shaped: UNISURF as improved here, as published (paper), or NeRF."""
+    method: Annotated[Method | None, _option("unisurf|paper|nerf|idr", "(default: unisurf)")] = None
+    """How rays are rendered and the surface is shaped: UNISURF as improved here, as published (paper), NeRF, or IDR."""
     hold_out: Annotated[HoldOut | None, _option("join|keep|none", "(default: join)")] = None
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False

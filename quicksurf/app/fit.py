@@ -49,6 +49,7 @@ from quicksurf.mesh.points import distances_to_points
 from quicksurf.mesh.precision import offset_of
 from quicksurf.mesh.texture.files import write_textured
 from quicksurf.mesh.types import Mesh
+from quicksurf.methods import load as load_method
 from quicksurf.model import BACKGROUND_START, TrainedModel
 from quicksurf.train.hits import Hits
 from quicksurf.train.loop import FitStatus, fit_scene
@@ -284,7 +285,9 @@ def _read(session: _Session) -> Scene:
         say=session.reporter.note,
     )
     scene = read_capture(run, options)
-    for warning in scene.report.warnings:
+    expected = load_method(session.config).without_masks
+    unmasked = [expected] if expected is not None and all(mask is None for mask in scene.masks) else []
+    for warning in [*scene.report.warnings, *unmasked]:
         session.warn(warning)
     if session.resumed is not None:
         scene = as_fitted(scene, session.resumed, run)

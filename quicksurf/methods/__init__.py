@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from quicksurf.config import Config
@@ -51,6 +51,8 @@ class Method(Protocol):
     name: str
     reads_normals: bool = True
     """Whether colours see the shading normal."""
+    without_masks: str | None = None
+    """What a user has to expect where there are no masks."""
 
     def schedule(self, progress: float) -> Any:
         """Compute the method's Schedule at `progress`, the elapsed fraction of the budget in [0, 1]."""
@@ -67,6 +69,10 @@ class Method(Protocol):
     ) -> tuple[Samples, Surface]:
         """Choose the samples of each ray; in the middle of the strata without a generator."""
         ...
+
+    def points(self, geometry: Geometry, rays: Rays, samples: Samples) -> Float[Tensor, "m 3"]:
+        """Compute the samples' points; a method may make them differentiable in the geometry."""
+        return rays.at(samples.ray_indices, samples.ts)
 
     def weights(
         self, ops: Backend, logits: Float[Tensor, "m"], samples: Samples, schedule: Any
@@ -113,20 +119,26 @@ class Method(Protocol):
     def ray_losses(
         self,
         logits: Float[Tensor, "m"],
-        weights: Float[Tensor, "m"],
         samples: Samples,
         inside: Float[Tensor, "n"] | None,
+        schedule: Any,
+        weights: Float[Tensor, "m"],
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the weighted losses on what was rendered, by name.
 
         Args:
-            inside: of rays, 1 on the object, 0 beside it, between them where no mask says so; None without masks.
+            inside: of rays, 1 on the object, 0 beside it, 1/2 where no mask says so; None without masks.
         """
         return {}
+
+    def taught(self, hits: Bool[Tensor, "n"], inside: Float[Tensor, "n"] | None) -> Bool[Tensor, "n"] | None:
+        """Return the rays whose colour teaches, given which meet the surface; None for all."""
+        return None
 
 
 def load(config: Config) -> Method:
     """Make the method that `config` asks for."""
+    from quicksurf.methods.idr import Idr
     from quicksurf.methods.nerf import Nerf
     from quicksurf.methods.paper import Paper
     from quicksurf.methods.unisurf import Unisurf
@@ -136,5 +148,6 @@ def load(config: Config) -> Method:
         "unisurf": lambda: Unisurf(config.unisurf, cell),
         "paper": lambda: Paper(config.unisurf, cell),
         "nerf": lambda: Nerf(config.nerf.distortion_weight),
+        "idr": lambda: Idr(config.idr, cell),
     }
     return makers[config.train.method]()

@@ -109,7 +109,12 @@ class Nerf(Method):
         return math.log(level or LEVEL) / GAIN
 
     def ray_losses(
-        self, logits: Float[Tensor, "m"], weights: Float[Tensor, "m"], samples: Samples, inside: Any
+        self,
+        logits: Float[Tensor, "m"],
+        samples: Samples,
+        inside: Float[Tensor, "n"] | None,
+        schedule: NerfSchedule,
+        weights: Float[Tensor, "m"],
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute the distortion loss, the mean over the rays."""
         mids, lengths = samples.ts / _DIAMETER, samples.deltas / _DIAMETER

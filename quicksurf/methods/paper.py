@@ -5,9 +5,10 @@
 The official code counts lengths in radii of the object, here they are radii of the region; its 450,000 iterations are
 one fit, so that Δ arrives at a third of it in the paper and at half of it here. κ is constant; the official 10 is that
 of a logit whose slope has hundreds of thousands of steps to grow, while a minute here has some hundreds: with 10 space
-grows opaque before the logit is steep (a textured object: 13 dB in a minute, 31 dB with 50). Nothing but colour and pairs of
-normals shapes the surface: points, patches and the balloon force are off by the settings of the method (`config.py`).
-The search passes over what is thinner than its steps where the logit is steep, as the official one of 256 equal steps.
+grows opaque before the logit is steep (a textured object: 13 dB in a minute, 31 dB with 50). Nothing but colour and
+pairs of normals shapes the surface: points, patches and the balloon force are off by the settings of the method
+(`config.py`). The search passes over what is thinner than its steps where the logit is steep, as the official one of
+256 equal steps.
 """
 
 from quicksurf.geometry.rays import Interval

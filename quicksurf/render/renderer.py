@@ -81,7 +81,7 @@ class Renderer:
         geometry = self.field.geometry
         samples, surface = self.method.sample(self.backend, geometry, self.grid, rays, schedule, generator)
         extra = rays.origins[:0] if probe is None else probe(rays, surface)
-        points = rays.at(samples.ray_indices, samples.ts)
+        points = self.method.points(geometry, rays, samples)
         if training and schedule.query_noise > 0:
             noise = torch.randn(points.shape, generator=generator, device=points.device)
             points = points + schedule.query_noise * noise
