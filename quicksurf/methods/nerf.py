@@ -27,7 +27,7 @@ from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import Geometry
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
 from quicksurf.kernels import Backend
-from quicksurf.kernels.nerfacc import install, pack_info
+from quicksurf.kernels.nerfacc import make_ready, pack_info
 from quicksurf.methods import Method
 
 # g: the field begins as a fog of σ = 150 in the middle, e^-5 at the region's border
@@ -74,7 +74,7 @@ class Nerf(Method):
         generator: torch.Generator | None,
     ) -> tuple[Samples, Surface]:
         """Take the steps in occupied cells that light reaches, all of a ray shifted by one random part of a step."""
-        install()
+        make_ready(rays.near.device)
         shift = torch.full_like(rays.near, 0.5)
         if generator is not None:
             shift = torch.rand(shift.shape, generator=generator, device=shift.device)
