@@ -1,13 +1,14 @@
 """What every method has to do: learn a tiny capture, find its surface, be saved by name, and be chosen by it."""
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny_capture import AXES, CENTER, write_capture
+from tolerances import relative
 
 import quicksurf
 from quicksurf import kernels
@@ -30,6 +31,7 @@ NEAR = {
 LEVELS = {"nerf": 1.0}  # a density of 50 takes longer than a hundred steps
 N_STEPS = 100
 FALLEN = 0.75  # of the loss at the start; silhouettes keep theirs for longer than colours
+ONE_STEP = 1e-3  # relative L2: a search's depth differs by a rounding, and a sample moves with it
 GAINED = 0.5  # dB on held-out views
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
 
@@ -90,6 +92,30 @@ def test_a_checkpoint_knows_its_method(fitted, tmp_path, name):
     assert loaded.renderer.method.name == loaded.config.train.method == name
     camera = model.cameras.select(torch.tensor([0]))
     assert torch.equal(loaded.render(camera).color, model.render(camera).color)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_the_same_on_both_back_ends(capture, name):
+    """Same rays, same jitter: colours and gradients agree as far as float32 sums do."""
+    scene = read_scene(capture, ReadOptions(max_pixels=10_000, use_masks=True, say=lambda line: None))
+    found = []
+    for backend in ("cpu", "torch"):
+        trainer = Trainer(scene, config_of(name), kernels.load(backend), None)
+        trainer._n_rays = 64
+        batch, rays = trainer._draw()
+        renderer, method = trainer.result.renderer, trainer._method
+        schedule = method.schedule(0.3)
+        seen = renderer.render(
+            rays, schedule, trainer._generator, torch.ones(1, 3), partial(trainer._probe, 64)
+        )
+        parts = method.losses(renderer.field.geometry, seen.probed, 0.0, True)
+        inside = (batch.masks > 0.5).float()
+        parts |= method.ray_losses(seen.logits, seen.samples, inside, schedule, seen.weights)
+        ((seen.colors - batch.colors).abs().sum() + sum(parts.values())).backward()
+        networks = renderer.field.geometry.network, renderer.field.color.network
+        found.append((seen.colors.detach(), *(network.params.grad for network in networks)))
+    for native, twin in zip(*found, strict=True):
+        assert relative(native, twin) < ONE_STEP
 
 
 def test_presets_and_options_win_over_the_defaults_of_a_method(tmp_path):
