@@ -88,6 +88,22 @@ class UnisurfConfig:
 
 
 @dataclass(frozen=True)
+class NerfConfig:
+    """NeRF: density along rays."""
+
+    distortion_weight: Annotated[float, Between(0.0, 10.0)] = 0.01
+    """Of mip-NeRF 360's distortion loss."""
+
+
+@dataclass(frozen=True)
+class IdrConfig:
+    """IDR: surface rendering with masks."""
+
+    eikonal_weight: Annotated[float, Between(0.0, 10.0)] = 0.1
+    mask_weight: Annotated[float, Between(0.0, 1e4)] = 100.0
+
+
+@dataclass(frozen=True)
 class RenderConfig:
     """What all methods render with."""
 
@@ -101,6 +117,8 @@ class RenderConfig:
 class TrainConfig:
     """The optimisation."""
 
+    method: Literal["unisurf", "paper", "nerf", "idr"] = "unisurf"
+    """How rays are sampled and weighted, and what shapes the geometry: see methods/."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     capture: Literal["auto", "around", "facade", "inside"] = "auto"
     """Kind of the capture; "auto" tells it from cameras and points."""
@@ -147,6 +165,8 @@ class MeshConfig:
     around an object."""
     watertight: bool = False
     """Whether holes are closed, with surface that no camera saw."""
+    level: Annotated[float, Between(1e-3, 1e6, or_zero=True)] = 0.0
+    """Density of the surface of nerf, per radius of the region; 0 is the method's own."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +175,40 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     unisurf: UnisurfConfig = field(default_factory=UnisurfConfig)
+    nerf: NerfConfig = field(default_factory=NerfConfig)
+    idr: IdrConfig = field(default_factory=IdrConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+# What a method changes in the defaults; a preset and the command line win over it. Published methods know neither
+# verified points, nor patches, nor a balloon force.
+_PLAIN = {"train.points_weight": 0.0, "train.consistency_weight": 0.0}
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "unisurf": {},
+    "paper": {
+        **_PLAIN,
+        "unisurf.alpha_from": "occupancy",
+        "unisurf.sharpness_start": 50.0,
+        "unisurf.sharpness_end": 50.0,
+        "unisurf.interval_start": 2.0,
+        "unisurf.n_interval_samples": 64,
+        "unisurf.n_front_samples": 32,
+        "unisurf.query_noise": 0.0,
+        "unisurf.gradient_penalty_weight": 0.0,
+        "unisurf.balloon_weight": 0.0,
+    },
+    "nerf": _PLAIN,
+    # a ray has one or two samples: as many as elsewhere would be a step of 25,000 rays, and few steps
+    "idr": {**_PLAIN, "train.silhouette_weight": 0.0, "train.n_samples": 4096},
+}
+
+
 def load_config(
     preset: str | Path | None, overrides: Mapping[str, Any], defaults: Config | None = None
 ) -> Config:
-    """Merge the defaults, a preset and `overrides` (keys `section.key`), each value checked.
+    """Merge the defaults, the method's, a preset and `overrides` (keys `section.key`), each value checked.
 
     Args:
         preset: name of a file in configs/ (without .toml), path of a TOML file, or None.
@@ -175,7 +220,9 @@ def load_config(
     """
     origin = f"preset {preset}" if preset is not None else "defaults"
     settings = dict(_flatten(_read_preset(preset))) if preset is not None else {}
-    return with_settings(_apply(defaults or Config(), settings, origin), overrides)
+    chosen = with_settings(_apply(Config(), settings, origin), overrides).train.method
+    base = _apply(defaults or Config(), OF_METHOD[chosen], f"method {chosen}")
+    return with_settings(_apply(base, settings, origin), overrides)
 
 
 def with_settings(config: Config, overrides: Mapping[str, Any]) -> Config:

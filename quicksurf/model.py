@@ -23,6 +23,7 @@ from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expe
 from quicksurf.mesh.cost import MeshCost
 from quicksurf.mesh.options import check_options
 from quicksurf.mesh.refine import SurfacePoints
+from quicksurf.mesh.types import LevelSet
 from quicksurf.methods import Schedule
 from quicksurf.methods import load as load_method
 from quicksurf.render.renderer import Renderer, Rendering
@@ -133,14 +134,24 @@ class TrainedModel:
             options = replace(options, keep="scene")
         seen = self.roi_cameras().select(torch.from_numpy(self.used))
         grid = self.renderer.grid
-        mesh, report = build_mesh(self.field, seen, grid.occupied, grid.aabb, options, self.stereo)
+        surface = self.surface(options.level)
+        mesh, report = build_mesh(surface, seen, grid.occupied, grid.aabb, options, self.stereo)
         return mesh.to_world(self.roi.center, self.roi.radius), report.to_world(self.roi.radius)
+
+    def surface(self, level: float = 0.0) -> LevelSet:
+        """Return the surface at `level`, 0 for the method's own, in the frame of the fit.
+
+        Raises:
+            ConfigError: if the method has no other.
+        """
+        return LevelSet(self.field, self.renderer.method.surface_logit(level))
 
     def mesh_cost(self) -> MeshCost:
         """Tell what `mesh` will take of the surface as it is now."""
         seen = self.cameras.select(torch.from_numpy(~self.held_out))
         grid = self.renderer.grid
-        return expected_cost(self.field, seen, grid.occupied, grid.aabb, self.stereo is not None)
+        surface = self.surface(self.config.mesh.level)
+        return expected_cost(surface, seen, grid.occupied, grid.aabb, self.stereo is not None)
 
     def advance(self, progress: float) -> None:
         """Take up the state of the schedules at `progress`."""
@@ -213,5 +224,6 @@ def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
     color, start = border.color.to(backend.device), BACKGROUND_START.get(config.train.capture, 1.0)
     background = SolidBackground(color) if border.solid else BackgroundField(backend, color, seed + 2, start)
-    field, method = SurfaceField(config.model, backend, seed), load_method(config)
+    method = load_method(config)
+    field = SurfaceField(config.model, backend, seed, reads_normals=method.reads_normals)
     return Renderer(backend, method, field, grid, background, config.render.n_background_samples)

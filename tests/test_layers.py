@@ -40,7 +40,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"plain"},
 )
 THIRD_PARTY_LIMITS = {
-    "nerfacc": {"kernels", "fields", "app.doctor"},
+    "nerfacc": {"kernels", "fields", "methods", "app.doctor"},
     "tinycudann": {"kernels"},
     "triton": {"kernels"},
     "onnxruntime": {"capture"},

@@ -39,6 +39,7 @@ def fit(
     preset: str | None = None,
     device: str | torch.device = "auto",
     seed: int | None = None,
+    method: str | None = None,
     hold_out: str | None = None,
     quiet: bool = True,
 ) -> TrainedModel:
@@ -65,6 +66,7 @@ def fit(
         preset=preset,
         device=str(device),
         seed=seed,
+        method=method,
         hold_out=hold_out,
     )
     return pipeline.run_fit(request, quiet=quiet).reconstruction
@@ -89,6 +91,7 @@ def export(
     faces: int | None = None,
     keep: str | None = None,
     watertight: bool | None = None,
+    level: float | None = None,
     output: str | PathLike[str] | None = None,
     texture: bool = False,
     texture_size: int = 2048,
@@ -105,7 +108,15 @@ def export(
     """
     extras = texture, texture_size, confidence, trim
     request = MeshRequest(
-        _as_tuple(formats), resolution, faces, keep, watertight, *extras, scale_from=scale_from, up=up
+        _as_tuple(formats),
+        resolution,
+        faces,
+        keep,
+        watertight,
+        *extras,
+        scale_from=scale_from,
+        up=up,
+        level=level,
     )
     return run_mesh(Path(run), request, None if output is None else Path(output), str(device))[0]
 

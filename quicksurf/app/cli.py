@@ -145,6 +145,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         preset=command.preset,
         device=command.device,
         seed=command.seed,
+        method=command.method,
         hold_out=command.hold_out,
     )
     with _watching(command) as listener:
@@ -198,7 +199,9 @@ def _mesh_request(command: "Fit | Mesh") -> "MeshRequest":
 def _mesh(command: "Mesh") -> int:
     from quicksurf.app.export.surface import run_mesh
 
-    request = replace(_mesh_request(command), scale_from=command.scale_from, up=command.up)
+    request = replace(
+        _mesh_request(command), scale_from=command.scale_from, up=command.up, level=command.level
+    )
     files, report = run_mesh(command.run, request, command.output, command.device)
     _print_lines([*map(str, files), f"{report.faces:,} faces; {report.describe()}"])
     return 0

@@ -19,6 +19,7 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
+Method = Literal["unisurf", "paper", "nerf", "idr"]
 Capture = Literal["auto", "around", "facade", "inside"]
 HoldOut = Literal["join", "keep", "none"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
@@ -77,6 +78,8 @@ class Fit:
     """Where to compute: on a GPU if there is one (auto), cpu, cuda; torch is the slow specification of both."""
     seed: Annotated[int | None, _option("N", "(default: 0)")] = None
     """Seed of everything random."""
+    method: Annotated[Method | None, _option("unisurf|paper|nerf|idr", "(default: unisurf)")] = None
+    """How rays are rendered and the surface is shaped: UNISURF as improved here, as published (paper), NeRF, or IDR."""
     hold_out: Annotated[HoldOut | None, _option("join|keep|none", "(default: join)")] = None
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
@@ -105,6 +108,8 @@ class Mesh:
     """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
     watertight: Flag = False
     """Close all holes, with surface that no camera saw; the amount is reported."""
+    level: Annotated[float | None, _option("L", "(default: the run's)")] = None
+    """Density of the surface of a run of --method nerf, per radius of the region: 1, 50, 500."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
     texture_size: int = 2048

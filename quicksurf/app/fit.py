@@ -37,6 +37,7 @@ from quicksurf.files import write_text
 from quicksurf.kernels import Backend
 from quicksurf.mesh.points import distances_to_points
 from quicksurf.mesh.precision import offset_of
+from quicksurf.methods import load as load_method
 from quicksurf.model import BACKGROUND_START, TrainedModel
 from quicksurf.train.guide import points_suffice
 from quicksurf.train.hits import Hits
@@ -124,6 +125,8 @@ def run_fit(
                 reporter = warnings.reporter = Several(terminal, listener)
                 reporter.note(f"{backend.name}: {backend.reason}")
                 reporter.note(f"model: {config.model.describe()}")
+                if config.train.method != Config().train.method:
+                    reporter.note(f"method: {config.train.method}")
                 if listener.greeting is not None:
                     reporter.note(listener.greeting)
                 session = _Session(
@@ -154,6 +157,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
         **of_capture(scene, run.record),
         **of_model(model, run.record),
         "capture": session.config.train.capture,
+        "method": session.config.train.method,
         "minutes": budget.seconds / 60,
         "seconds_held": round(budget.seconds_held, 3),
         "stopped_early": session.stop(),
@@ -242,7 +246,9 @@ def _read(session: _Session) -> Scene:
         say=session.reporter.note,
     )
     scene = run.scene(session.resumed, options)
-    for warning in scene.report.warnings:
+    expected = load_method(session.config).without_masks
+    unmasked = [expected] if expected is not None and all(mask is None for mask in scene.masks) else []
+    for warning in [*scene.report.warnings, *unmasked]:
         session.warnings.add(warning)
     if session.resumed is not None:
         scene = as_fitted(scene, session.resumed, run)

@@ -39,6 +39,8 @@ class FitRequest:
     preset: str | None = None
     device: str = "auto"
     seed: int | None = None
+    method: str | None = None
+    """Name of the method; None is the preset's, or unisurf."""
     hold_out: str | None = None
 
 
@@ -122,13 +124,14 @@ def resolve_config(
     if resumed is None:
         asked = {
             "train.seed": request.seed,
+            "train.method": request.method,
             "train.hold_out": request.hold_out,
             "train.capture": request.capture,
         }
         given = {name: value for name, value in asked.items() if value is not None}
         config = load_config(request.preset, given, with_tables_for(seconds, Config(), backend))
         return request.mesh.applied_to(config)
-    _refuse_changes(request, run)
+    _refuse_changes(request, run, resumed.config)
     kept = run.path / "config.toml"
     config = load_config(kept, {}) if kept.exists() else resumed.config
     if replace(config, mesh=resumed.config.mesh) != resumed.config:
@@ -140,7 +143,7 @@ def resolve_config(
     return resumed.config
 
 
-def _refuse_changes(request: FitRequest, run: Run) -> None:
+def _refuse_changes(request: FitRequest, run: Run, fitted: Config) -> None:
     """Refuse options that the field of the run was not fitted with.
 
     Raises:
@@ -149,6 +152,7 @@ def _refuse_changes(request: FitRequest, run: Run) -> None:
     asked = {
         "--preset": request.preset is not None,
         "--seed": request.seed is not None,
+        "--method": request.method not in (None, fitted.train.method),
         "--hold-out": request.hold_out is not None,
         "--roi": request.roi is not None,
         "--capture": request.capture not in (None, "auto"),

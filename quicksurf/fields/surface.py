@@ -176,8 +176,12 @@ class ColorHead(nn.Module):
 class SurfaceField(nn.Module):
     """Geometry and colour head of one capture."""
 
-    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+    def __init__(
+        self, model: ModelConfig, backend: Backend, seed: int, *, reads_normals: bool = True
+    ) -> None:
         super().__init__()
+        self.reads_normals = reads_normals
+        """Whether colours see the shading normal."""
         self.geometry = Geometry(model, backend, seed)
         self.color = ColorHead(model, backend, seed + 1)
 
@@ -190,7 +194,9 @@ class SurfaceField(nn.Module):
         return self.geometry.normals(points)
 
     def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Compute the geometry's shading normals."""
+        """Compute the geometry's shading normals; zeros where colours do not see them."""
+        if not self.reads_normals:
+            return torch.zeros_like(points)
         return self.geometry.shading_normals(points)
 
     def colors(

@@ -2,8 +2,8 @@
 
 All of nerfacc's operations call an object `nerfacc.cuda._backend._C`, which without CUDA is None. `install` puts this
 module in its place: `OccGridEstimator.sampling`, `traverse_grids`, `inclusive_prod`, `render_weight_from_alpha`,
-`importance_sampling`, ... then work unchanged. quicksurf's own fits do not need it. Names, argument order and results
-are nerfacc's, so its documentation holds, with these differences, where nerfacc 0.5.3 is wrong or undefined:
+`importance_sampling`, ... then work unchanged. Of quicksurf's methods nerf alone uses it. Names, argument order and
+results are nerfacc's, so its documentation holds, with these differences, where nerfacc 0.5.3 is wrong or undefined:
 
 - the gradient of a product does not divide by its inputs and is right at zeros, that is at alpha = 1;
 - values that no chunk of `packed_info` holds give zeros; chunks that overlap or reach outside are a ValueError;
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from quicksurf.errors import BackendError
 from quicksurf.geometry.rays import pack_counts
 from quicksurf.kernels import _native
 
@@ -35,12 +36,32 @@ def install() -> None:
     Where a CUDA device or nerfacc's extension is present, nerfacc is left as it is. nerfacc's own loader is not run: it
     starts to compile for minutes where it finds nvcc, and fails there without the rest of the toolkit.
     """
-    loaded = sys.modules.get(_BACKEND)
-    if getattr(loaded, "_C", None) is not None or torch.cuda.is_available():
-        return
+    if getattr(sys.modules.get(_BACKEND), "_C", None) is None and not torch.cuda.is_available():
+        _install()
+
+
+def make_ready(device: torch.device) -> None:
+    """Let nerfacc's functions take tensors on `device` in this process: this module for a CPU, even beside a GPU.
+
+    Raises:
+        BackendError: if they need nerfacc's extension and there is none.
+    """
+    if device.type == "cpu":
+        return _install()
+    from nerfacc.cuda import _backend
+
+    if _backend._C in (None, sys.modules[__name__]):
+        raise BackendError(
+            "nerfacc's CUDA extension is not there, and method nerf needs it on a GPU: install nerfacc with it, or use "
+            "--device cpu"
+        )
+
+
+def _install() -> None:
     import nerfacc.pack
     import nerfacc.volrend
 
+    loaded = sys.modules.get(_BACKEND)
     if loaded is None:
         loaded = sys.modules[_BACKEND] = ModuleType(_BACKEND, "Installed by quicksurf.")
     loaded._C = sys.modules[__name__]  # type: ignore[attr-defined]

@@ -47,6 +47,8 @@ class MeshOptions:
     """Close every hole, with surface that no camera saw."""
     seconds: float | None = None
     """Lower the resolution until the work is expected to fit in this time."""
+    level: float = 0.0
+    """Density of the surface of nerf, per radius of the region; 0 is the method's own."""
 
 
 @dataclass

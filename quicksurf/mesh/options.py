@@ -20,5 +20,6 @@ def check_options(options: MeshOptions) -> None:
             "mesh.faces": 0 if options.n_faces is None else options.n_faces,
             "mesh.keep": options.keep,
             "mesh.watertight": options.watertight,
+            "mesh.level": options.level,
         },
     )

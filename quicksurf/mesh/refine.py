@@ -23,7 +23,7 @@ _ALIKE = 1.0  # pixels from the mean that points may be
 _LEAST, _CERTAIN = (
     2.0,
     4.0,
-)  # sums of weights: below, a vertex has no move of its own; at which it is fully trusted
+)  # sums of weights: below, a vertex has no move of its own; at which it counts in full
 _SMOOTHINGS = 3
 
 

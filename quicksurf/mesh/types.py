@@ -47,3 +47,28 @@ class Field(Protocol):
         `shading_normals`.
         """
         ...
+
+
+class LevelSet(NamedTuple):
+    """A field whose surface is another level of its logit."""
+
+    field: Field
+    level: float
+
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Return logits above the level."""
+        return self.field.logits(points) - self.level
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Return the field's normals."""
+        return self.field.normals(points)
+
+    def shading_normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Return the field's shading normals."""
+        return self.field.shading_normals(points)
+
+    def colors(
+        self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Return the field's colours."""
+        return self.field.colors(points, normals, directions)

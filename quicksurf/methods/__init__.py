@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from quicksurf.config import Config
+from quicksurf.errors import ConfigError
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import Geometry
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
@@ -45,11 +46,13 @@ class Schedule(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """One way to render a field and to shape it; implementations are stateless."""
+    """One way to render a field and to shape it; implementations are stateless and inherit what they leave open."""
 
     name: str
-    level: float
-    """Logit of the surface that is extracted."""
+    reads_normals: bool = True
+    """Whether colours see the shading normal."""
+    without_masks: str | None = None
+    """What a user has to expect where there are no masks."""
 
     def schedule(self, progress: float) -> Any:
         """Compute the method's Schedule at `progress`, the elapsed fraction of the budget in [0, 1]."""
@@ -67,6 +70,10 @@ class Method(Protocol):
         """Choose the samples of each ray; in the middle of the strata without a generator."""
         ...
 
+    def points(self, geometry: Geometry, rays: Rays, samples: Samples) -> Float[Tensor, "m 3"]:
+        """Compute the samples' points; a method may make them differentiable in the geometry."""
+        return rays.at(samples.ray_indices, samples.ts)
+
     def weights(
         self, ops: Backend, logits: Float[Tensor, "m"], samples: Samples, schedule: Any
     ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
@@ -77,6 +84,16 @@ class Method(Protocol):
         """Compute the occupancy in [0, 1] of points, for the grid and for queries."""
         ...
 
+    def surface_logit(self, level: float) -> float:
+        """Return the logit of the surface that is extracted at `level`, 0 for the method's own.
+
+        Raises:
+            ConfigError: if the method has no other.
+        """
+        if level:
+            raise ConfigError(f"the surface of method {self.name} has no level: --level is of nerf's density")
+        return 0.0
+
     def probe(
         self, geometry: Geometry, points: Float[Tensor, "n 3"], uniform: Callable[[torch.Size], Tensor]
     ) -> Float[Tensor, "p 3"]:
@@ -85,7 +102,7 @@ class Method(Protocol):
         Args:
             uniform: random numbers in [0, 1) of a shape.
         """
-        ...
+        return points[:0]
 
     def losses(
         self, geometry: Geometry, probed: Float[Tensor, "p"], unconfirmed: float, masked: bool
@@ -97,11 +114,40 @@ class Method(Protocol):
             unconfirmed: fraction in [0, 1] of the surface that the photos' patches do not confirm.
             masked: the fit has masks.
         """
-        ...
+        return {}
+
+    def ray_losses(
+        self,
+        logits: Float[Tensor, "m"],
+        samples: Samples,
+        inside: Float[Tensor, "n"] | None,
+        schedule: Any,
+        weights: Float[Tensor, "m"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute the weighted losses on what was rendered, by name.
+
+        Args:
+            inside: of rays, 1 on the object, 0 beside it, 1/2 where no mask says so; None without masks.
+        """
+        return {}
+
+    def taught(self, hits: Bool[Tensor, "n"], inside: Float[Tensor, "n"] | None) -> Bool[Tensor, "n"] | None:
+        """Return the rays whose colour teaches, given which meet the surface; None for all."""
+        return None
 
 
 def load(config: Config) -> Method:
     """Make the method that `config` asks for."""
+    from quicksurf.methods.idr import Idr
+    from quicksurf.methods.nerf import Nerf
+    from quicksurf.methods.paper import Paper
     from quicksurf.methods.unisurf import Unisurf
 
-    return Unisurf(config.unisurf, cell=2 / config.render.grid_resolution)
+    cell = 2 / config.render.grid_resolution
+    makers: dict[str, Callable[[], Method]] = {
+        "unisurf": lambda: Unisurf(config.unisurf, cell),
+        "paper": lambda: Paper(config.unisurf, cell),
+        "nerf": lambda: Nerf(config.nerf.distortion_weight),
+        "idr": lambda: Idr(config.idr, cell),
+    }
+    return makers[config.train.method]()

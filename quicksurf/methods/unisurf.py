@@ -31,6 +31,7 @@ from quicksurf.fields.surface import N_TAPS, Geometry, gradients_from_taps, taps
 from quicksurf.geometry.rays import Interval, Rays, Samples, Surface
 from quicksurf.kernels import Backend
 from quicksurf.kernels.modules import MAX_SLOPE
+from quicksurf.methods import Method
 
 # κ at a rate of 1e-2: dtu_scan24 loses 2 dB where κ |∇l| is larger.
 _STEADY_SHARPNESS = 120.0
@@ -52,11 +53,10 @@ class UnisurfSchedule(NamedTuple):
     geometry_rate: float
 
 
-class Unisurf:
+class Unisurf(Method):
     """UNISURF with the settings of one fit."""
 
     name = "unisurf"
-    level = 0.0
 
     def __init__(self, config: UnisurfConfig, cell: float) -> None:
         """Take the settings and the size of a cell of the occupancy grid."""

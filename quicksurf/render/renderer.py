@@ -38,6 +38,10 @@ class Rendering(NamedTuple):
     """Evaluations of the geometry, search included."""
     probed: Float[Tensor, "p"]
     """Logits at the points of the probe."""
+    samples: Samples
+    logits: Float[Tensor, "m"]
+    """Of the samples."""
+    weights: Float[Tensor, "m"]
 
 
 Probe = Callable[[Rays, Surface], Float[Tensor, "p 3"]]
@@ -77,7 +81,7 @@ class Renderer:
         geometry = self.field.geometry
         samples, surface = self.method.sample(self.backend, geometry, self.grid, rays, schedule, generator)
         extra = rays.origins[:0] if probe is None else probe(rays, surface)
-        points = rays.at(samples.ray_indices, samples.ts)
+        points = self.method.points(geometry, rays, samples)
         if training and schedule.query_noise > 0:
             noise = torch.randn(points.shape, generator=generator, device=points.device)
             points = points + schedule.query_noise * noise
@@ -90,7 +94,8 @@ class Renderer:
             behind = self._behind(rays, opacities.detach(), generator, background_noise)
         colors = colors + (1 - opacities)[:, None] * behind
         n_evaluations = len(all_logits) + n_normals + surface.n_evaluations
-        return Rendering(colors, opacities, surface, len(points), n_evaluations, probed)
+        counts = len(points), n_evaluations
+        return Rendering(colors, opacities, surface, *counts, probed, samples, logits, weights)
 
     def _normals(
         self,
@@ -110,7 +115,8 @@ class Renderer:
         index = self.backend.selection.all_below(-opacities, -_SHADED, "shaded" if training else None)
         points = rays.at(index, lengths[index] / opacities[index].clamp_min(_SHADED))
         normals = self.field.shading_normals(points)
-        return torch.zeros_like(rays.origins).index_copy(0, index, normals), N_TAPS * len(index)
+        n_evaluations = N_TAPS * len(index) if self.field.reads_normals else 0
+        return torch.zeros_like(rays.origins).index_copy(0, index, normals), n_evaluations
 
     def _shade(
         self,

@@ -17,6 +17,7 @@ from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import roi_rays
 from quicksurf.kernels import Backend
 from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.methods import Schedule
 from quicksurf.model import TrainedModel, build_renderer
 from quicksurf.render.renderer import Rendering
 from quicksurf.train import losses, schedules
@@ -92,7 +93,11 @@ class Trainer:
             colors = colors + clear[:, None] * (batch.colors - mapped)
             behind = mapped.detach()
         targets = batch.over(behind)
-        loss = losses.color_loss(colors, targets) + self._geometry_loss(rendering.probed)
+        inside = None if batch.masks is None else self._inside(batch, outline)
+        taught = self._method.taught(rendering.surface.first(n).hits, None if inside is None else inside[:n])
+        if taught is not None:
+            colors = torch.where(taught[:, None], colors, targets)
+        loss = losses.color_loss(colors, targets) + self._method_loss(rendering, inside, schedule)
         if self._guide is not None:
             loss = loss + self._guide_loss(self._guide)
         weight = self._config.train.silhouette_weight
@@ -239,11 +244,20 @@ class Trainer:
             surface.hits, self._config.train.n_surface_points * self._multiplier
         )
 
-    def _geometry_loss(self, probed: Float[Tensor, "p"]) -> Float[Tensor, ""]:
-        """Sum the method's losses on the geometry."""
+    def _method_loss(
+        self, seen: Rendering, inside: Float[Tensor, "r"] | None, schedule: Schedule
+    ) -> Float[Tensor, ""]:
+        """Sum the method's losses, on the geometry and on the rays."""
         geometry, masked = self.result.field.geometry, self.result.masked
-        parts = self._method.losses(geometry, probed, self._consistency.unconfirmed, masked)
+        parts = self._method.losses(geometry, seen.probed, self._consistency.unconfirmed, masked)
+        parts |= self._method.ray_losses(seen.logits, seen.samples, inside, schedule, seen.weights)
         return torch.stack(list(parts.values())).sum()
+
+    def _inside(self, batch: PixelBatch, outline: OutlineBatch) -> Float[Tensor, "r"]:
+        """Which rays are on the object: 1, 0 beside it, 1/2 in a photo without a mask."""
+        assert batch.masks is not None, "asked for where there are masks"
+        known = self._has_mask[batch.image_indices]
+        return torch.cat([torch.where(known, batch.masks, 0.5), outline.inside])
 
     def _compare(self, batch: PixelBatch, rays: Rays, rendering: Rendering) -> Float[Tensor, ""]:
         """How well patches at the probed surface points match other views, as a loss on the points' depths."""

@@ -13,6 +13,7 @@ from tolerances import SCAN32, relative
 from torch import Tensor
 
 import quicksurf
+from quicksurf.errors import BackendError
 from quicksurf.kernels import nerfacc as nerfacc_cpu
 
 
@@ -160,3 +161,16 @@ def test_an_extension_that_is_loaded_is_left_alone():
         "nerfacc_cpu.install(); print(other._C is nerfacc_cpu, nerfacc.pack_info is nerfacc_cpu.pack_info)"
     )
     assert found.split() == ["True"] * 4
+
+
+def test_tensors_on_the_cpu_are_taken_beside_a_gpu(monkeypatch):
+    backend = sys.modules["nerfacc.cuda._backend"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "_C", None)
+    nerfacc_cpu.make_ready(torch.device("cpu"))
+    assert backend._C is nerfacc_cpu
+
+
+def test_tensors_on_a_gpu_need_the_extension():
+    with pytest.raises(BackendError, match="use --device cpu"):
+        nerfacc_cpu.make_ready(torch.device("cuda"))

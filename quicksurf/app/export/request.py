@@ -42,6 +42,8 @@ class MeshRequest:
     scale_from: ScaleFrom | None = None
     up: str | None = None
     """One of UP_SOURCES: turn up to +z."""
+    level: float | None = None
+    """Density of the surface of nerf, per radius of the region."""
 
     @property
     def measures(self) -> bool:
@@ -80,7 +82,8 @@ class MeshRequest:
             ConfigError: naming the option that cannot be used.
         """
         given = {
-            f"mesh.{name}": getattr(self, name) for name in ("resolution", "faces", "keep", "watertight")
+            f"mesh.{name}": getattr(self, name)
+            for name in ("resolution", "faces", "keep", "watertight", "level")
         }
         config = with_settings(config, {name: value for name, value in given.items() if value is not None})
         check_texture_size(self.texture_size)

@@ -99,7 +99,9 @@ def export_mesh(
     """
     seconds = rule.mesh_seconds()
     mesh, report = model.mesh(
-        MeshOptions(config.resolution, config.faces or None, config.keep, config.watertight, seconds)
+        MeshOptions(
+            config.resolution, config.faces or None, config.keep, config.watertight, seconds, config.level
+        )
     )
     rule.extracted(report, config.resolution)
     check_surface(mesh, model.roi, model.psnr_held_out)

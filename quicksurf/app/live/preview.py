@@ -38,7 +38,7 @@ RIM_RINGS = 3  # rings of faces around a seen vertex that are kept: few cameras 
 
 def preview_mesh(reconstruction: TrainedModel, resolution: int) -> Mesh:
     """Extract the current surface in the cameras' frame, at `resolution` cells along the ROI; may have no faces."""
-    field, grid = reconstruction.field, reconstruction.renderer.grid
+    field, grid = reconstruction.surface(), reconstruction.renderer.grid
     vertices, faces = extract_surface(field.logits, grid.occupied, grid.aabb, resolution)
     vertices, faces, _ = compact(vertices, faces[inside_ball(vertices, faces, ROI_RADIUS)])
     vertices, faces = _seen(vertices, faces, _small_frames(reconstruction.roi_cameras()))
