@@ -267,9 +267,9 @@ def _read(session: _Session) -> Scene:
     if masks is not None:
         run.update(**masks.record, made_masks=scene.report.made_masks.record())
     train = session.config.train
-    if not train.dense_weight or not train.points_weight or scene.points is None:
+    if not train.dense_weight or not train.points_weight:
         return scene
-    if not points_suffice(scene):
+    if scene.points is not None and not points_suffice(scene):
         session.reporter.note(
             "the object shows hardly any point that photos confirm: it is fitted to its masks and colours alone"
         )
