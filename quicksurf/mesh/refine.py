@@ -25,6 +25,7 @@ _LEAST, _CERTAIN = (
     4.0,
 )  # sums of weights: below, a vertex has no move of its own; at which it counts in full
 _SMOOTHINGS = 3
+_BATCH = 1 << 16  # vertices: 100 MB
 
 
 class SurfacePoints(NamedTuple):
@@ -41,17 +42,29 @@ def refine_vertices(
     """Move the vertices of a mesh to the points around them, as the module's docstring describes."""
     if len(points.positions) < _NEIGHBORS or not len(faces):
         return vertices
-    normals = vertex_normals(vertices, faces)
-    distances, nearest = KDTree(points.positions).query(vertices, k=_NEIGHBORS, workers=-1)
+    normals, tree = vertex_normals(vertices, faces), KDTree(points.positions)
+    moves, sums = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for first in range(0, len(vertices), _BATCH):
+        batch = slice(first, first + _BATCH)
+        moves[batch], sums[batch] = _moves(vertices[batch], normals[batch], points, tree)
+    certainty = np.where(sums > _LEAST, (sums / _CERTAIN).clip(max=1), 0.0)
+    return vertices + _smoothed(moves, certainty, faces)[:, None] * normals
+
+
+def _moves(
+    vertices: Float64[np.ndarray, "v 3"],
+    normals: Float64[np.ndarray, "v 3"],
+    points: SurfacePoints,
+    tree: KDTree,
+) -> tuple[Float64[np.ndarray, "v"], Float64[np.ndarray, "v"]]:
+    """How far vertices lie behind the points around them, and the sums of the weights that this is known with."""
+    distances, nearest = tree.query(vertices, k=_NEIGHBORS, workers=-1)
     offsets = np.einsum("vkc,vc->vk", points.positions[nearest] - vertices[:, None], normals)
     pixels = points.pixels[nearest]
     beside = (distances**2 - offsets**2).clip(min=0) / (_WIDTH * pixels) ** 2
     weights = np.exp(-0.5 * beside) * (np.abs(offsets) < _REACH * pixels)
     weights *= np.abs(offsets - _mean(offsets, weights)[:, None]) < _ALIKE * pixels
-    sums = weights.sum(1)
-    moves = np.where(sums > _LEAST, _mean(offsets, weights), 0.0)
-    certainty = np.where(sums > _LEAST, (sums / _CERTAIN).clip(max=1), 0.0)
-    return vertices + _smoothed(moves, certainty, faces)[:, None] * normals
+    return _mean(offsets, weights), weights.sum(1)
 
 
 def _mean(
