@@ -36,9 +36,8 @@ MAX_MINUTES = 30  # longer ones are cut films or surveillance, not a walk around
 _MIN_FRAMES = 20  # fewer overlap too little to be posed
 _SECONDS_PER_FRAME = 1.0  # of the time for poses: 69 photos take 0.8 s each
 _DECODE_FRACTION = 0.3  # of the time for poses that decoding may take
-_DECODE_SECONDS = (
-    0.006  # per megapixel, a guess: only chooses key frames alone for long films; the deadline holds
-)
+# Per megapixel, a guess: only chooses key frames alone for long films; the deadline holds.
+_DECODE_SECONDS = 0.006
 _SHARPNESS_WIDTH = 480  # pixels: averages sensor noise away, keeps motion blur
 _QUALITY = 95
 _SQUARE = 0.005  # from 1: a pixel's width to its height; rounded metadata, below a pixel in 200

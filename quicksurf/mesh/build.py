@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from quicksurf.config import Config, with_settings
 from quicksurf.errors import SurfaceError
 from quicksurf.geometry.cameras import Cameras
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
@@ -49,6 +50,21 @@ class MeshOptions:
     """Lower the resolution until the work is expected to fit in this time."""
     level: float = 0.0
     """Density of the surface of nerf, per radius of the region; 0 is the method's own."""
+
+    def check(self) -> None:
+        """Refuse what the settings of a mesh would not take: options of Python callers are checked nowhere else.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        asked = {
+            "mesh.resolution": self.resolution,
+            "mesh.faces": self.n_faces or 0,
+            "mesh.keep": self.keep,
+            "mesh.watertight": self.watertight,
+            "mesh.level": self.level,
+        }
+        with_settings(Config(), asked)
 
 
 @dataclass

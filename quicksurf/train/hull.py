@@ -17,9 +17,8 @@ from quicksurf.capture.masks import PERHAPS_OUTSIDE
 from quicksurf.geometry.cameras import Cameras, project
 
 _AGREE = 0.95  # of the masks that see a cell must allow it: one bad mask in twenty is forgiven
-_MARGIN_PIXELS = (
-    2.0  # cameras from structure from motion are off by under a pixel, hand-drawn outlines by more
-)
+# Cameras from structure from motion are off by under a pixel, hand-drawn outlines by more.
+_MARGIN_PIXELS = 2.0
 _COARSER = 4  # cells of the first pass are this many times longer: most of the region falls at once
 
 

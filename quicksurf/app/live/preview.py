@@ -28,9 +28,8 @@ PAUSED = 224  # cells during a pause, where a finer mesh costs the fit nothing
 SHORTEST, LONGEST = 4.0, 30.0  # seconds between two meshes to aim at
 N_MESHES = 40  # over the whole fit, to aim at
 POWER = 2.5  # of the resolution, by which the work grows: points in the shell by 3, triangles and views by 2
-N_CAMERAS = (
-    12  # half of a mesh's time; they keep 99 % of the faces that 60 large ones do, 24 cost twice as much
-)
+# Half of a mesh's time; they keep 99 % of the faces that 60 large ones do, 24 cost twice as much.
+N_CAMERAS = 12
 FRAME = 240  # pixels of the z-buffer's longer side: a triangle of a coarse mesh covers several
 ROI_RADIUS = 0.99  # faces on the ball's border were made by the border
 RIM_RINGS = 3  # rings of faces around a seen vertex that are kept: few cameras leave gaps
