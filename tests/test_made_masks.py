@@ -42,7 +42,7 @@ def network(monkeypatch: pytest.MonkeyPatch, capture: Path) -> None:
         return maps[min(range(len(photos)), key=lambda i: int(np.abs(photos[i].astype(int) - photo).sum()))]
 
     for module in (requests, masks_command):
-        monkeypatch.setattr(module, "find_model", lambda: Path("model.onnx"))
+        monkeypatch.setattr(module, "find_network", lambda: Path("model.onnx"))
         monkeypatch.setattr(module, "load_saliency", lambda: look)
 
 

@@ -141,7 +141,7 @@ def choose(candidates: Iterable[Candidate], duration: float, n_frames: int) -> I
         yield best
 
 
-def sharpness(luminance: UInt8[np.ndarray, "h w"]) -> float:
+def frame_sharpness(luminance: UInt8[np.ndarray, "h w"]) -> float:
     """Compute the variance of the 4-neighbour Laplacian; 0 for an image under 3 x 3."""
     if min(luminance.shape) < 3:
         return 0.0
@@ -234,7 +234,7 @@ def _candidates(
             start = frame.time if start is None else start
             height = max(3, round(_SHARPNESS_WIDTH * frame.height / frame.width))
             grey = frame.reformat(width=_SHARPNESS_WIDTH, height=height, format="gray").to_ndarray()
-            yield Candidate(max(0.0, frame.time - start), sharpness(grey), frame)
+            yield Candidate(max(0.0, frame.time - start), frame_sharpness(grey), frame)
     except FFmpegError as error:
         if start is None:
             raise ImageError(

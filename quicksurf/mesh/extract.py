@@ -59,7 +59,7 @@ def extract_surface(
             f"{_MAX_BLOCKS / 8192:.0f}: lower --resolution or choose a smaller --roi"
         )
     values = sample(logits, lattice, blocks, aabb.device)
-    vertices, faces = march(values, blocks)
+    vertices, faces = march_cubes(values, blocks)
     vertices = lattice.low + lattice.step * vertices
     return _refine(logits, vertices, faces, lattice.step, aabb.device), faces
 
@@ -121,7 +121,7 @@ def _query(
     return result.float().cpu().numpy()
 
 
-def march(values: Float32[np.ndarray, "b 32 32 32"], blocks: Int64[np.ndarray, "b 3"]) -> Triangles:
+def march_cubes(values: Float32[np.ndarray, "b 32 32 32"], blocks: Int64[np.ndarray, "b 3"]) -> Triangles:
     """Triangulate block by block (marching cubes); vertices in lattice coordinates, shared ones merged."""
     owners = {tuple(block): index for index, block in enumerate(blocks.tolist())}
     parts, faces, n_vertices = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0

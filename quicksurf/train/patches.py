@@ -201,7 +201,7 @@ def plane_warps(
     return Warps(0.5 * (behind + before), jacobians, (behind - before) / (2 * step[..., None]))
 
 
-class Matches(NamedTuple):
+class PatchMatches(NamedTuple):
     """How well patches match, and which way they would match better."""
 
     correlations: Float[Tensor, "n m"]
@@ -219,7 +219,7 @@ def match_patches(
     patches: Patches,
     views: Int[Tensor, "n m"],
     offsets: Float[Tensor, "k 2"],
-) -> Matches:
+) -> PatchMatches:
     """Compare each patch with each of its views.
 
     NCC = Σ â b̂ of centred patches â = (a − ā)/sqrt(|a − ā|² + kσ²), with σ one grey level: towards 0 where there is
@@ -241,7 +241,7 @@ def match_patches(
     matches = (a[:, None] * b).sum(-1)
     slopes = ((a[:, None] - matches[..., None] * b) * moving).sum(-1)
     differences = (other - own[:, None]).norm(dim=-1) / contrast
-    return Matches(matches * there, slopes * there, torch.where(there, differences, torch.inf))
+    return PatchMatches(matches * there, slopes * there, torch.where(there, differences, torch.inf))
 
 
 def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n 1"]]:
@@ -251,7 +251,7 @@ def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Te
     return patch / contrast, contrast
 
 
-def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+def consistency_loss(matches: PatchMatches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Return the part of mean (1 − NCC) that depends on depth, by its slope, over the views that show the same.
 
     Its value says nothing, its gradient by `depths` is that of 1 − NCC. A view that differs by nearly as much as the
@@ -262,7 +262,7 @@ def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tens
     return -confidence(matches) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
 
 
-def confidence(matches: Matches) -> Float[Tensor, ""]:
+def confidence(matches: PatchMatches) -> Float[Tensor, ""]:
     """Compute the weight in [0, 1] of a batch, by the fraction of views that show the same.
 
     Where few do, the object shines or has no texture, and those few agree by chance or by what they reflect.
@@ -309,7 +309,7 @@ class ViewConsistency:
         return 0.0 if last is None else 1 - last
 
     @torch.no_grad()
-    def compare(self, cameras: Cameras, patches: Patches) -> Matches:
+    def compare(self, cameras: Cameras, patches: Patches) -> PatchMatches:
         """Return each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
         matches = match_patches(self._images, cameras, patches, views, self._offsets)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from quicksurf.app.report.sphere import Frame, Sphere, angles_between, step_in_words, widest_gap
+from quicksurf.app.report.sphere import HorizonFrame, Sphere, angles_between, step_in_words, widest_gap
 from quicksurf.geometry.cameras import N_DISTORTION, Cameras
 from quicksurf.geometry.paths import FULL_TURN_GAP, horizontal_basis, look_at, mean_up
 from quicksurf.mesh.clean import face_areas
@@ -59,15 +59,15 @@ class Place(NamedTuple):
     """Fraction of the surface that it would add."""
 
 
-def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> Frame:
+def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> HorizonFrame:
     """Find the frame in which directions around the center of a capture are measured."""
     target = torch.tensor(center, dtype=torch.float64)
     up = mean_up(cameras)
     ahead = horizontal_basis(up, cameras.centers().double() - target)[0]
-    return Frame(target.numpy(), up.numpy(), ahead.numpy())
+    return HorizonFrame(target.numpy(), up.numpy(), ahead.numpy())
 
 
-def coverage_of(
+def measure_coverage(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
     n_views: Int64[np.ndarray, "v"],
@@ -94,7 +94,7 @@ def coverage_of(
     )
 
 
-def next_places(coverage: Coverage, cameras: Cameras, frame: Frame) -> tuple[list[Place], Coverage]:
+def next_places(coverage: Coverage, cameras: Cameras, frame: HorizonFrame) -> tuple[list[Place], Coverage]:
     """Choose at most MAX_PLACES places, best first; also return the coverage after photographing from them."""
     centers = cameras.centers().double().numpy()
     candidates, nearest = _candidates(frame, frame.sphere(centers))
@@ -113,7 +113,7 @@ def next_places(coverage: Coverage, cameras: Cameras, frame: Frame) -> tuple[lis
 
 
 def advise(
-    places: Sequence[Place], left: Coverage, frame: Frame, photos: Sphere, names: Sequence[str]
+    places: Sequence[Place], left: Coverage, frame: HorizonFrame, photos: Sphere, names: Sequence[str]
 ) -> list[str]:
     """Write the sentences, most useful first; none where enough photos see every part."""
     sentences = []
@@ -146,7 +146,7 @@ def advise(
     return sentences
 
 
-def _candidates(frame: Frame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray, "c"]]:
+def _candidates(frame: HorizonFrame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray, "c"]]:
     """Lattice points MIN_STEP to MAX_STEP degrees from the nearest photo, and which photo that is."""
     lowest = max(-MAX_ELEVATION, min(0.0, float(photos.elevations.min()) - 15))
     rows = np.arange(lowest, MAX_ELEVATION + 1, 20.0)
@@ -157,7 +157,7 @@ def _candidates(frame: Frame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray,
 
 
 def _seen_from(
-    coverage: Coverage, centers: Float64[np.ndarray, "c 3"], frame: Frame
+    coverage: Coverage, centers: Float64[np.ndarray, "c 3"], frame: HorizonFrame
 ) -> Bool[np.ndarray, "c v"]:
     """Which vertices are seen, and not too obliquely, from each place."""
     cameras = _looking_in(centers, coverage.vertices, frame)
@@ -172,7 +172,7 @@ def _seen_from(
 
 
 def _looking_in(
-    centers: Float64[np.ndarray, "c 3"], vertices: Float64[np.ndarray, "v 3"], frame: Frame
+    centers: Float64[np.ndarray, "c 3"], vertices: Float64[np.ndarray, "v 3"], frame: HorizonFrame
 ) -> Cameras:
     """Small cameras at `centers` that face the object and frame every vertex from the nearest of them."""
     reach = float(np.linalg.norm(vertices - frame.center, axis=1).max())
