@@ -317,7 +317,7 @@ def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
 
 
 def test_schedules_end_when_the_end_moves_nearer(capture):
-    """The pipeline keeps more time for the mesh as it learns how slow the machine is."""
+    """The command keeps more time for the mesh as it learns how slow the machine is."""
     start = time.monotonic()
     statuses = []
     fit_scene(

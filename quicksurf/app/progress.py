@@ -1,6 +1,6 @@
 """Progress of a command: a live panel in a terminal, plain lines elsewhere, or nothing.
 
-A reporter receives stages, facts, warnings and the fit's figures; it decides nothing. The pipeline does not know which
+A reporter receives stages, facts, warnings and the fit's figures; it decides nothing. The command does not know which
 kind it reports to.
 """
 

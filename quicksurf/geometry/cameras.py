@@ -260,6 +260,17 @@ def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
     return replace(cameras, intrinsics=cameras.intrinsics * ratio.repeat(1, 2), sizes=sizes)
 
 
+def fit_within(cameras: Cameras, side: int) -> Cameras:
+    """Return the same cameras with a longer side of at most `side` pixels."""
+    ratio = (side / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
+    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype))
+
+
+def evenly_chosen(cameras: Cameras, n: int) -> Cameras:
+    """Return at most `n` of the cameras, evenly over their order."""
+    return cameras.select(torch.linspace(0, len(cameras) - 1, min(len(cameras), n)).round().long())
+
+
 def similarity(
     cameras: Cameras, scale: float, rotation: Float[Tensor, "3 3"], translation: Float[Tensor, "3"]
 ) -> Cameras:

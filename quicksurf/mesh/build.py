@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quicksurf.config import Config, with_settings
 from quicksurf.errors import SurfaceError
-from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.cameras import Cameras, evenly_chosen
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
 from quicksurf.mesh.cost import MeshCost, mesh_cost
 from quicksurf.mesh.extract import extract_surface, vertex_normals
@@ -148,7 +148,7 @@ def build_mesh(
         clock, before = time.perf_counter(), clock
         report.seconds[name] = round(clock - before, 3)
 
-    cameras = _chosen(cameras)
+    cameras = evenly_chosen(cameras, _MAX_CAMERAS).to(torch.float32)
     if options.seconds is not None:
         cost = expected_cost(field, cameras, occupied, aabb, points is not None)
         report.resolution = cost.affordable(options.resolution, options.seconds)
@@ -190,11 +190,6 @@ def expected_cost(
 ) -> MeshCost:
     """Tell what `build_mesh` will take of the same arguments; `refined` if there are points."""
     return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS), refined)
-
-
-def _chosen(cameras: Cameras) -> Cameras:
-    keep = torch.linspace(0, len(cameras) - 1, min(len(cameras), _MAX_CAMERAS)).round().long()
-    return cameras.select(keep).to(torch.float32)
 
 
 def _trim(

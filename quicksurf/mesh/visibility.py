@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from quicksurf.geometry.cameras import Cameras, project, resize, undistort
+from quicksurf.geometry.cameras import Cameras, fit_within, project, undistort
 from quicksurf.kernels.host import rasterize
 from quicksurf.mesh.types import Faces, Vertices
 
@@ -64,9 +64,7 @@ def count_views(vertices: Vertices, faces: Faces, normals: Vertices, cameras: Ca
 
 def reduced(cameras: Cameras) -> Cameras:
     """Return the cameras at the size of their z-buffers, float32."""
-    ratio = (MAX_SIDE / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
-    sizes = (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype)
-    return resize(cameras, sizes).to(torch.float32)
+    return fit_within(cameras, MAX_SIDE).to(torch.float32)
 
 
 def seen_by(

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras, distort, lenses_of, pixel_rays
-from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.kernels.selection import AsyncScalar
 
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, of sRGB values
 _LEAST_COSINE = 0.2  # between a plane's normal and a line of sight: beyond 78° a patch is a streak
