@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from quicksurf.app.export.products import ExportedMesh, photos_of
 from quicksurf.app.film import color_image, normal_image
@@ -30,7 +30,7 @@ from quicksurf.mesh.clean import face_areas
 from quicksurf.mesh.holes import boundary_loops, is_closed
 from quicksurf.mesh.observe import observe
 from quicksurf.mesh.photos import Photos
-from quicksurf.mesh.types import Mesh
+from quicksurf.mesh.types import Faces, Mesh, Vertices
 from quicksurf.mesh.visibility import count_views
 from quicksurf.model import TrainedModel
 
@@ -146,7 +146,7 @@ def collect(
     return found
 
 
-def measure_topology(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Topology:
+def measure_topology(vertices: Vertices, faces: Faces) -> Topology:
     """Measure a mesh with at least one face."""
     used = np.unique(faces)
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
