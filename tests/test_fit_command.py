@@ -49,6 +49,8 @@ from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
 
+pytestmark = pytest.mark.slow
+
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SECONDS = 4.0  # of processor time, of the fit that all tests fraction: the ellipsoid is recognised
 FEW_SECONDS = 0.3  # of the fits that go on from it

@@ -142,6 +142,7 @@ def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypa
     assert trainer.snapshot().cameras is scene.cameras and not trainer.result.cameras_refined
 
 
+@pytest.mark.slow
 def test_a_trial_tells_wrong_poses_from_right_ones(scene):
     """Held-out cameras that stand off beside a field that was fitted to right ones; two views tell too little."""
     scene = dataclasses.replace(scene, held_out=np.arange(12) % 3 == 0)

@@ -17,6 +17,8 @@ from quicksurf.app.requests import FitRequest
 from quicksurf.app.summary import FitResult
 from quicksurf.train.loop import FitStatus
 
+pytestmark = pytest.mark.slow
+
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
 SECONDS = 4.0
 
