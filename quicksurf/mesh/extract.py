@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.geometry.region import dilate
 from quicksurf.mesh.types import Faces, Triangles, Vertices
 
 # 33³ cells take PyMCubes 2 ms: long against a call, short against the empty cells a larger block adds.
@@ -90,12 +91,6 @@ class Lattice:
         """Return the lattice coordinates, within the block, of its points to evaluate."""
         cells = [table[BLOCK * b : BLOCK * (b + 1)] for b, table in zip(block, self._cells, strict=True)]
         return np.argwhere(self._active[np.ix_(*cells)])
-
-
-def dilate(cells: Bool[Tensor, "rx ry rz"]) -> Bool[Tensor, "rx ry rz"]:
-    """Add the 26 neighbours of `cells`."""
-    grown = torch.nn.functional.max_pool3d(cells[None, None].float(), 3, stride=1, padding=1)
-    return grown[0, 0] > 0
 
 
 def sample(

@@ -50,9 +50,8 @@ def guide_of(scene: Scene, result: TrainedModel, views: Sequence[int]) -> PointG
     if scene.kind != "around" and not result.masked:
         _clear_before(points, positions, result)
         sky = _clear_sky(scene, points, positions, result)
-        up = torch.nn.functional.normalize(
-            -cameras.c2w[:, :, 1].mean(0), dim=0
-        )  # photos are held upright on average
+        # photos are held upright on average
+        up = torch.nn.functional.normalize(-cameras.c2w[:, :, 1].mean(0), dim=0)
         ground = find_ground(positions, cameras.centers(), up)
     usable = on_object(points, scene.cameras, scene.masks)
     positions, cameras = positions.to(result.device), cameras.on(result.device)

@@ -30,10 +30,8 @@ _NEAREST_COSINE = 0.9994  # 2°: views closer together see no depth
 _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LOG.md)
 _VIEWS = 6
 _SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
-_CONFIDENT = (
-    0.25,
-    0.4,
-)  # fractions of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
+# Fractions of views that show the same: 0.17 on a glossy object, 0.5 on a textured one.
+_CONFIDENT = 0.25, 0.4
 _PAUSE = 8  # steps between comparisons that are not believed
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
