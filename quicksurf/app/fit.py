@@ -182,9 +182,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
 
 
 def _summarize_mesh(session: _Session, made: ExportedMesh, scene: Scene) -> dict[str, Any]:
-    """Figures of the mesh, and how far the object's verified points lie from it: a problem where most do, and nothing
-    was cut.
-    """
+    """Figures of the mesh and of its distance to the object's verified points; a problem where most lie beside it."""
     vertices, of_object, points = made.mesh.vertices, scene.points, None
     if of_object is not None:
         usable = on_object(of_object, scene.cameras, scene.masks)

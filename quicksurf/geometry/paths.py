@@ -140,9 +140,7 @@ def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
 def look_at(
     centers: Float[Tensor, "n 3"], target: Float[Tensor, "*n 3"], up: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3 4"]:
-    """Build poses c2w at `centers` whose z axis meets `target`, one for all or one each, and whose y axis points down;
-    `up` must not be parallel.
-    """
+    """Build poses c2w at `centers` that face `target`, one or one each, y down; `up` must not be parallel."""
     forward = torch.nn.functional.normalize(target - centers, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
     down = torch.linalg.cross(forward, right)
