@@ -95,10 +95,8 @@ def run_fit(
     Args:
         started: moment of time.monotonic that the minutes count from; now if None.
         stop: consulted during the fit; once set, the mesh is made of what there is.
-        quiet: print nothing.
         stream: where progress goes; standard output if None.
         listener: sees the fit and may steer it.
-        fit: the training loop.
 
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
