@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from quicksurf.capture.scene import Scene
 from quicksurf.config import Config
 from quicksurf.errors import ConfigError
 from quicksurf.fields.appearance import Appearance
@@ -213,6 +214,14 @@ class TrainedModel:
                 "appearance": self.appearance,
             }
         )
+
+
+def new_model(scene: Scene, config: Config, backend: Backend, border: Border, masked: bool) -> TrainedModel:
+    """Make a model of a capture with fresh fields; `border` as for `build_renderer`."""
+    renderer = build_renderer(config, backend, border)
+    appearance = Appearance(torch.from_numpy(scene.held_out)).to(backend.device)
+    of_capture = scene.cameras, scene.names, scene.held_out, scene.roi
+    return TrainedModel(config, *of_capture, masked, renderer, appearance)
 
 
 def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer:

@@ -14,7 +14,7 @@ from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
 from quicksurf.fields.appearance import Appearance, matched_by_halves
 from quicksurf.train.held_out import score
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 MATCHED = 1e-2  # relative L2: the pull to the identity remains
 

@@ -15,7 +15,7 @@ from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
 from quicksurf.fields import surface as field
 from quicksurf.kernels.reference import networks as torch_networks
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 pytestmark = pytest.mark.slow
 

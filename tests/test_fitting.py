@@ -20,9 +20,8 @@ from quicksurf.config import load_config
 from quicksurf.errors import OutputError, SurfaceError
 from quicksurf.mesh.refine import SurfacePoints
 from quicksurf.model import TrainedModel
-from quicksurf.train.loop import fit_scene
+from quicksurf.train.loop import Trainer, fit_scene
 from quicksurf.train.pixels import PixelBank, border_of
-from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 

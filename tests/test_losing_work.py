@@ -27,7 +27,7 @@ from quicksurf.files import write_json
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.export import write_mesh
 from quicksurf.train.hits import EMPTY_REPORTS, Hits
-from quicksurf.train.loop import FitStatus
+from quicksurf.train.status import FitStatus
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from quicksurf.config import load_config
 from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 from quicksurf.geometry.poses import PoseTwists, moved, pixel_flows, without_gauge
 from quicksurf.geometry.region import Roi, cameras_in_roi, cameras_in_world
+from quicksurf.train.loop import Trainer
 from quicksurf.train.pixels import PixelBank
 from quicksurf.train.pose_refinement import CameraAlignment, Trial, compare_views
-from quicksurf.train.trainer import Trainer
 
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 DIFFERENCE64 = 1e-6  # relative L2 of central differences over 1e-4 in float64

@@ -34,8 +34,8 @@ from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.capture.scene import Scene
 from quicksurf.config import load_config
 from quicksurf.errors import QuicksurfError
-from quicksurf.train.loop import FitStatus
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
+from quicksurf.train.status import FitStatus
 
 _CLIENTS = Path(__file__).resolve().parents[1] / "tests" / "app" / "live"
 _WARM_SECONDS, _PROGRESS = 10.0, 0.4  # a surface whose mesh is as large as it will be

@@ -34,7 +34,7 @@ from quicksurf.config import Config, with_settings
 from quicksurf.fields.surface import SurfaceField
 from quicksurf.kernels import Backend
 from quicksurf.mesh.export import read_mesh
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 MET, MISSED, NO_GPU = 0, 1, 3
 HALF = {"logits": 5e-3, "colors": 1e-2, "gradients": 5e-2}  # relative L2: half precision through three layers

@@ -41,8 +41,9 @@ from quicksurf.methods import load as load_method
 from quicksurf.model import BACKGROUND_START, TrainedModel
 from quicksurf.train.guide import points_suffice
 from quicksurf.train.hits import Hits
-from quicksurf.train.loop import FitStatus, fit_scene
+from quicksurf.train.loop import fit_scene
 from quicksurf.train.points import on_object
+from quicksurf.train.status import FitStatus
 
 REPORT_MARGIN, REPORT_MIN = 1.0, 2.0  # seconds kept back, and needed for the figures of photos and coverage
 _KINDS = {

@@ -22,7 +22,7 @@ from quicksurf.app.plain import plain
 
 if TYPE_CHECKING:
     from quicksurf.app.budget import Budget
-    from quicksurf.train.loop import FitStatus
+    from quicksurf.train.status import FitStatus
 
 # "read" includes camera poses, where structure from motion reports lines of its own.
 STAGES = ("read", "fit", "mesh")

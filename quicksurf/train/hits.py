@@ -2,7 +2,7 @@
 
 from quicksurf.errors import SurfaceError
 from quicksurf.geometry.region import Roi
-from quicksurf.train.loop import FitStatus
+from quicksurf.train.status import FitStatus
 
 EMPTY_REPORTS = 3  # a report a second: one alone may be of a few unlucky rays
 SPARSE_REPORTS = 5

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from quicksurf.config import TrainConfig
 from quicksurf.errors import OutputError
 from quicksurf.kernels import Backend
 from quicksurf.kernels.modules import EncodedNetwork
+from quicksurf.model import TrainedModel
 
 BETAS = (0.9, 0.99)
 # Gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022).
@@ -37,6 +39,17 @@ def network_groups(
     if network.layout.n_params > n:
         groups.append(Group(name, network.params, slice(n, None), tables_rate, True))
     return groups
+
+
+def groups_of(model: TrainedModel, train: TrainConfig) -> list[Group]:
+    """Compute the groups of all that a fit changes, each with its learning rate."""
+    rates = train.learning_rate_networks, train.learning_rate_tables
+    groups = network_groups("geometry", model.field.geometry.network, train.learning_rate_geometry, rates[1])
+    groups += network_groups("color", model.field.color.network, *rates)
+    for network in model.renderer.background.networks:
+        groups += network_groups("background", network, *rates)
+    offsets = model.appearance.offsets
+    return [*groups, Group("appearance", offsets, slice(None), train.learning_rate_appearance, True)]
 
 
 class Adam:

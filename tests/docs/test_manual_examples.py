@@ -15,7 +15,7 @@ from quicksurf.app import api
 from quicksurf.app.fit import run_fit
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.summary import FitResult
-from quicksurf.train.loop import FitStatus
+from quicksurf.train.status import FitStatus
 
 pytestmark = pytest.mark.slow
 

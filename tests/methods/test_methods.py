@@ -19,7 +19,7 @@ from quicksurf.config import OF_METHOD, load_config
 from quicksurf.errors import ConfigError
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.methods import load
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 METHODS = tuple(OF_METHOD)
 NEAR = {

@@ -30,7 +30,7 @@ from quicksurf.app.run.checkpoint import load_checkpoint, save_checkpoint
 from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, with_settings
 from quicksurf.kernels.modules import EncodedNetwork
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 NAME = "training step"
 PROGRESS = 0.5  # all levels active, no query noise any more, the interval at a twentieth of its start

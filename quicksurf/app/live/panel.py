@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import viser
     from viser import uplot
 
-    from quicksurf.train.loop import FitStatus
+    from quicksurf.train.status import FitStatus
 
 Action = Literal["start", "pause", "stop", "extend"]
 EXTENSION_MINUTES = 5

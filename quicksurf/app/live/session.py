@@ -25,7 +25,7 @@ from quicksurf.errors import RoiError, SurfaceError
 from quicksurf.geometry.region import Roi
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
-from quicksurf.train.loop import FitStatus
+from quicksurf.train.status import FitStatus
 
 if TYPE_CHECKING:
     import viser

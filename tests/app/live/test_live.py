@@ -32,7 +32,7 @@ from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
 from quicksurf.errors import QuicksurfError
 from quicksurf.geometry.region import Roi
-from quicksurf.train.trainer import Trainer
+from quicksurf.train.loop import Trainer
 
 pytestmark = pytest.mark.slow
 
