@@ -27,7 +27,7 @@ from quicksurf.mesh.visibility import Views, count_views, faces_seen
 
 _ROI_RADIUS = 0.995  # the ball is 1; faces on its border were made by the border, not by the images
 _MIN_VIEWS = 2  # a point that one camera sees has no depth; fits to fewer than 8 photos keep such points
-_RIM_RINGS = 3  # rims lie within 84° of grazing for all cameras over at most a few triangles
+_GAP_RINGS = 4  # creases lie within 6° of grazing for all cameras over at most twice as many triangles
 _MAX_CAMERAS = 96  # for visibility, evenly chosen: 0.1 s each for a mesh of 500k faces
 _COLOR_BATCH = 1 << 17
 
@@ -197,7 +197,7 @@ def _trim(
     report.faces_beyond_roi = int((~kept).sum())
     vertices, faces, _ = compact(vertices, faces[kept])
     views = count_views(vertices, faces, vertex_normals(vertices, faces), cameras)
-    kept = faces_seen(faces, views.n_views >= (_MIN_VIEWS if len(cameras) >= 8 else 1), _RIM_RINGS)
+    kept = faces_seen(faces, views.n_views >= (_MIN_VIEWS if len(cameras) >= 8 else 1), _GAP_RINGS)
     report.faces_unseen = int((~kept).sum())
     faces = faces[kept]
     if not len(faces):
