@@ -15,8 +15,9 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -252,12 +253,12 @@ def to_toml(config: Config) -> str:
     """Return every setting as TOML; `load_config` of a file with this text gives an equal Config."""
     lines: list[str] = []
     for section in dataclasses.fields(config):
-        lines.append(f"[{section.name}]")
-        values = getattr(config, section.name)
+        values = dataclasses.asdict(getattr(config, section.name))
         lines += [
-            f"{key.name} = {_toml_value(getattr(values, key.name))}" for key in dataclasses.fields(values)
+            f"[{section.name}]",
+            *(f"{key} = {_toml_value(value)}" for key, value in values.items()),
+            "",
         ]
-        lines.append("")
     return "\n".join(lines)
 
 
@@ -272,7 +273,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
         path = _preset_folder() / f"{preset}.toml"
         if not path.is_file():
             raise ConfigError(
-                _unknown("preset", str(preset), preset_names()) + "; or give the path of a .toml file"
+                unknown("preset", str(preset), preset_names()) + "; or give the path of a .toml file"
             )
     try:
         if path.stat().st_size > MAX_PRESET_BYTES:
@@ -296,10 +297,9 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _setting_types() -> dict[str, Any]:
     """`section.key` → annotation, for every setting there is."""
-    sections = get_type_hints(Config)
     return {
         f"{section}.{key}": annotation
-        for section, cls in sections.items()
+        for section, cls in get_type_hints(Config).items()
         for key, annotation in get_type_hints(cls, include_extras=True).items()
     }
 
@@ -308,7 +308,7 @@ def _apply(config: Config, settings: Mapping[str, Any], origin: str) -> Config:
     types = _setting_types()
     for name, value in settings.items():
         if name not in types:
-            raise ConfigError(f"{origin}: " + _unknown("setting", name, list(types)))
+            raise ConfigError(f"{origin}: " + unknown("setting", name, list(types)))
         section, key = name.split(".")
         checked = _check(name, value, types[name], origin)
         config = dataclasses.replace(
@@ -319,10 +319,7 @@ def _apply(config: Config, settings: Mapping[str, Any], origin: str) -> Config:
 
 def _check(name: str, value: Any, annotation: Any, origin: str) -> Any:
     """`value` as the annotated type; an int is accepted where a float is asked for, never the reverse."""
-    bounds = next(
-        (extra for extra in getattr(annotation, "__metadata__", ()) if isinstance(extra, Between)), None
-    )
-    base = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
+    base, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     if get_origin(base) is Literal:
         if value not in get_args(base) or isinstance(value, bool) != isinstance(get_args(base)[0], bool):
             choices = ", ".join(repr(choice) for choice in get_args(base))
@@ -332,19 +329,16 @@ def _check(name: str, value: Any, annotation: Any, origin: str) -> Any:
         value = float(value)
     if type(value) is not base:
         raise ConfigError(f"{origin}: {name} is {value!r} ({type(value).__name__}); expected {base.__name__}")
-    if bounds is not None and value not in bounds:
-        raise ConfigError(f"{origin}: {name} is {value!r}; expected {bounds}")
+    if bounds and value not in bounds[0]:
+        raise ConfigError(f"{origin}: {name} is {value!r}; expected {bounds[0]}")
     return value
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    """Sentence that names the known key nearest to `name`, with or without its section."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if not nearest:
-        tails = {key.rpartition(".")[2]: key for key in known}
-        nearest = [
-            tails[tail] for tail in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.5)
-        ]
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """Say that `name` is no `kind`, and name the nearest that is, with or without its section, or all of them."""
+    tails = {key.rpartition(".")[2]: key for key in known}
+    near = partial(difflib.get_close_matches, n=1, cutoff=0.5)
+    nearest = near(name, known) or [tails[tail] for tail in near(name.rpartition(".")[2], tails)]
     hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known) or 'none'}"
     return f"unknown {kind} {name!r}: {hint}"
 

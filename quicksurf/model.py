@@ -21,7 +21,6 @@ from quicksurf.geometry.region import Roi, cameras_in_roi, roi_rays
 from quicksurf.kernels import Backend
 from quicksurf.mesh.build import Mesh, MeshOptions, MeshReport, build_mesh, expected_cost
 from quicksurf.mesh.cost import MeshCost
-from quicksurf.mesh.options import check_options
 from quicksurf.mesh.refine import SurfacePoints
 from quicksurf.mesh.types import LevelSet
 from quicksurf.methods import Schedule
@@ -128,8 +127,10 @@ class TrainedModel:
             SurfaceError: if there is none.
             ConfigError: if an option is out of range.
         """
-        check_options(options or MeshOptions())
-        options = options or MeshOptions()
+        options = MeshOptions() if options is None else options
+        if not isinstance(options, MeshOptions):
+            raise ConfigError(f"options are {type(options).__name__}: MeshOptions are expected")
+        options.check()
         if options.keep == "auto" and self.config.train.capture in BACKGROUND_START:
             options = replace(options, keep="scene")
         seen = self.roi_cameras().select(torch.from_numpy(self.used))

@@ -101,6 +101,7 @@ def test_what_all_views_have_in_common_is_not_exposure(gains, varies):
     assert result.psnr > plain + 5 if varies else result.psnr == pytest.approx(plain, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", [False, True])
 def test_maps_learn_faster_where_the_exposure_of_held_out_photos_varies(tmp_path, masks):
     scene = read_scene(

@@ -58,6 +58,7 @@ def test_the_error_of_an_earlier_attempt_is_not_repeated(
     assert "no images" in (tmp_path / "logs" / "one.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_fit_that_does_not_end_is_asked_to_and_then_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_finished_runs_are_left_alone_and_unfinished_ones_resumed(
     assert not (tmp_path / "seen").exists()
 
 
+@pytest.mark.slow
 def test_a_capture_that_was_cut_short_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
     """A real fit, left with its checkpoint; the batch's own command resumes it, and is asked for the mesh at once."""
     capture, out = write_capture(tmp_path / "captures" / "a"), tmp_path / "out"

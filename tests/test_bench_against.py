@@ -123,6 +123,7 @@ def test_nothing_near_is_all_missed_and_has_no_median(capture):
     assert figures == {"missed": 100, "elsewhere": 100, "recall": 0, "agreement": 0}
 
 
+@pytest.mark.slow
 def test_a_frame_of_its_own_is_aligned(tmp_path):
     """Cameras that are off by 0.5 % leave the surface to finish the alignment; a hole does not pull it."""
     capture = write_capture(tmp_path / "facade", *plane(bump=0.08), photos())

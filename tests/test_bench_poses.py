@@ -269,6 +269,7 @@ def test_a_failed_row_is_shown_and_tried_again(plan, called, tmp_path, monkeypat
     assert verdicts(measured(plan, tmp_path / "out")) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_one_row(tmp_path):
     (tmp_path / "photos").mkdir()
     result = runs.run(OURS, Case("empty", tmp_path / "photos", None), tmp_path / "runs", 10.0)

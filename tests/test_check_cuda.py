@@ -13,6 +13,8 @@ import check_cuda
 
 from quicksurf.config import load_config
 
+pytestmark = pytest.mark.slow
+
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {})
 TINY = check_cuda.Size(n_points=600, n_samples=2048, n_steps=4, n_warm_up=2, n_bytes=1 << 16, gemm=32)
 

@@ -195,6 +195,7 @@ def test_a_reader_that_leaves_at_once_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_unknown_instruction_set_is_said(capture: Path, tmp_path: Path) -> None:
     done = _run("fit", str(capture), "--output", str(tmp_path / "run"), QUICKSURF_ISA="foo")
     assert done.returncode == errors.BackendError.exit_code

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 from quicksurf.geometry import cameras as lens
 from quicksurf.geometry.cameras import Cameras
 from quicksurf.train import patches as consistency
-from quicksurf.train.patches import GreyImages, Matches, Patches
+from quicksurf.train.patches import GreyImages, Patches, PatchMatches
 
 CORRELATION = 0.01  # affine map instead of the plane's own, grey levels in half precision
 SLOPE = 0.06  # relative: the same, and the affine map held fixed while the depth changes
@@ -128,6 +128,7 @@ def test_correlations_are_those_of_the_twin(cameras, photos, depth_error, tilt):
             assert abs(float(found[row, column]) - expected) < CORRELATION
 
 
+@pytest.mark.slow
 def test_slopes_are_differences_of_the_twin(cameras, photos):
     step = 2e-3
     patches, directions = patches_at(cameras, 0.02)
@@ -220,7 +221,7 @@ def test_no_patches_and_no_views_are_legal(cameras, photos):
 
 def test_the_loss_pulls_depths_along_the_slopes_of_views_that_show_the_same():
     nothing = torch.zeros(1, 3)
-    matches = Matches(nothing, torch.tensor([[2.0, 1.0, -9.0]]), torch.tensor([[0.1, 0.5, 1.5]]))
+    matches = PatchMatches(nothing, torch.tensor([[2.0, 1.0, -9.0]]), torch.tensor([[0.1, 0.5, 1.5]]))
     depths = torch.zeros(1, requires_grad=True)
     consistency.consistency_loss(matches, depths).backward()
     assert depths.grad is not None and float(depths.grad) == -1.0  # deeper matches better: 1 - NCC falls
@@ -231,7 +232,7 @@ def test_where_few_views_show_the_same_none_is_believed():
     for n_same, pull in ((2, 0.0), (5, 0.5), (10, 1.0)):
         differences = torch.where(torch.arange(10) < n_same, 0.1, 2.0)[None]
         depths = torch.zeros(1, requires_grad=True)
-        consistency.consistency_loss(Matches(slopes, slopes, differences), depths).backward()
+        consistency.consistency_loss(PatchMatches(slopes, slopes, differences), depths).backward()
         assert depths.grad is not None and float(depths.grad) == pytest.approx(-pull)
 
 

@@ -16,6 +16,8 @@ from quicksurf.geometry.cameras import Cameras, pixel_rays, project
 from quicksurf.kernels import _native
 from quicksurf.mesh.export import read_mesh
 
+pytestmark = pytest.mark.slow
+
 N_VIEWS, SIZE = 8, 96
 ROUNDING = 1e-6  # the renderer counts pixels in float32
 
@@ -117,7 +119,6 @@ def test_cameras_are_above_the_table_and_outside_the_ball(capture, cameras):
     assert (np.linalg.norm(centers - scoring["center"], axis=1) > 1.5 * scoring["radius"]).all()
 
 
-@pytest.mark.slow
 def test_another_seed_gives_the_same_solid_in_another_paint(truth, tmp_path):
     write_demo_capture(tmp_path, n_views=1, size=32, seed=1)
     other = read_mesh(tmp_path / "truth.ply")

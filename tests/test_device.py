@@ -17,6 +17,8 @@ from quicksurf.fields import surface as field
 from quicksurf.kernels.reference import networks as torch_networks
 from quicksurf.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 CONFIG = load_config(Path(__file__).with_name("tiny.toml"), {"train.n_samples": 1024})
 WAITS = 1  # of a step: how many rays cross the surface, and in how many steps; both are read at once
 GRID_WAITS = 3  # more where nerfacc's grid is probed, each 32nd step: it chooses cells by masks

@@ -23,6 +23,7 @@ def spheres(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "mesh.ply", tmp_path / "truth.ply"
 
 
+@pytest.mark.slow
 def test_concentric_spheres_are_their_radii_apart(spheres: tuple[Path, Path]) -> None:
     scores = score(*spheres, None, n_samples=20_000)
     diagonal = 2 * np.sqrt(3)

@@ -101,6 +101,7 @@ def test_clear_rays_of_a_photo_without_a_mask_cost_nothing(some_masked):
     assert (appearance.offsets - before).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_fit_with_some_masks_lowers_the_error_of_masked_photos(some_masked):
     trainer = Trainer(scene_of(some_masked, True), CONFIG, kernels.load("cpu"), None)
     assert trainer.result.masked
@@ -192,6 +193,7 @@ class SteppedClock:
         self.seconds += 1 / 16
 
 
+@pytest.mark.slow
 def test_going_on_keeps_the_time_already_spent(capture):
     scene, backend, clock = scene_of(capture, True), kernels.load("cpu"), SteppedClock()
     first = fit_scene(scene, CONFIG, backend, seconds=2, now=clock, on_step=clock.tick)
@@ -236,6 +238,7 @@ def fitted(capture, hold_out, n_steps=40):
     return scene, result, drawn
 
 
+@pytest.mark.slow
 def test_held_out_photos_join_for_the_last_stretch_and_the_figure_is_of_the_last_look_before(
     capture, monkeypatch
 ):
@@ -260,12 +263,14 @@ def test_held_out_photos_join_for_the_last_stretch_and_the_figure_is_of_the_last
     assert result.used.all() and np.array_equal(result.held_out, scene.held_out)
 
 
+@pytest.mark.slow
 def test_photos_that_are_kept_out_stay_out_and_are_measured_at_the_end(capture):
     scene, result, joined = fitted(capture, "keep")
     assert not any(joined) and np.array_equal(result.used, ~scene.held_out)
     assert result.psnr_held_out is not None
 
 
+@pytest.mark.slow
 def test_photos_that_joined_stay_when_the_fit_goes_on(capture, tmp_path):
     scene, result, _ = fitted(capture, "join")
     save_checkpoint(result, tmp_path)
@@ -289,6 +294,7 @@ def test_a_photo_that_joins_has_the_pose_that_both_halves_of_its_picture_gave(ca
     assert moved[~held_out].abs().amax() == 0
 
 
+@pytest.mark.slow
 def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
     """On a slow machine a fit has few rays, and a look of fixed size would make the command late."""
     looks, n_rays, clock = [], [], SteppedClock()
@@ -316,8 +322,9 @@ def test_looks_at_held_out_views_are_as_short_as_the_fit(capture, monkeypatch):
     assert total == sum(n_rays) and 0 < final <= 0.05 * total
 
 
+@pytest.mark.slow
 def test_schedules_end_when_the_end_moves_nearer(capture):
-    """The pipeline keeps more time for the mesh as it learns how slow the machine is."""
+    """The command keeps more time for the mesh as it learns how slow the machine is."""
     start = time.monotonic()
     statuses = []
     fit_scene(
@@ -331,6 +338,7 @@ def test_schedules_end_when_the_end_moves_nearer(capture):
     assert statuses[-1].progress > 0.9 and statuses[-1].seconds < 10
 
 
+@pytest.mark.slow
 def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
     """A step takes 0.1 s by a clock set by hand; once somebody pauses, and once doubles the time."""
     hands, statuses = [0.0], []
@@ -359,6 +367,7 @@ def test_a_pause_and_added_time_leave_the_schedules_in_order(capture):
     assert 5.8 < fitted.seconds_fitted < 6.2
 
 
+@pytest.mark.slow
 def test_a_fit_whose_loss_is_no_number_ends_with_advice(capture):
     trainer = Trainer(scene_of(capture, True), CONFIG, kernels.load("cpu"), None)
     trainer.result.appearance.offsets.data.fill_(torch.inf)

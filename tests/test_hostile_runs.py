@@ -141,6 +141,7 @@ CHECKPOINTS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CHECKPOINTS)
 def test_a_damaged_checkpoint_is_refused_by_what_is_wrong(run: Path, what: str, capsys: Any) -> None:
     CHECKPOINTS[what](run)
@@ -248,6 +249,7 @@ RECORDS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", RECORDS)
 @pytest.mark.parametrize("command", ["report", "mesh", "fit"])
 def test_a_damaged_record_is_refused_in_one_line(run: Path, what: str, command: str, capsys: Any) -> None:
@@ -295,6 +297,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FIGURES)
 def test_figures_of_any_kind_make_no_bug(run: Path, what: str, capsys: Any) -> None:
     FIGURES[what](run)
@@ -371,6 +374,7 @@ def test_meshes_that_cannot_be_used_are_said(tmp_path: Path, what: str, capsys: 
         assert code == SurfaceError.exit_code and message.count("\n") == 1 and len(message) < 800, message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_mesh_that_is_cut_off_is_said_and_not_measured(tmp_path: Path, binary: bool, capsys: Any) -> None:
     path, truth = tmp_path / "mesh.ply", tmp_path / "truth.ply"

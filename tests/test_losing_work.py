@@ -29,6 +29,8 @@ from quicksurf.mesh.export import write_mesh
 from quicksurf.train.hits import EMPTY_REPORTS, Hits
 from quicksurf.train.loop import FitStatus
 
+pytestmark = pytest.mark.slow
+
 LONG_ENOUGH = 2.5  # seconds of fitting that leave a surface
 TINY = str(Path(__file__).with_name("tiny.toml"))
 EMPTY = Roi((CENTER[0].item() + 2.6, CENTER[1].item() + 0.8, CENTER[2].item() + 1.6), 0.5)
@@ -94,7 +96,6 @@ def test_a_terminal_that_is_gone_costs_the_words_alone(capfd: pytest.CaptureFixt
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_fit_whose_terminal_closes_leaves_its_mesh(capture: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "quicksurf", "fit", str(capture), "--preset", TINY, "--minutes", "2"]

@@ -42,7 +42,7 @@ def network(monkeypatch: pytest.MonkeyPatch, capture: Path) -> None:
         return maps[min(range(len(photos)), key=lambda i: int(np.abs(photos[i].astype(int) - photo).sum()))]
 
     for module in (requests, masks_command):
-        monkeypatch.setattr(module, "find_model", lambda: Path("model.onnx"))
+        monkeypatch.setattr(module, "find_network", lambda: Path("model.onnx"))
         monkeypatch.setattr(module, "load_saliency", lambda: look)
 
 
@@ -50,6 +50,7 @@ def request(capture: Path, **more: Any) -> FitRequest:
     return FitRequest(capture, 1.0, capture.parent / "run", preset=TINY, **more)
 
 
+@pytest.mark.slow
 def test_made_masks_are_kept_and_used_again(network: None, capture: Path) -> None:
     first = run_fit(request(capture, masks="make"), fit=cut_to(SECONDS))
     stated = first.summary["masks"]
@@ -66,6 +67,7 @@ def test_made_masks_are_kept_and_used_again(network: None, capture: Path) -> Non
         run_fit(FitRequest(first.run.path, 1.0, masks="none"), fit=cut_to(SECONDS))
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks_is_used_wherever_it_lies(capture: Path) -> None:
     result = run_fit(request(capture, masks=str(capture.parent / "true")), fit=cut_to(SECONDS))
     assert (result.summary["masks"]["used"], result.summary["masks"]["made"]) == (N_PHOTOS, 0)
@@ -91,6 +93,7 @@ def test_what_cannot_be_had_is_refused_before_the_fit(capture: Path, monkeypatch
         run_fit(request(capture, masks=str(capture / "elsewhere")), fit=cut_to(SECONDS))
 
 
+@pytest.mark.slow
 def test_the_command_writes_masks_beside_the_photos_once(network: None, capture: Path, capsys: Any) -> None:
     assert main(["masks", str(capture)]) == 0
     assert "12 masks in" in capsys.readouterr().out

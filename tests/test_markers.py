@@ -111,6 +111,7 @@ def test_a_photo_with_a_wrong_camera_is_left_out(tmp_path: Path) -> None:
     assert find_ruler(replace(cameras, c2w=c2w), files).side == pytest.approx(SIDE, rel=SIDE_ERROR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("azimuths", "printed", "message"),
     [

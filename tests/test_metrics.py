@@ -15,7 +15,7 @@ from quicksurf.app.metrics import (
     CloudSurface,
     MeshSurface,
     ObjectRegion,
-    Samples,
+    SurfaceSamples,
     compare_surfaces,
     psnr,
     ssim,
@@ -197,7 +197,7 @@ def test_agrees_with_the_reference_scorer(scene):
     if roi["table_z"] is not None:
         up, z = tuple(roi["up"]), roi["table_z"]
         counts = ObjectRegion(tuple(roi["center"]), roi["radius"], up, z, roi["bbox_diagonal"]).contains
-    seen = Samples(points["points"].astype(np.float64), points["normals"].astype(np.float64))
+    seen = SurfaceSamples(points["points"].astype(np.float64), points["normals"].astype(np.float64))
     truth = MeshSurface(vertices, faces)
     scores = compare_surfaces(MeshSurface(vertices + noise, faces), truth, counts, seen, n_samples=N * 3)
     for name in ("accuracy", "completeness", "chamfer", "normal_consistency"):

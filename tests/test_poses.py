@@ -13,7 +13,7 @@ from quicksurf import kernels
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import load_config
 from quicksurf.geometry.cameras import Cameras, pixel_rays, project
-from quicksurf.geometry.poses import Poses, moved, pixel_flows, without_gauge
+from quicksurf.geometry.poses import PoseTwists, moved, pixel_flows, without_gauge
 from quicksurf.geometry.region import Roi, cameras_in_roi, cameras_in_world
 from quicksurf.train.pixels import PixelBank
 from quicksurf.train.pose_refinement import CameraAlignment, Trial, compare_views
@@ -66,7 +66,7 @@ def test_updates_recover_a_known_error(scene):
     true, center, axes = ellipsoid(scene.cameras, scene.roi)
     twists = torch.zeros(len(true), 6)
     twists[4] = torch.tensor([0.003, -0.002, 0.004, 0.01, -0.02, 0.01])
-    poses = Poses(moved(true, twists), torch.zeros(len(true), dtype=torch.bool))
+    poses = PoseTwists(moved(true, twists), torch.zeros(len(true), dtype=torch.bool))
     bank = PixelBank.of(scene, list(range(len(true))), False, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     points = (center + axes * torch.nn.functional.normalize(torch.randn(50, 3), dim=1)).float()
@@ -142,6 +142,7 @@ def test_cameras_stay_as_given_while_nothing_speaks_against_them(scene, monkeypa
     assert trainer.snapshot().cameras is scene.cameras and not trainer.result.cameras_refined
 
 
+@pytest.mark.slow
 def test_a_trial_tells_wrong_poses_from_right_ones(scene):
     """Held-out cameras that stand off beside a field that was fitted to right ones; two views tell too little."""
     scene = dataclasses.replace(scene, held_out=np.arange(12) % 3 == 0)

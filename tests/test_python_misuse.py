@@ -107,6 +107,7 @@ FITS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", FITS, ids=[f"{list(w)[-1]}-{k}" for k, w in enumerate(FITS)])
 def test_arguments_that_cannot_be_used_are_said(wrong: dict[str, Any], tmp_path: Path) -> None:
     capture = write_capture(tmp_path / "capture", 6, 16)

@@ -11,8 +11,8 @@ import trimesh
 from scipy.ndimage import gaussian_filter
 
 from quicksurf.app.report import charts
-from quicksurf.app.report.advice import advise, coverage_of, frame_of, next_places
-from quicksurf.app.report.collect import Clock, examine, shown
+from quicksurf.app.report.advice import advise, frame_of, measure_coverage, next_places
+from quicksurf.app.report.collect import TimeLimit, measure_topology, shown
 from quicksurf.app.report.context import advice_on_lost
 from quicksurf.app.report.pictures import MAX_FACES, pack_mesh, reduce_mesh
 from quicksurf.app.report.sphere import Sphere, covered_fraction, step_in_words, widest_gap
@@ -58,7 +58,7 @@ def rings(azimuths: list[float]) -> Cameras:
 def advice_for(cameras: Cameras, mesh: Mesh) -> tuple[list, list[str]]:
     frame = frame_of(cameras, CENTER)
     n_views = count_views(mesh.vertices, mesh.faces, mesh.normals, cameras.to(torch.float32)).n_views
-    coverage = coverage_of(mesh.vertices, mesh.faces, n_views, frame.center, 1.5)
+    coverage = measure_coverage(mesh.vertices, mesh.faces, n_views, frame.center, 1.5)
     places, left = next_places(coverage, cameras, frame)
     sphere = frame.sphere(cameras.centers().numpy())
     return places, advise(places, left, frame, sphere, [f"p{i}" for i in range(len(cameras))])
@@ -117,8 +117,8 @@ def test_a_hole_is_worth_seeing_unless_the_region_cut_it() -> None:
     mesh = ball()
     kept = mesh.faces[~(mesh.vertices[mesh.faces].mean(1)[:, 0] > CENTER[0] + 0.9)]
     n_views = np.full(len(mesh.vertices), 10)
-    open_fraction = coverage_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
-    cut_fraction = coverage_of(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
+    open_fraction = measure_coverage(mesh.vertices, kept, n_views, np.array(CENTER), 1.5).missing().sum()
+    cut_fraction = measure_coverage(mesh.vertices, kept, n_views, np.array(CENTER), 1.01).missing().sum()
     assert open_fraction == pytest.approx(
         0.047, abs=0.015
     )  # a disc of radius √(1 − 0.9²) over the area of the ball
@@ -127,17 +127,17 @@ def test_a_hole_is_worth_seeing_unless_the_region_cut_it() -> None:
 
 def test_topology_of_known_solids() -> None:
     solid_ball = ball()
-    whole = examine(solid_ball.vertices, solid_ball.faces)
+    whole = measure_topology(solid_ball.vertices, solid_ball.faces)
     assert (whole.components, whole.holes, whole.watertight) == (1, 0, True)
     assert np.allclose(whole.size, 2, atol=0.01)
-    opened = examine(solid_ball.vertices, solid_ball.faces[1:])
+    opened = measure_topology(solid_ball.vertices, solid_ball.faces[1:])
     assert (opened.components, opened.holes, opened.watertight) == (1, 1, False)
     twice = np.concatenate([solid_ball.faces, solid_ball.faces + len(solid_ball.vertices)])
-    both = examine(np.concatenate([solid_ball.vertices, solid_ball.vertices + 5]), twice)
+    both = measure_topology(np.concatenate([solid_ball.vertices, solid_ball.vertices + 5]), twice)
     assert (both.components, both.watertight) == (2, True)
     flipped = solid_ball.faces.copy()
     flipped[0] = flipped[0, ::-1]
-    assert not examine(solid_ball.vertices, flipped).watertight
+    assert not measure_topology(solid_ball.vertices, flipped).watertight
 
 
 def test_fans_close_a_mesh() -> None:
@@ -146,7 +146,9 @@ def test_fans_close_a_mesh() -> None:
     wide[int((~wide).argmax())] = True
     kept = mesh.faces[~wide]
     assert len(boundary_loops(kept)) == 2
-    closed = coverage_of(mesh.vertices, kept, np.zeros(len(mesh.vertices), np.int64), np.array(CENTER), 1.5)
+    closed = measure_coverage(
+        mesh.vertices, kept, np.zeros(len(mesh.vertices), np.int64), np.array(CENTER), 1.5
+    )
     assert len(closed.vertices) == len(mesh.vertices) + 2
     assert is_closed(closed.faces)
     assert closed.weights.sum() == pytest.approx(1)
@@ -241,7 +243,7 @@ def test_names_for_a_page_are_short_and_plain() -> None:
 
 def test_the_clock_runs_out() -> None:
     times = iter([0.0, 1.0, 9.0])
-    clock = Clock(5.0, lambda: next(times))
+    clock = TimeLimit(5.0, lambda: next(times))
     assert clock.left() == 4
     assert clock.left() == -4
-    assert Clock(None).left() == float("inf")
+    assert TimeLimit(None).left() == float("inf")

@@ -16,7 +16,7 @@ from tiny_capture import write_capture
 
 from quicksurf.app.evaluate import evaluate
 from quicksurf.app.fit import run_fit
-from quicksurf.app.report.collect import Clock, Findings, collect, surface_seconds
+from quicksurf.app.report.collect import Findings, TimeLimit, collect, surface_seconds
 from quicksurf.app.report.page import report_run
 from quicksurf.app.requests import FitRequest
 from quicksurf.app.run.folder import open_run
@@ -60,7 +60,7 @@ def masked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def findings(path: Path, clock: Clock, max_pixels: int = 48 * 48) -> Findings:
+def findings(path: Path, clock: TimeLimit, max_pixels: int = 48 * 48) -> Findings:
     """What the page of a run says, its photos kept with `max_pixels`."""
     run = open_run(path)
     reconstruction = run.model("cpu")
@@ -74,7 +74,7 @@ def test_photos_are_not_read_again_for_the_page(masked_run: Path, monkeypatch: p
         pytest.fail(f"{path} is read again")
 
     monkeypatch.setattr("quicksurf.app.export.products.read_pixels", read_again)
-    found = findings(masked_run, Clock(None), max_pixels=20 * 20)
+    found = findings(masked_run, TimeLimit(None), max_pixels=20 * 20)
     assert found.surface is not None and found.surface.n_views.max() >= 2
 
 
@@ -82,7 +82,7 @@ def test_photos_are_not_read_again_for_the_page(masked_run: Path, monkeypatch: p
 def test_the_mesh_is_left_out_where_its_photos_take_longer(masked_run: Path) -> None:
     n_faces = len(read_mesh(masked_run / "mesh.ply").faces)
     for spare in (-0.01, 0.01):
-        clock = Clock(surface_seconds(n_faces, 12) + spare, now=lambda: 0.0)
+        clock = TimeLimit(surface_seconds(n_faces, 12) + spare, now=lambda: 0.0)
         found = findings(masked_run, clock)
         assert (found.surface is not None) == (spare > 0) == (not any("the mesh" in n for n in found.notes))
     assert surface_seconds(n_faces, 312) > surface_seconds(n_faces, 12) + 5  # a photo takes 23 to 40 ms

@@ -48,6 +48,7 @@ def painted(mesh: Any, image: np.ndarray) -> np.ndarray:
     return bilinear(image, pixels.astype(np.float32)) / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["glb", "obj"])
 def test_textured_files_show_the_paint_when_loaded_back(fitted: FitResult, suffix: str) -> None:
     mesh = load(fitted.run.path / f"textured.{suffix}")
@@ -140,6 +141,7 @@ def test_what_is_told_of_a_trimmed_mesh_is_true_of_it(fitted: FitResult, tmp_pat
         run_mesh(fitted.run.path, MeshRequest(watertight=True, trim=least), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_point_can_be_picked_in_a_photo(fitted: FitResult, tmp_path: Path) -> None:
     """Opposite photos look at the middle: what they see there lies about 2 · 1.2 to 2 · 1.8 apart."""
     ends = "00.png@24,24", "images/06.png@24,24"

@@ -36,7 +36,7 @@ from leftovers import fault_of, litter, lost
 from tiny_capture import write_capture
 
 import quicksurf
-from quicksurf.app import fit as pipeline
+from quicksurf.app import fit as app_fit
 from quicksurf.app.cli import main as run_cli
 from quicksurf.app.run import checkpoint
 from quicksurf.app.run.folder import open_run
@@ -137,7 +137,7 @@ def command(arguments: list[str], folder: Path, kill_at: int = NOT_ASKED, count:
         n_changes += 1
 
     loop._CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
-    pipeline.run_fit = partial(pipeline.run_fit, fit=cut_to(FIT_SECONDS))
+    app_fit.run_fit = partial(app_fit.run_fit, fit=cut_to(FIT_SECONDS))
     sys.addaudithook(watch)
     quicksurf.set_num_threads(1)  # where the other core is taken, two wait for each other
     code = run_cli(arguments, started=time.monotonic())

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from quicksurf import kernels
-from quicksurf.app import fit as pipeline
 from quicksurf.app.argument_types import checks_arguments
 from quicksurf.app.export.request import MeshRequest, ScaleFrom
 from quicksurf.app.export.surface import run_mesh
+from quicksurf.app.fit import run_fit
 from quicksurf.app.requests import FitRequest, as_roi
 from quicksurf.app.run.folder import open_run
 from quicksurf.errors import ConfigError
@@ -69,7 +69,7 @@ def fit(
         method=method,
         hold_out=hold_out,
     )
-    return pipeline.run_fit(request, quiet=quiet).reconstruction
+    return run_fit(request, quiet=quiet).reconstruction
 
 
 @checks_arguments

@@ -3,7 +3,6 @@
 tyro's boxes answer for all commands at once, and in the terms of Python's types.
 """
 
-import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import tyro
+
+from quicksurf.config import unknown
 
 _HELP = ("-h", "--help")
 
@@ -25,13 +26,6 @@ class Option(NamedTuple):
     kind: str
     """`flag`, `number`, `whole`, `choice`, `choices`, `scale` or `text`."""
     choices: tuple[str, ...] = ()
-
-
-def nearest(what: str, given: str, known: Sequence[str]) -> str:
-    """Say that `given` is no `what`, and name the nearest that is, or all of them."""
-    close = difflib.get_close_matches(given, known, 1, 0.5)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-    return f"unknown {what} {given!r}: {hint}"
 
 
 def check_arguments(name: str, command: type, arguments: Sequence[str]) -> None:
@@ -65,7 +59,7 @@ def _positionals(name: str, options: Mapping[str, Option], arguments: Sequence[s
         written, joined, value = argument.partition("=")
         option = "--" + written[2:].replace("_", "-")
         if option not in options:
-            raise UsageError(f"{nearest('option', written, sorted(options))} (quicksurf {name} --help)")
+            raise UsageError(f"{unknown('option', written, sorted(options))} (quicksurf {name} --help)")
         values = [value] if joined else _values(options[option], rest)
         _check_values(option, options[option], values)
 

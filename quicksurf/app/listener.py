@@ -1,6 +1,6 @@
 """The seat of somebody who watches a command at work: hears what reporters hear, sees the scene, the field, the mesh.
 
-The pipeline calls it from its own thread and goes on when a call returns, so that a listener may hold the command up
+The command calls it from its own thread and goes on when a call returns, so that a listener may hold the command up
 (inside `Budget.held`), stop it (`StopRequest.stop_gently`) or lengthen it (`Budget.extend`), and needs no lock.
 """
 

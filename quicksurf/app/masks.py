@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quicksurf.capture.automatic_masks.folder import SHEET, write_masks
-from quicksurf.capture.automatic_masks.network import Saliency, find_model, load_saliency
+from quicksurf.capture.automatic_masks.network import Saliency, find_network, load_saliency
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.config import TrainConfig
 from quicksurf.errors import CaptureError
@@ -28,7 +28,7 @@ def make_mask_files(
         QuicksurfError: as `read_scene`, and where the network is missing.
     """
     if saliency is None:
-        find_model()
+        find_network()
     options = ReadOptions(
         max_pixels=TrainConfig().max_pixels, roi=roi, saliency=saliency or load_saliency, say=say
     )

@@ -60,7 +60,7 @@ def _window_mean(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "g v c"
     return correlate1d(correlate1d(image, weights, 0), weights, 1)[5:-5, 5:-5]
 
 
-class Samples(NamedTuple):
+class SurfaceSamples(NamedTuple):
     """Points on a surface and the unit normals there (NaN where unknown)."""
 
     points: Points
@@ -93,10 +93,10 @@ class MeshSurface:
         """Compute the length of the diagonal of the axis-aligned box."""
         return float(np.linalg.norm(np.ptp(self.triangles.reshape(-1, 3), axis=0)))
 
-    def sample(self, n: int, seed: int = 0) -> Samples:
+    def sample(self, n: int, seed: int = 0) -> SurfaceSamples:
         """Sample `n` points, uniform in area."""
         points, owners = self._scatter(n, seed)
-        return Samples(points, self.normals[owners])
+        return SurfaceSamples(points, self.normals[owners])
 
     def nearest(self, points: Points) -> Nearest:
         """Compute the distance to the nearest triangle, among those of the nearest scattered points, and its normal."""
@@ -145,10 +145,10 @@ class CloudSurface:
         """Compute the length of the diagonal of the axis-aligned box."""
         return float(np.linalg.norm(np.ptp(self.points, axis=0)))
 
-    def sample(self, n: int, seed: int = 0) -> Samples:
+    def sample(self, n: int, seed: int = 0) -> SurfaceSamples:
         """Sample at most `n` of the points, each equally likely."""
         keep = np.random.default_rng(seed).permutation(len(self))[:n]
-        return Samples(self.points[keep], self.normals[keep])
+        return SurfaceSamples(self.points[keep], self.normals[keep])
 
     def nearest(self, points: Points) -> Nearest:
         """Compute the distance to the nearest point and its normal."""
@@ -211,7 +211,7 @@ def compare_surfaces(
     predicted: MeshSurface,
     truth: MeshSurface | CloudSurface,
     counts: Callable[[np.ndarray], np.ndarray] | None = None,
-    truth_samples: Samples | None = None,
+    truth_samples: SurfaceSamples | None = None,
     n_samples: int = N_SAMPLES,
 ) -> SurfaceScores:
     """Score `predicted` against `truth`, on both sides only at points for which `counts` is true.
@@ -248,11 +248,13 @@ def compare_surfaces(
     )
 
 
-def _counting(samples: Samples, counts: Callable[[np.ndarray], np.ndarray] | None, which: str) -> Samples:
+def _counting(
+    samples: SurfaceSamples, counts: Callable[[np.ndarray], np.ndarray] | None, which: str
+) -> SurfaceSamples:
     keep = np.ones(len(samples.points), bool) if counts is None else counts(samples.points)
     if not keep.any():
         raise ValueError(f"nothing of the {which} surface lies in the region that is scored")
-    return Samples(samples.points[keep], samples.normals[keep])
+    return SurfaceSamples(samples.points[keep], samples.normals[keep])
 
 
 def _fscore(a: Float[np.ndarray, "n"], c: Float[np.ndarray, "m"], limit: float) -> float:

@@ -1,6 +1,6 @@
 """Progress of a command: a live panel in a terminal, plain lines elsewhere, or nothing.
 
-A reporter receives stages, facts, warnings and the fit's figures; it decides nothing. The pipeline does not know which
+A reporter receives stages, facts, warnings and the fit's figures; it decides nothing. The command does not know which
 kind it reports to.
 """
 
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.panel import Panel as Frame
+from rich.panel import Panel as RichPanel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -175,7 +175,7 @@ class Panel(Silent):
             parts.append(Columns(cells, width=FIGURE_WIDTH, padding=0))
         parts += [Text(fact, style="dim") for fact in self._facts]
         title = Text(f"quicksurf: {self._title}")
-        return Frame(Group(*parts), title=title, title_align="left", width=min(self._console.width, 88))
+        return RichPanel(Group(*parts), title=title, title_align="left", width=min(self._console.width, 88))
 
     def _stage_line(self, now: float) -> Text:
         line = Text()

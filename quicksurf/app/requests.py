@@ -8,7 +8,7 @@ from typing import NamedTuple
 from quicksurf.app.budget import Budget
 from quicksurf.app.export.request import MeshRequest
 from quicksurf.app.run.folder import Run, claim_run, default_output, is_run, open_run
-from quicksurf.capture.automatic_masks.network import Saliency, find_model, load_saliency
+from quicksurf.capture.automatic_masks.network import Saliency, find_network, load_saliency
 from quicksurf.capture.scene import Scene
 from quicksurf.config import Config, load_config
 from quicksurf.errors import CaptureError, ConfigError, OutputError, RoiError
@@ -196,7 +196,7 @@ def mask_use(request: FitRequest, seconds: float) -> MaskUse:
     if option == "none":
         return MaskUse(option, False, None, None)
     if option == "make":
-        find_model()
+        find_network()
         return MaskUse(option, False, None, load_saliency)
     if not Path(option).is_dir():
         raise CaptureError(f"--masks {option}: no such folder; give auto, make, none or a folder of masks")

@@ -69,14 +69,8 @@ def stereo_photos(scene: Scene, points: SparsePoints, max_pixels: int) -> list[S
         scale = min(1.0, (max_pixels / (height * width)) ** 0.5)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         camera = resize(cameras.select(torch.tensor([view])), torch.tensor([size]))
-        grey = _straight(
-            cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA), camera
-        )
-        inside = (
-            None
-            if mask is None
-            else _straight(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), camera) > 127
-        )
+        grey = _straight(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), camera)
+        inside = None if mask is None else _straight(mask, camera) > 127
         rotation, center = camera.c2w[0, :, :3].numpy().T, camera.c2w[0, :, 3].numpy()
         local = (points.positions[index[observers == view]].double().numpy() - center) @ rotation.T
         local = local[local[:, 2] > 1e-9]
@@ -86,11 +80,12 @@ def stereo_photos(scene: Scene, points: SparsePoints, max_pixels: int) -> list[S
     return photos
 
 
-def _straight(image: UInt8[np.ndarray, "h w"], camera: Cameras) -> UInt8[np.ndarray, "h w"]:
-    """What a pinhole with the focal lengths and centre of the lens sees."""
+def _straight(image: UInt8[np.ndarray, "_ _"], camera: Cameras) -> UInt8[np.ndarray, "h w"]:
+    """What a pinhole with the focal lengths and centre of the lens sees, at the size of the camera."""
+    width, height = camera.sizes[0].tolist()
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     if not camera.distortion.any() and not camera.fisheye.any():
         return image
-    height, width = image.shape
     focal, center = camera.intrinsics[:, :2], camera.intrinsics[:, 2:]
     pixels = torch.cartesian_prod(torch.arange(height) + 0.5, torch.arange(width) + 0.5).flip(1).double()
     ideal = (pixels - center) / focal
@@ -170,10 +165,8 @@ def enlarge(planes: Float32[np.ndarray, "3 h w"], height: int, width: int) -> Fl
     """Return the same planes at another size of the photo, each pixel on that of the pixel it lies in."""
     rows = (np.arange(height) + 0.5) * planes.shape[1] / height
     columns = (np.arange(width) + 0.5) * planes.shape[2] / width
-    row, column = (
-        rows.astype(int).clip(0, planes.shape[1] - 1),
-        columns.astype(int).clip(0, planes.shape[2] - 1),
-    )
+    row = rows.astype(int).clip(0, planes.shape[1] - 1)
+    column = columns.astype(int).clip(0, planes.shape[2] - 1)
     inverse, across, along = planes[:, row][:, :, column]
     larger = np.empty((3, height, width), np.float32)
     larger[0] = inverse + across * (columns - column - 0.5) + along * (rows - row - 0.5)[:, None]

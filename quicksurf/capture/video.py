@@ -36,9 +36,8 @@ MAX_MINUTES = 30  # longer ones are cut films or surveillance, not a walk around
 _MIN_FRAMES = 20  # fewer overlap too little to be posed
 _SECONDS_PER_FRAME = 1.0  # of the time for poses: 69 photos take 0.8 s each
 _DECODE_FRACTION = 0.3  # of the time for poses that decoding may take
-_DECODE_SECONDS = (
-    0.006  # per megapixel, a guess: only chooses key frames alone for long films; the deadline holds
-)
+# Per megapixel, a guess: only chooses key frames alone for long films; the deadline holds.
+_DECODE_SECONDS = 0.006
 _SHARPNESS_WIDTH = 480  # pixels: averages sensor noise away, keeps motion blur
 _QUALITY = 95
 _SQUARE = 0.005  # from 1: a pixel's width to its height; rounded metadata, below a pixel in 200
@@ -142,7 +141,7 @@ def choose(candidates: Iterable[Candidate], duration: float, n_frames: int) -> I
         yield best
 
 
-def sharpness(luminance: UInt8[np.ndarray, "h w"]) -> float:
+def frame_sharpness(luminance: UInt8[np.ndarray, "h w"]) -> float:
     """Compute the variance of the 4-neighbour Laplacian; 0 for an image under 3 x 3."""
     if min(luminance.shape) < 3:
         return 0.0
@@ -235,7 +234,7 @@ def _candidates(
             start = frame.time if start is None else start
             height = max(3, round(_SHARPNESS_WIDTH * frame.height / frame.width))
             grey = frame.reformat(width=_SHARPNESS_WIDTH, height=height, format="gray").to_ndarray()
-            yield Candidate(max(0.0, frame.time - start), sharpness(grey), frame)
+            yield Candidate(max(0.0, frame.time - start), frame_sharpness(grey), frame)
     except FFmpegError as error:
         if start is None:
             raise ImageError(

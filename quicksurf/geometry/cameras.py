@@ -260,6 +260,30 @@ def resize(cameras: Cameras, sizes: Int[Tensor, "n 2"]) -> Cameras:
     return replace(cameras, intrinsics=cameras.intrinsics * ratio.repeat(1, 2), sizes=sizes)
 
 
+def pinholes(c2w: Float[Tensor, "n 3 4"], focal: float, size: tuple[int, int]) -> Cameras:
+    """Return cameras with ideal lenses of one focal length and size, the principal point in the middle."""
+    count = len(c2w)
+    intrinsics = torch.tensor([focal, focal, size[0] / 2, size[1] / 2], dtype=torch.float64)
+    return Cameras(
+        c2w=c2w,
+        intrinsics=intrinsics.repeat(count, 1),
+        distortion=torch.zeros(count, N_DISTORTION, dtype=torch.float64),
+        fisheye=torch.zeros(count, dtype=torch.bool),
+        sizes=torch.tensor(size).repeat(count, 1),
+    )
+
+
+def fit_within(cameras: Cameras, side: int) -> Cameras:
+    """Return the same cameras with a longer side of at most `side` pixels."""
+    ratio = (side / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
+    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype))
+
+
+def evenly_chosen(cameras: Cameras, n: int) -> Cameras:
+    """Return at most `n` of the cameras, evenly over their order."""
+    return cameras.select(torch.linspace(0, len(cameras) - 1, min(len(cameras), n)).round().long())
+
+
 def similarity(
     cameras: Cameras, scale: float, rotation: Float[Tensor, "3 3"], translation: Float[Tensor, "3"]
 ) -> Cameras:

@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from quicksurf.errors import ConfigError
-from quicksurf.geometry.cameras import N_DISTORTION, Cameras
+from quicksurf.geometry.cameras import Cameras, pinholes
 
 FULL_TURN_GAP = math.radians(100)
 """A capture whose widest gap in azimuth is below this was taken all around, and the orbit closes; otherwise the path
@@ -52,7 +52,7 @@ def orbit(
     around = torch.stack([azimuths.cos(), azimuths.sin()], -1) @ basis
     centers = target + flat.norm(dim=-1).median() * around + heights.median() * up
     focal = _focal(cameras, float((centers[0] - target).norm()), radius, size)
-    return _posed(look_at(centers, target, up), focal, size)
+    return pinholes(look_at(centers, target, up), focal, size)
 
 
 def close_up(
@@ -77,7 +77,7 @@ def close_up(
     distance = float((views.centers()[0] - torch.tensor([x, y, z], dtype=torch.float64)).norm())
     if distance <= radius:
         return views
-    return _posed(views.c2w, _filling(distance, radius, size), size)
+    return pinholes(views.c2w, _filling(distance, radius, size), size)
 
 
 def flight(
@@ -113,7 +113,7 @@ def flight(
     directions = torch.nn.functional.normalize(path[:, :3], dim=-1)
     centers = target + path[:, 3:].exp() * directions
     focal = _focal(cameras, float(distances.min()), radius, size)
-    return _posed(look_at(centers, target, mean_up(cameras)), focal, size)
+    return pinholes(look_at(centers, target, mean_up(cameras)), focal, size)
 
 
 def _check(cameras: Cameras, n_frames: int, size: tuple[int, int]) -> None:
@@ -138,10 +138,10 @@ def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
 
 
 def look_at(
-    centers: Float[Tensor, "n 3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]
+    centers: Float[Tensor, "n 3"], target: Float[Tensor, "*n 3"], up: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3 4"]:
-    """Build poses c2w at `centers` whose z axis meets `target` and whose y axis points down; `up` must not be
-    parallel.
+    """Build poses c2w at `centers` whose z axis meets `target`, one for all or one each, and whose y axis points down;
+    `up` must not be parallel.
     """
     forward = torch.nn.functional.normalize(target - centers, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
@@ -207,16 +207,3 @@ def _focal(cameras: Cameras, distance: float, radius: float, size: tuple[int, in
 def _filling(distance: float, radius: float, size: tuple[int, int]) -> float:
     """Focal length in pixels at which a ball touches the nearer edges of the picture."""
     return min(size) / 2 / math.tan(math.asin(radius / distance))
-
-
-def _posed(c2w: Float[Tensor, "n 3 4"], focal: float, size: tuple[int, int]) -> Cameras:
-    """Ideal lenses of one focal length at `size`."""
-    count = c2w.shape[0]
-    intrinsics = torch.tensor([focal, focal, size[0] / 2, size[1] / 2], dtype=torch.float64)
-    return Cameras(
-        c2w=c2w,
-        intrinsics=intrinsics.repeat(count, 1),
-        distortion=torch.zeros(count, N_DISTORTION, dtype=torch.float64),
-        fisheye=torch.zeros(count, dtype=torch.bool),
-        sizes=torch.tensor(size).repeat(count, 1),
-    )

@@ -22,7 +22,7 @@ _ROBUST = 0.05  # larger residuals are highlights and things in front, and count
 _SPREAD = 0.005  # radians, 0.3°: how far given poses are expected to be off, as seen from the region
 
 
-class Poses:
+class PoseTwists:
     """Twists of all cameras, and what the rays since the last update say about them."""
 
     def __init__(self, given: Cameras, together: Bool[Tensor, "n"]) -> None:

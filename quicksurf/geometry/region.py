@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras, pixel_rays, similarity
@@ -39,6 +39,18 @@ def cameras_in_world(cameras: Cameras, roi: Roi) -> Cameras:
     """Return the inverse of `cameras_in_roi`, float64."""
     center, eye = torch.tensor(roi.center, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
     return similarity(cameras.to(torch.float64), roi.radius, eye, center)
+
+
+def cell_centers(resolution: int) -> Float[Tensor, "n 3"]:
+    """Return the centres of the cells of [−1, 1]³, `resolution` along an axis, the last coordinate changing fastest."""
+    ticks = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
+    return torch.cartesian_prod(ticks, ticks, ticks)
+
+
+def dilate(cells: Bool[Tensor, "rx ry rz"], reach: int = 1) -> Bool[Tensor, "rx ry rz"]:
+    """Add the neighbours of `cells`, those at corners included, `reach` cells far."""
+    grown = torch.nn.functional.max_pool3d(cells[None, None].float(), 2 * reach + 1, stride=1, padding=reach)
+    return grown[0, 0] > 0
 
 
 def roi_rays(cameras: Cameras, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n 2"]) -> Rays:

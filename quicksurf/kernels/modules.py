@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from quicksurf.errors import ConfigError
 from quicksurf.kernels.layout import NetworkLayout, encoding_layout, network_layout
 
-Run = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
+RunNetwork = Callable[[NetworkLayout, Tensor, Tensor, int], Tensor]
 """(layout, params [n_params], x [n, n_input], number of active grid levels) → [n, n_output], differentiable."""
 
 # Müller et al. 2022, section 4: small random entries, so that no level speaks before it learned
@@ -32,7 +32,7 @@ class EncodedNetwork(nn.Module):
 
     params: nn.Parameter
 
-    def __init__(self, layout: NetworkLayout, run: Run, seed: int, device: torch.device) -> None:
+    def __init__(self, layout: NetworkLayout, run: RunNetwork, seed: int, device: torch.device) -> None:
         super().__init__()
         self.layout = layout
         self.n_output_dims = layout.n_output
@@ -92,7 +92,7 @@ def initial_params(layout: NetworkLayout, seed: int) -> Float[Tensor, "p"]:
 class Modules:
     """The three constructors of tiny-cuda-nn's torch binding, bound to one engine and the device it computes on."""
 
-    def __init__(self, run: Run, device: torch.device = _CPU) -> None:
+    def __init__(self, run: RunNetwork, device: torch.device = _CPU) -> None:
         self.run = run
         self._device = device
 

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from quicksurf.config import Config, with_settings
 from quicksurf.errors import SurfaceError
-from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.cameras import Cameras, evenly_chosen
 from quicksurf.mesh.clean import compact, decimate, inside_ball, select_parts
 from quicksurf.mesh.cost import MeshCost, mesh_cost
 from quicksurf.mesh.extract import extract_surface, vertex_normals
@@ -49,6 +50,21 @@ class MeshOptions:
     """Lower the resolution until the work is expected to fit in this time."""
     level: float = 0.0
     """Density of the surface of nerf, per radius of the region; 0 is the method's own."""
+
+    def check(self) -> None:
+        """Refuse what the settings of a mesh would not take: options of Python callers are checked nowhere else.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        asked = {
+            "mesh.resolution": self.resolution,
+            "mesh.faces": self.n_faces or 0,
+            "mesh.keep": self.keep,
+            "mesh.watertight": self.watertight,
+            "mesh.level": self.level,
+        }
+        with_settings(Config(), asked)
 
 
 @dataclass
@@ -132,7 +148,7 @@ def build_mesh(
         clock, before = time.perf_counter(), clock
         report.seconds[name] = round(clock - before, 3)
 
-    cameras = _chosen(cameras)
+    cameras = evenly_chosen(cameras, _MAX_CAMERAS).to(torch.float32)
     if options.seconds is not None:
         cost = expected_cost(field, cameras, occupied, aabb, points is not None)
         report.resolution = cost.affordable(options.resolution, options.seconds)
@@ -174,11 +190,6 @@ def expected_cost(
 ) -> MeshCost:
     """Tell what `build_mesh` will take of the same arguments; `refined` if there are points."""
     return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS), refined)
-
-
-def _chosen(cameras: Cameras) -> Cameras:
-    keep = torch.linspace(0, len(cameras) - 1, min(len(cameras), _MAX_CAMERAS)).round().long()
-    return cameras.select(keep).to(torch.float32)
 
 
 def _trim(

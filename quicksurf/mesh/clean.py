@@ -9,11 +9,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from quicksurf.errors import ConfigError
+from quicksurf.mesh.types import Faces, Triangles, Vertices
 
 MIN_FACES = 4
-KEEP_FRACTION = (
-    0.02  # of the main part's score: a wheel or a handle is more, a floater of the fit is well below 1 %
-)
+# Of the main part's score: a wheel or a handle is more, a floater of the fit is well below 1 %.
+KEEP_FRACTION = 0.02
 
 
 class Parts(NamedTuple):
@@ -26,16 +26,12 @@ class Parts(NamedTuple):
     """Connected parts dropped."""
 
 
-def inside_ball(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], radius: float
-) -> Bool[np.ndarray, "f"]:
+def inside_ball(vertices: Vertices, faces: Faces, radius: float) -> Bool[np.ndarray, "f"]:
     """Return faces wholly within `radius` of the origin; walls that the fit builds on the ROI's border are not."""
     return (np.einsum("vi,vi->v", vertices, vertices) < radius**2)[faces].all(1)
 
 
-def select_parts(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], n_views: Int64[np.ndarray, "v"]
-) -> Parts:
+def select_parts(vertices: Vertices, faces: Faces, n_views: Int64[np.ndarray, "v"]) -> Parts:
     """Keep the connected part of the highest score, and all that reach `KEEP_FRACTION` of it.
 
     score = area · mean number of views per face · nearness, with nearness = 1 for a part whose centroid lies
@@ -44,7 +40,7 @@ def select_parts(
     """
     if not len(faces):
         return Parts(np.zeros(0, bool), 0, 0)
-    label = _components(faces, len(vertices))[faces[:, 0]]
+    label = components(faces, len(vertices))[faces[:, 0]]
     label = np.unique(label, return_inverse=True)[1]
     areas = face_areas(vertices, faces)
     seen_area = np.bincount(label, areas * n_views[faces].mean(1))
@@ -56,22 +52,21 @@ def select_parts(
     return Parts(keep[label], int(keep.sum()), int((~keep).sum()))
 
 
-def _components(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> Int64[np.ndarray, "v"]:
+def components(faces: Faces, n_vertices: int) -> Int64[np.ndarray, "v"]:
+    """Number the connected parts of a surface; a vertex of no face is a part of its own."""
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
     graph = coo_matrix((np.ones(len(edges), np.int8), edges.T), shape=(n_vertices, n_vertices))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def face_areas(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> Float64[np.ndarray, "f"]:
+def face_areas(vertices: Vertices, faces: Faces) -> Float64[np.ndarray, "f"]:
     """Return the areas of the faces."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def compact(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
+    vertices: Vertices, faces: Faces
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"], Int64[np.ndarray, "w"]]:
     """Drop faces without area and vertices of no face; also returns the old index of each vertex."""
     edges = vertices[faces] - vertices[np.roll(faces, 1, axis=1)]
@@ -81,9 +76,7 @@ def compact(
     return vertices[used], renumbered.reshape(-1, 3), used
 
 
-def decimate(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], n_faces: int
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def decimate(vertices: Vertices, faces: Faces, n_faces: int) -> Triangles:
     """Collapse edges by quadric error until about `n_faces` are left; a smaller mesh is returned as it is.
 
     Raises:

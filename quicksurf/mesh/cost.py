@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from quicksurf.mesh.extract import Lattice, march, sample
+from quicksurf.mesh.extract import Lattice, march_cubes, sample
 from quicksurf.mesh.types import Field
 
 COARSE = 96  # cells along the box
@@ -62,5 +62,5 @@ def mesh_cost(
     began = time.perf_counter()
     values = sample(field.logits, lattice, blocks, aabb.device)
     evaluated = time.perf_counter()
-    march(values, blocks)
+    march_cubes(values, blocks)
     return MeshCost(evaluated - began, time.perf_counter() - evaluated, n_cameras, refined)

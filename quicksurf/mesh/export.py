@@ -1,24 +1,26 @@
 """Meshes on disk: PLY, OBJ, GLB and STL, each written whole or not at all."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trimesh
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import UInt8
 from trimesh.visual.texture import TextureVisuals
 
 from quicksurf.errors import ConfigError, SurfaceError
 from quicksurf.files import atomic_path
 from quicksurf.mesh.gltf import colors_of_glb, glb_with_colors
-from quicksurf.mesh.ply import ply_of, stated_counts
 from quicksurf.mesh.precision import fits_single
-from quicksurf.mesh.types import Mesh
+from quicksurf.mesh.types import Faces, Mesh, Triangles, Vertices
 from quicksurf.untrusted import LARGEST
 
 _EXPECTED = "PLY, OBJ, GLB or STL"
 FORMATS = ("ply", "obj", "glb", "stl")
+_MAX_PLY_HEADER = 1 << 16  # bytes
+_PLY_TYPES = {"<f8": "double", "<f4": "float", "<u1": "uchar"}
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -91,7 +93,7 @@ def read_mesh(path: Path) -> Mesh:
     return Mesh(vertices, faces, colors, np.nan_to_num(normals))
 
 
-def read_points(path: Path) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+def read_points(path: Path) -> Triangles:
     """Read the vertices and triangles of a file; a point cloud has none of the latter.
 
     Raises:
@@ -111,7 +113,7 @@ def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
         if isinstance(loaded, trimesh.Scene):
             geometry, colors = loaded.to_geometry(), colors_of_glb(loaded)
         vertices, faces = _vertices_and_faces(geometry)
-        stated = stated_counts(path) if path.suffix.lower() == ".ply" else {}
+        stated = _stated_counts(path) if path.suffix.lower() == ".ply" else {}
     except Exception as error:  # each of trimesh's readers fails in its own way on a broken file
         raise SurfaceError(f"cannot read {path} ({_short(error)}): expected {_EXPECTED}") from error
     found = _missing(stated, vertices, faces) or _damage(vertices, faces)
@@ -120,9 +122,7 @@ def _load(path: Path) -> tuple[Any, UInt8[np.ndarray, "v 3"] | None]:
     return geometry, colors
 
 
-def _missing(
-    stated: Mapping[str, int], vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> str | None:
+def _missing(stated: Mapping[str, int], vertices: Vertices, faces: Faces) -> str | None:
     """What a file states and does not hold: trimesh reads a text file that is cut off without a word."""
     for name, held in (("vertex", len(vertices)), ("face", len(faces))):  # a polygon has several triangles
         if held < stated.get(name, 0):
@@ -130,7 +130,7 @@ def _missing(
     return None
 
 
-def _damage(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> str | None:
+def _damage(vertices: Vertices, faces: Faces) -> str | None:
     """What of a surface cannot be used."""
     if not len(vertices):
         return "no points"
@@ -147,7 +147,7 @@ def _short(error: Exception) -> str:
     return str(error)[:200] or type(error).__name__
 
 
-def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+def _vertices_and_faces(geometry: Any) -> Triangles:
     faces = getattr(geometry, "faces", np.zeros((0, 3)))
     return (
         np.asarray(geometry.vertices, np.float64).reshape(-1, 3),
@@ -157,7 +157,7 @@ def _vertices_and_faces(geometry: Any) -> tuple[Float64[np.ndarray, "v 3"], Int6
 
 def _export(mesh: Mesh, path: Path, suffix: str) -> None:
     if suffix in ("glb", "ply"):
-        path.write_bytes(glb_with_colors(mesh) if suffix == "glb" else ply_of(mesh))
+        path.write_bytes(glb_with_colors(mesh) if suffix == "glb" else _ply_of(mesh))
         return
     surface = trimesh.Trimesh(
         mesh.vertices,
@@ -168,3 +168,37 @@ def _export(mesh: Mesh, path: Path, suffix: str) -> None:
     )
     binary = suffix == "obj" or fits_single(mesh.vertices)  # STL has no doubles but as text
     surface.export(path, file_type=suffix if binary else "stl_ascii")
+
+
+def _ply_of(mesh: Mesh) -> bytes:
+    """Encode the mesh; coordinates in single precision, or double where that would be seen."""
+    real = "<f4" if fits_single(mesh.vertices) else "<f8"
+    columns = [
+        *zip("xyz", [real] * 3, mesh.vertices.T, strict=True),
+        *zip(("nx", "ny", "nz"), ["<f4"] * 3, mesh.normals.T, strict=True),
+        *zip(("red", "green", "blue"), ["<u1"] * 3, mesh.colors.T, strict=True),
+        ("alpha", "<u1", np.full(len(mesh.vertices), 255)),
+        *([] if mesh.confidence is None else [("confidence", "<f4", mesh.confidence)]),
+    ]
+    vertices = np.empty(len(mesh.vertices), [(name, kind) for name, kind, _ in columns])
+    for name, _, values in columns:
+        vertices[name] = values
+    faces = np.empty(len(mesh.faces), [("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, mesh.faces
+    header = [
+        *("ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"),
+        *(f"property {_PLY_TYPES[kind]} {name}" for name, kind, _ in columns),
+        *(f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""),
+    ]
+    return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
+
+
+def _stated_counts(path: Path) -> dict[str, int]:
+    """Tell how many elements of each name the header of a PLY states.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(_MAX_PLY_HEADER).partition(b"end_header")[0].decode("ascii", "replace")
+    return {name: int(n) for name, n in re.findall(r"^element[ \t]+(\w+)[ \t]+(\d{1,18})\s*$", header, re.M)}

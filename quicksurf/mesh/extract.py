@@ -23,10 +23,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from quicksurf.errors import ConfigError, SurfaceError
+from quicksurf.geometry.region import dilate
+from quicksurf.mesh.types import Faces, Triangles, Vertices
 
-BLOCK = (
-    32  # 33³ cells take PyMCubes 2 ms: long against a call, short against the empty cells a larger block adds
-)
+# 33³ cells take PyMCubes 2 ms: long against a call, short against the empty cells a larger block adds.
+BLOCK = 32
 MAX_RESOLUTION = 2048
 _BLOCKS_PER_BATCH = 8  # 2¹⁸ points a call: bounds the field's activations
 _MAX_BLOCKS = 16384  # 2 GiB of values; a lattice that needs more is refused before memory is taken
@@ -37,7 +38,7 @@ Logits = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
 def extract_surface(
     logits: Logits, occupied: Bool[Tensor, "rx ry rz"], aabb: Float[Tensor, "6"], resolution: int
-) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+) -> Triangles:
     """Triangulate the level set logit = 0 inside the occupied cells (and their neighbours), facing outward.
 
     `occupied` divides `aabb` (min, max) evenly along each axis. A field without a crossing gives an empty
@@ -59,7 +60,7 @@ def extract_surface(
             f"{_MAX_BLOCKS / 8192:.0f}: lower --resolution or choose a smaller --roi"
         )
     values = sample(logits, lattice, blocks, aabb.device)
-    vertices, faces = march(values, blocks)
+    vertices, faces = march_cubes(values, blocks)
     vertices = lattice.low + lattice.step * vertices
     return _refine(logits, vertices, faces, lattice.step, aabb.device), faces
 
@@ -92,12 +93,6 @@ class Lattice:
         return np.argwhere(self._active[np.ix_(*cells)])
 
 
-def dilate(cells: Bool[Tensor, "rx ry rz"]) -> Bool[Tensor, "rx ry rz"]:
-    """Add the 26 neighbours of `cells`."""
-    grown = torch.nn.functional.max_pool3d(cells[None, None].float(), 3, stride=1, padding=1)
-    return grown[0, 0] > 0
-
-
 def sample(
     logits: Logits, lattice: Lattice, blocks: Int64[np.ndarray, "b 3"], device: torch.device
 ) -> Float32[np.ndarray, "b 32 32 32"]:
@@ -121,9 +116,7 @@ def _query(
     return result.float().cpu().numpy()
 
 
-def march(
-    values: Float32[np.ndarray, "b 32 32 32"], blocks: Int64[np.ndarray, "b 3"]
-) -> tuple[Float64[np.ndarray, "v 3"], Int64[np.ndarray, "f 3"]]:
+def march_cubes(values: Float32[np.ndarray, "b 32 32 32"], blocks: Int64[np.ndarray, "b 3"]) -> Triangles:
     """Triangulate block by block (marching cubes); vertices in lattice coordinates, shared ones merged."""
     owners = {tuple(block): index for index, block in enumerate(blocks.tolist())}
     parts, faces, n_vertices = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
@@ -153,9 +146,7 @@ def _with_far_planes(
     return padded
 
 
-def _merge(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def _merge(vertices: Vertices, faces: Faces) -> Triangles:
     """One vertex for its copies on the planes between blocks and on lattice points of value exactly 0.
 
     Faces with a NaN vertex, or fewer than three distinct ones, are dropped.
@@ -174,13 +165,7 @@ def _merge(
     return vertices[used], renumbered.reshape(-1, 3)
 
 
-def _refine(
-    logits: Logits,
-    vertices: Float64[np.ndarray, "v 3"],
-    faces: Int64[np.ndarray, "f 3"],
-    step: float,
-    device: torch.device,
-) -> Float64[np.ndarray, "v 3"]:
+def _refine(logits: Logits, vertices: Vertices, faces: Faces, step: float, device: torch.device) -> Vertices:
     """One secant step along the vertex normal: marching cubes interpolates linearly, the logits are curved.
 
     With l₀ the logit at the vertex and l₁ half a cell further out, it moves by (step/2) l₀ / (l₀ − l₁),
@@ -197,9 +182,7 @@ def _refine(
     return refined
 
 
-def vertex_normals(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> Float64[np.ndarray, "v 3"]:
+def vertex_normals(vertices: Vertices, faces: Faces) -> Vertices:
     """Return unit normals, the area-weighted mean over a vertex's faces; (0, 0, 0) for a vertex of none."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     face_normals = np.cross(b - a, c - a)

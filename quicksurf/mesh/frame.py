@@ -25,9 +25,8 @@ from quicksurf.mesh.types import Mesh
 
 Y_UP_FORMATS = frozenset({"glb", "obj"})
 Z_TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-MAX_LEAN = (
-    45.0  # degrees between up and the cameras' up: photos are taken level or looking down, seldom from above
-)
+# Degrees between up and the cameras' up: photos are taken level or looking down, seldom from above.
+MAX_LEAN = 45.0
 _LEVEL_FRACTION = 0.05  # smallest spread of the cameras' x axes, of all, that tells the horizon's plane
 
 

@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from quicksurf.mesh.clean import face_areas
+from quicksurf.mesh.types import Faces, Triangles, Vertices
+
 _MAX_ROUNDS = 4  # of dropping faces that share an edge with two others and closing what that opens
 
 
@@ -26,17 +29,16 @@ class HoleReport(NamedTuple):
     """Of the surface, were every loop closed by a flat lid: lids / (surface + lids)."""
 
 
-def find_holes(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> HoleReport:
+def find_holes(vertices: Vertices, faces: Faces) -> HoleReport:
     """Measure the holes."""
     loops = boundary_loops(faces)
     lengths = sorted((_length(vertices[loop]) for loop in loops), reverse=True)
     lids = sum(float(np.linalg.norm(_vector_area(vertices[loop]))) for loop in loops)
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    surface = 0.5 * float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum())
+    surface = float(face_areas(vertices, faces).sum())
     return HoleReport(lengths, lids / max(surface + lids, 1e-30))
 
 
-def boundary_loops(faces: Int64[np.ndarray, "f 3"]) -> list[Int64[np.ndarray, "_"]]:
+def boundary_loops(faces: Faces) -> list[Int64[np.ndarray, "_"]]:
     """Return the loops of boundary edges, each vertex once a loop, in the direction of the faces along them."""
     follows: dict[int, list[int]] = {}
     for start, end in _boundary_edges(faces).tolist():
@@ -48,9 +50,7 @@ def boundary_loops(faces: Int64[np.ndarray, "f 3"]) -> list[Int64[np.ndarray, "_
     return loops
 
 
-def close_holes(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def close_holes(vertices: Vertices, faces: Faces) -> Triangles:
     """Close every hole; the old vertices stay in front, faces that three or more share an edge with are replaced.
 
     Two faces at every edge, in opposite directions, is what comes out of a surface of one face at least, but for
@@ -65,13 +65,13 @@ def close_holes(
     return vertices, faces
 
 
-def is_closed(faces: Int64[np.ndarray, "f 3"]) -> bool:
+def is_closed(faces: Faces) -> bool:
     """Tell whether every edge belongs to two faces that run along it in opposite directions."""
     edges = _edges(faces)
     return bool(len(faces)) and len(np.unique(_keys(edges))) == len(edges) and not len(_boundary_edges(faces))
 
 
-def _edges(faces: Int64[np.ndarray, "f 3"]) -> Int64[np.ndarray, "e 2"]:
+def _edges(faces: Faces) -> Int64[np.ndarray, "e 2"]:
     return np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
 
 
@@ -80,12 +80,12 @@ def _keys(edges: Int64[np.ndarray, "e 2"]) -> Int64[np.ndarray, "e"]:
     return (edges[:, 0] << 31) | edges[:, 1]
 
 
-def _boundary_edges(faces: Int64[np.ndarray, "f 3"]) -> Int64[np.ndarray, "e 2"]:
+def _boundary_edges(faces: Faces) -> Int64[np.ndarray, "e 2"]:
     edges = _edges(faces)
     return edges[~np.isin(_keys(edges), _keys(edges[:, ::-1]))]
 
 
-def _without_shared_edges(faces: Int64[np.ndarray, "f 3"]) -> Int64[np.ndarray, "g 3"]:
+def _without_shared_edges(faces: Faces) -> Int64[np.ndarray, "g 3"]:
     """Faces none of whose directed edges belongs to another face, too."""
     _, inverse, counts = np.unique(_keys(_edges(faces)), return_inverse=True, return_counts=True)
     return faces[(counts[inverse.ravel()] == 1).reshape(3, -1).all(0)]
@@ -108,9 +108,7 @@ def _walk(start: int, follows: dict[int, list[int]]) -> list[Int64[np.ndarray, "
     return loops
 
 
-def _close(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], loop: Int64[np.ndarray, "n"]
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def _close(vertices: Vertices, faces: Faces, loop: Int64[np.ndarray, "n"]) -> Triangles:
     """Add the faces that close one loop, and the ring's vertices behind the others."""
     loop = loop[::-1]  # the lid's faces run the other way along the edges
     if len(loop) <= 3:

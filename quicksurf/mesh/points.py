@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from scipy.spatial import KDTree
 
 from quicksurf.capture.scene import SparsePoints
 from quicksurf.geometry.region import Roi
+from quicksurf.mesh.types import Vertices
 
 _INNER = 0.95  # of the region's radius: the mesh ends at its rim
 _LEAST_PHOTOS = 3
@@ -37,9 +37,7 @@ class PointDistances(NamedTuple):
         )
 
 
-def distances_to_points(
-    vertices: Float64[np.ndarray, "v 3"], points: SparsePoints | None, roi: Roi
-) -> PointDistances | None:
+def distances_to_points(vertices: Vertices, points: SparsePoints | None, roi: Roi) -> PointDistances | None:
     """Measure a mesh in the frame of the cameras; None without points in the region."""
     if points is None or not len(vertices):
         return None

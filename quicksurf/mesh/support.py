@@ -15,9 +15,10 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Bool, Float64
+
+from quicksurf.mesh.clean import components
+from quicksurf.mesh.types import Faces, Triangles, Vertices
 
 _N_POINTS = 3000  # of the surface, by area: shares are known to 1 %
 _N_PLANES = 1500  # through three of them: a plane that is a tenth of the surface is met fifty times
@@ -29,10 +30,8 @@ _CAMERAS_ABOVE = 0.9
 _BELOW = 0.2  # of what is not in the plane may lie below: undersides and noise
 _WIDER = 0.6  # of the directions in which the plane reaches beyond the object
 _MAIN_PART = 0.6  # of the area above the plane belongs to the object
-_BORDER, _AT_BORDER = (
-    0.95,
-    0.02,
-)  # radius from which the region cuts things, and the fraction of an object there
+_BORDER = 0.95  # radius from which the region cuts things
+_AT_BORDER = 0.02  # fraction of an object there
 _LEAST_HEIGHT = 0.15  # of the ROI's radius, and of the object's own width
 _N_SECTORS = 24
 _MARGIN = 0.008, 0.025  # the cut is at least and at most this high above the plane
@@ -51,9 +50,7 @@ class Support(NamedTuple):
         return points @ self.normal - self.offset
 
 
-def find_support(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], eyes: Float64[np.ndarray, "c 3"]
-) -> Support | None:
+def find_support(vertices: Vertices, faces: Faces, eyes: Float64[np.ndarray, "c 3"]) -> Support | None:
     """Return the plane that carries what stands on it, seen from `eyes`; None unless all of the module's text holds."""
     points, normals = _sample(vertices, faces)
     support = _largest_plane(points, normals, eyes)
@@ -64,9 +61,7 @@ def find_support(
     return support if _is_carried(main, flat, support) else None
 
 
-def cut_below(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], heights: Float64[np.ndarray, "v"]
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def cut_below(vertices: Vertices, faces: Faces, heights: Float64[np.ndarray, "v"]) -> Triangles:
     """Return the surface where `heights` > 0; faces that cross are cut, and neighbours share the vertices of the
     cut.
     """
@@ -92,14 +87,14 @@ def cut_below(
     return np.concatenate([vertices, added]), np.concatenate(pieces)
 
 
-def _turned(faces: Int64[np.ndarray, "f 3"], first: Bool[np.ndarray, "v"]) -> Int64[np.ndarray, "f 3"]:
+def _turned(faces: Faces, first: Bool[np.ndarray, "v"]) -> Faces:
     """Faces turned so that their one vertex in `first` comes first."""
     start = first[faces].argmax(1)[:, None]
     return np.take_along_axis(faces, (start + np.arange(3)) % 3, axis=1)
 
 
 def _sample(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]
+    vertices: Vertices, faces: Faces
 ) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.ndarray, "n 3"]]:
     """Points and unit normals of faces drawn by their area, always the same ones."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
@@ -161,16 +156,12 @@ def _fitted(
     return support
 
 
-def _main_part(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], support: Support
-) -> Float64[np.ndarray, "m 3"] | None:
+def _main_part(vertices: Vertices, faces: Faces, support: Support) -> Float64[np.ndarray, "m 3"] | None:
     """Vertices of the largest part above the plane, None if it does not hold most of what is there."""
     above = faces[(support.heights(vertices) > support.margin)[faces].all(1)]
     if not len(above):
         return None
-    edges = np.concatenate([above[:, :2], above[:, 1:]])
-    graph = coo_matrix((np.ones(len(edges), np.int8), edges.T), shape=(len(vertices),) * 2)
-    label = connected_components(graph, directed=False)[1][above[:, 0]]
+    label = components(above, len(vertices))[above[:, 0]]
     n_faces = np.bincount(label)  # marching cubes makes faces of about one size
     if n_faces.max() < _MAIN_PART * len(above):
         return None

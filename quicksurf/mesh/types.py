@@ -1,20 +1,25 @@
 """The mesh that leaves the package, and the field that it is made from."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
+Vertices: TypeAlias = Float64[np.ndarray, "v 3"]
+Faces: TypeAlias = Int64[np.ndarray, "f 3"]
+Triangles: TypeAlias = tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]
+"""Vertices and faces that a function returns; their numbers are others than those it was given."""
+
 
 class Mesh(NamedTuple):
     """Triangles wound so that they face outward, with a colour and a normal at each vertex."""
 
-    vertices: Float64[np.ndarray, "v 3"]
-    faces: Int64[np.ndarray, "f 3"]
+    vertices: Vertices
+    faces: Faces
     colors: UInt8[np.ndarray, "v 3"]
     """sRGB."""
-    normals: Float64[np.ndarray, "v 3"]
+    normals: Vertices
     """Unit, outward."""
     confidence: Float32[np.ndarray, "v"] | None = None
     """In [0, 1), where it was measured (quicksurf.mesh.confidence)."""

@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from quicksurf.geometry.cameras import Cameras, project, resize, undistort
+from quicksurf.geometry.cameras import Cameras, fit_within, project, undistort
 from quicksurf.kernels.host import rasterize
+from quicksurf.mesh.types import Faces, Vertices
 
 MAX_SIDE = 640  # pixels of the z-buffer's longer side: a few pixels a triangle at the usual mesh resolutions
 N_BEST = 3
 _MIN_COSINE = 0.1  # more oblique views (beyond 84°) neither place a surface nor colour it
-_FRAME_MARGIN = (
-    1.5  # times the frame's own half-diagonal; beyond, a lens polynomial may fold back into the frame
-)
+# Times the frame's own half-diagonal; beyond, a lens polynomial may fold back into the frame.
+_FRAME_MARGIN = 1.5
 
 
 class Views(NamedTuple):
@@ -44,12 +44,7 @@ class Seen(NamedTuple):
     """Width of a pixel there, facing the camera."""
 
 
-def count_views(
-    vertices: Float64[np.ndarray, "v 3"],
-    faces: Int64[np.ndarray, "f 3"],
-    normals: Float64[np.ndarray, "v 3"],
-    cameras: Cameras,
-) -> Views:
+def count_views(vertices: Vertices, faces: Faces, normals: Vertices, cameras: Cameras) -> Views:
     """See the module's text. Lens distortion moves vertices; the edges between them are taken as straight."""
     cameras = reduced(cameras)
     points, directions = torch.from_numpy(vertices).float(), torch.from_numpy(normals).float()
@@ -69,9 +64,7 @@ def count_views(
 
 def reduced(cameras: Cameras) -> Cameras:
     """Return the cameras at the size of their z-buffers, float32."""
-    ratio = (MAX_SIDE / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
-    sizes = (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype)
-    return resize(cameras, sizes).to(torch.float32)
+    return fit_within(cameras, MAX_SIDE).to(torch.float32)
 
 
 def seen_by(
@@ -115,9 +108,7 @@ def _near_frame(cameras: Cameras, camera: int, points: Float[Tensor, "v 3"]) -> 
     return local[:, :2].norm(dim=1) < _FRAME_MARGIN * plane.norm(dim=1).max() * local[:, 2]
 
 
-def faces_seen(
-    faces: Int64[np.ndarray, "f 3"], seen: Bool[np.ndarray, "v"], n_rings: int
-) -> Bool[np.ndarray, "f"]:
+def faces_seen(faces: Faces, seen: Bool[np.ndarray, "v"], n_rings: int) -> Bool[np.ndarray, "f"]:
     """Return faces with a seen vertex, and those of gaps between them up to twice `n_rings` rings wide.
 
     Creases that every view grazes are such gaps: what is reached from seen vertices within `n_rings` rings, and does
@@ -127,9 +118,7 @@ def faces_seen(
     return np.any((seen | gap)[faces], axis=1)
 
 
-def _grown(
-    faces: Int64[np.ndarray, "f 3"], marked: Bool[np.ndarray, "v"], n_rings: int
-) -> Bool[np.ndarray, "v"]:
+def _grown(faces: Faces, marked: Bool[np.ndarray, "v"], n_rings: int) -> Bool[np.ndarray, "v"]:
     """Mark the vertices within `n_rings` rings of marked ones, too."""
     grown = marked.copy()
     for _ in range(n_rings):

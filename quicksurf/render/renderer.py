@@ -44,7 +44,7 @@ class Rendering(NamedTuple):
     weights: Float[Tensor, "m"]
 
 
-Probe = Callable[[Rays, Surface], Float[Tensor, "p 3"]]
+ProbePoints = Callable[[Rays, Surface], Float[Tensor, "p 3"]]
 """Points whose logits are wanted besides the samples', given where rays meet the surface."""
 
 
@@ -66,7 +66,7 @@ class Renderer:
         schedule: Schedule,
         generator: torch.Generator | None = None,
         behind: Float[Tensor, "n 3"] | None = None,
-        probe: Probe | None = None,
+        probe: ProbePoints | None = None,
         background_noise: float = 0.0,
     ) -> Rendering:
         """Render rays; jittered and with noise given a generator (training), in the middle of the strata without.

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from quicksurf.geometry.rays import unit_ball_span
+from quicksurf.geometry.region import dilate
 
 _RAYS = 3  # a point that is wrong empties nothing alone
 _BEFORE = 3.0  # cells before its end that a ray proves nothing: points are off by pixels, surfaces are rough
@@ -32,10 +33,9 @@ def room_before_points(
         inside = ts < far
         cells = _cells(origins[inside] + ts[inside, None] * directions[inside], resolution)
         crossing += torch.bincount(cells, minlength=len(crossing))
-    held = (crossing < _RAYS).float()
-    held[_cells(ends[ends.norm(dim=1) < 1], resolution)] = 1
-    held = held.view(1, 1, resolution, resolution, resolution)
-    return torch.nn.functional.max_pool3d(held, 2 * _HELD + 1, stride=1, padding=_HELD)[0, 0] > 0
+    held = crossing < _RAYS
+    held[_cells(ends[ends.norm(dim=1) < 1], resolution)] = True
+    return dilate(held.view(resolution, resolution, resolution), _HELD)
 
 
 def _cells(points: Float[Tensor, "n 3"], resolution: int) -> Int[Tensor, "n"]:

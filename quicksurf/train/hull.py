@@ -15,11 +15,11 @@ from torch import Tensor
 
 from quicksurf.capture.masks import PERHAPS_OUTSIDE
 from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.region import cell_centers, dilate
 
 _AGREE = 0.95  # of the masks that see a cell must allow it: one bad mask in twenty is forgiven
-_MARGIN_PIXELS = (
-    2.0  # cameras from structure from motion are off by under a pixel, hand-drawn outlines by more
-)
+# Cameras from structure from motion are off by under a pixel, hand-drawn outlines by more.
+_MARGIN_PIXELS = 2.0
 _COARSER = 4  # cells of the first pass are this many times longer: most of the region falls at once
 
 
@@ -38,13 +38,13 @@ def room_for_object(
     outside = [distance_outside(mask) for mask in bounding.values()]
     cameras = cameras.select(torch.tensor(list(bounding), dtype=torch.long))
     coarse = -(-resolution // _COARSER)
-    centers = _centers(coarse)
-    allowed = _allowed(cameras, outside, centers, np.sqrt(3) / coarse).view(coarse, coarse, coarse)
+    allowed = _allowed(cameras, outside, cell_centers(coarse), np.sqrt(3) / coarse).view(
+        coarse, coarse, coarse
+    )
     near = torch.nn.functional.interpolate(allowed[None, None].float(), size=(resolution,) * 3)[0, 0] > 0
-    near = torch.nn.functional.max_pool3d(near[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
-    index = torch.nonzero(near.reshape(-1))[:, 0]
+    index = torch.nonzero(dilate(near).reshape(-1))[:, 0]
     room = torch.zeros(resolution**3, dtype=torch.bool)
-    room[index] = _allowed(cameras, outside, _centers(resolution)[index], np.sqrt(3) / resolution)
+    room[index] = _allowed(cameras, outside, cell_centers(resolution)[index], np.sqrt(3) / resolution)
     return room.view(resolution, resolution, resolution)
 
 
@@ -52,11 +52,6 @@ def distance_outside(mask: UInt8[np.ndarray, "h w"]) -> Float[Tensor, "h w"]:
     """Compute the distance in pixels from each pixel's centre to the nearest that may be on the object."""
     distances = np.asarray(ndimage.distance_transform_edt(mask < PERHAPS_OUTSIDE))
     return torch.from_numpy(distances.astype(np.float32))
-
-
-def _centers(resolution: int) -> Float[Tensor, "n 3"]:
-    ticks = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
-    return torch.cartesian_prod(ticks, ticks, ticks)
 
 
 def _allowed(

@@ -24,9 +24,8 @@ _HELD_OUT_FRACTION = 0.1  # of the progress between two looks at the held-out vi
 _HELD_OUT_PIXELS = 12_000  # over all views: half a second; a mean over a dozen views is known to 0.1 dB
 _FINAL_HELD_OUT_PIXELS = 48_000
 _JOIN = 0.85  # progress from which held-out photos train, too: sharpness is final, and poses are settled
-_LOOK_FRACTION = (
-    0.1  # of the rays since the last look may be looked at, so that a slow machine keeps its time
-)
+# Of the rays since the last look may be looked at, so that a slow machine keeps its time.
+_LOOK_FRACTION = 0.1
 _FINAL_LOOK_FRACTION = 0.05  # of all rays
 
 

@@ -13,9 +13,8 @@ from quicksurf.kernels import Backend
 from quicksurf.kernels.modules import EncodedNetwork
 
 BETAS = (0.9, 0.99)
-EPSILON = (
-    1e-15  # gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022)
-)
+# Gradients of hash entries are tiny; a larger one would stop their steps (Müller et al. 2022).
+EPSILON = 1e-15
 
 
 class Group(NamedTuple):

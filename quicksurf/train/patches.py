@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras, distort, lenses_of, pixel_rays
-from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.kernels.selection import AsyncScalar
 
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, of sRGB values
 _LEAST_COSINE = 0.2  # between a plane's normal and a line of sight: beyond 78° a patch is a streak
@@ -30,10 +30,8 @@ _NEAREST_COSINE = 0.9994  # 2°: views closer together see no depth
 _PATCH = 7  # pixels across: 5 is noisier, 9 and 11 hold more than one plane (LOG.md)
 _VIEWS = 6
 _SAME = 0.85  # of the contrast: keeps 3/4 of the right pull on a textured object, 1/20 of the wrong on a glossy one
-_CONFIDENT = (
-    0.25,
-    0.4,
-)  # fractions of views that show the same: 0.17 on a glossy object, 0.5 on a textured one
+# Fractions of views that show the same: 0.17 on a glossy object, 0.5 on a textured one.
+_CONFIDENT = 0.25, 0.4
 _PAUSE = 8  # steps between comparisons that are not believed
 _NOISE = 1.0  # grey levels: a patch that varies less than this shows only noise
 
@@ -201,7 +199,7 @@ def plane_warps(
     return Warps(0.5 * (behind + before), jacobians, (behind - before) / (2 * step[..., None]))
 
 
-class Matches(NamedTuple):
+class PatchMatches(NamedTuple):
     """How well patches match, and which way they would match better."""
 
     correlations: Float[Tensor, "n m"]
@@ -219,7 +217,7 @@ def match_patches(
     patches: Patches,
     views: Int[Tensor, "n m"],
     offsets: Float[Tensor, "k 2"],
-) -> Matches:
+) -> PatchMatches:
     """Compare each patch with each of its views.
 
     NCC = Σ â b̂ of centred patches â = (a − ā)/sqrt(|a − ā|² + kσ²), with σ one grey level: towards 0 where there is
@@ -241,7 +239,7 @@ def match_patches(
     matches = (a[:, None] * b).sum(-1)
     slopes = ((a[:, None] - matches[..., None] * b) * moving).sum(-1)
     differences = (other - own[:, None]).norm(dim=-1) / contrast
-    return Matches(matches * there, slopes * there, torch.where(there, differences, torch.inf))
+    return PatchMatches(matches * there, slopes * there, torch.where(there, differences, torch.inf))
 
 
 def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Tensor, "*n 1"]]:
@@ -251,7 +249,7 @@ def _unit(patch: Float[Tensor, "*n k"]) -> tuple[Float[Tensor, "*n k"], Float[Te
     return patch / contrast, contrast
 
 
-def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+def consistency_loss(matches: PatchMatches, depths: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Return the part of mean (1 − NCC) that depends on depth, by its slope, over the views that show the same.
 
     Its value says nothing, its gradient by `depths` is that of 1 − NCC. A view that differs by nearly as much as the
@@ -262,7 +260,7 @@ def consistency_loss(matches: Matches, depths: Float[Tensor, "n"]) -> Float[Tens
     return -confidence(matches) * (slopes.sum(1) * depths).sum() / max(slopes.numel(), 1)
 
 
-def confidence(matches: Matches) -> Float[Tensor, ""]:
+def confidence(matches: PatchMatches) -> Float[Tensor, ""]:
     """Compute the weight in [0, 1] of a batch, by the fraction of views that show the same.
 
     Where few do, the object shines or has no texture, and those few agree by chance or by what they reflect.
@@ -309,7 +307,7 @@ class ViewConsistency:
         return 0.0 if last is None else 1 - last
 
     @torch.no_grad()
-    def compare(self, cameras: Cameras, patches: Patches) -> Matches:
+    def compare(self, cameras: Cameras, patches: Patches) -> PatchMatches:
         """Return each patch with the nearest views that see it."""
         views = choose_views(cameras, self._views, patches, _VIEWS)
         matches = match_patches(self._images, cameras, patches, views, self._offsets)

@@ -42,9 +42,8 @@ _TRIANGLE_WEIGHT = 0.5  # of a point's
 _GROUND_WEIGHT = 0.5
 _GROUND_REACH = 0.2  # radii: so far around each of its points the ground goes on
 _GROUND_DEPTH = 0.01, 0.06  # radii below the plane that are held solid: pavement is not flat
-_NEAR_THE_END = (
-    0.2  # of the way: a second free sample lies there, where free space is least certain to be learned
-)
+# Of the way: a second free sample lies there, where free space is least certain to be learned.
+_NEAR_THE_END = 0.2
 
 
 class SeenDepths(NamedTuple):

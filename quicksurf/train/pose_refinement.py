@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras
-from quicksurf.geometry.poses import Poses, moved
+from quicksurf.geometry.poses import PoseTwists, moved
 from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import cameras_in_world, roi_rays
 from quicksurf.model import TrainedModel
@@ -50,9 +50,9 @@ class CameraAlignment:
         """Whether `cameras` are others than the given ones."""
         self._world = result.cameras
         self._result, self._bank, self._held_out_bank = result, train, held_out
-        self._poses = Poses(self._given, torch.from_numpy(~result.held_out).to(device))
+        self._poses = PoseTwists(self._given, torch.from_numpy(~result.held_out).to(device))
         twice = self._given.select(torch.arange(len(self._given), device=device).repeat(2))
-        self._halves = Poses(twice, torch.zeros(len(twice), dtype=torch.bool, device=device))
+        self._halves = PoseTwists(twice, torch.zeros(len(twice), dtype=torch.bool, device=device))
         """First as the left halves of the pictures say, then as the right ones."""
         self._tests = [] if held_out is None else list(_TESTS)
         self._next_update = 0.0

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from quicksurf.geometry.cameras import Cameras, pixel_rays, resize
 from quicksurf.geometry.rays import unit_ball_span
+from quicksurf.geometry.region import cell_centers, dilate
 from quicksurf.train.hull import distance_outside, votes_of_mask
 
 _SIZE = 400  # pixels across the longer side: clouds are calm there, tiles and leaves are not
@@ -26,10 +27,8 @@ _LEAST = 0.02  # of the frame
 _RAYS_PER_PHOTO = 4000
 _PROBES = 24  # places on a ray
 _AGREED = 1 / 3  # of them are empty by the votes of all photos
-_VOTES, _VOTED = (
-    3,
-    0.25,
-)  # photos, and the fraction of those with the cell in their frame, that see sky through it
+# Photos, and the fraction of those with the cell in their frame, that see sky through it.
+_VOTES, _VOTED = 3, 0.25
 
 
 def find_sky(
@@ -70,8 +69,7 @@ def room_below_sky(
     Args:
         points: verified points in that frame: the cells around them stay.
     """
-    ticks = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
-    centers = torch.cartesian_prod(ticks, ticks, ticks)
+    centers = cell_centers(resolution)
     n_seen, n_sky = torch.zeros(len(centers)), torch.zeros(len(centers))
     for view, sky in enumerate(skies):
         camera = cameras.select(torch.tensor([view]))
@@ -86,7 +84,7 @@ def room_below_sky(
     cells = ((points[points.norm(dim=1) < 1] + 1) * (resolution / 2)).long()
     held = torch.zeros_like(room)
     held[cells.unbind(1)] = True
-    return room | (torch.nn.functional.max_pool3d(held[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0)
+    return room | dilate(held)
 
 
 def sky_rays(

@@ -16,13 +16,12 @@ from quicksurf.fields.surface import N_TAPS, gradients_from_taps
 from quicksurf.geometry.rays import Rays, Surface
 from quicksurf.geometry.region import roi_rays
 from quicksurf.kernels import Backend
-from quicksurf.kernels.async_scalar import AsyncScalar
+from quicksurf.kernels.selection import AsyncScalar
 from quicksurf.methods import Schedule
 from quicksurf.model import TrainedModel, build_renderer
 from quicksurf.render.renderer import Rendering
 from quicksurf.train import losses, schedules
-from quicksurf.train.dense import surface_points
-from quicksurf.train.guide import guide_of
+from quicksurf.train.guide import guide_of, surface_points
 from quicksurf.train.held_out import HeldOutScore, HeldOutViews
 from quicksurf.train.hull import room_for_object
 from quicksurf.train.optimizer import Adam, Group, network_groups

@@ -14,7 +14,7 @@ from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.automatic_masks import network, votes
 from quicksurf.capture.automatic_masks.folder import MANIFEST, SHEET, corrected, write_masks
 from quicksurf.capture.automatic_masks.make import LEAST_PHOTOS, Made, make_masks
-from quicksurf.capture.automatic_masks.network import SIZE, find_model, load_saliency
+from quicksurf.capture.automatic_masks.network import SIZE, find_network, load_saliency
 from quicksurf.capture.automatic_masks.votes import SOLID, iou, vote
 from quicksurf.capture.load import read_scene
 from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given, unknown
@@ -227,19 +227,19 @@ def test_the_object_may_reach_where_nobody_knows(capture):
 def test_missing_parts_are_named_with_the_command_that_installs_them(monkeypatch, tmp_path):
     monkeypatch.setattr(network.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"onnxruntime is not installed; pip install 'quicksurf\[masks\]'"):
-        find_model()
+        find_network()
     monkeypatch.setattr(network.util, "find_spec", lambda name: name)
     monkeypatch.setattr(network, "_WHEEL", "no-such-package")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ConfigError, match=r"u2netp\.onnx is not installed"):
-        find_model()
+        find_network()
     kept = tmp_path / ".u2net" / "u2netp.onnx"
     kept.parent.mkdir()
     kept.write_bytes(b"network")
-    assert find_model() == kept
+    assert find_network() == kept
     monkeypatch.setenv(network.VARIABLE, str(tmp_path / "other.onnx"))
     with pytest.raises(ConfigError, match=r"QUICKSURF_SALIENCY_MODEL names .*other\.onnx, which is no file"):
-        find_model()
+        find_network()
 
 
 def test_foreign_files_are_bounded_and_the_wheels_own_is_known(monkeypatch, tmp_path):

@@ -211,12 +211,14 @@ def run_python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
+@pytest.mark.slow
 def test_reading_a_model_leaves_signals_alone(saved, capture):
     write(model_of(capture), saved / "sparse/0")
     ended = run_python(READ_THEN_TERMINATE, str(saved))
     assert (ended.returncode, ended.stdout) == (7, "stopped in order\n"), ended.stderr
 
 
+@pytest.mark.slow
 def test_photos_and_videos_leave_pycolmap_to_the_worker():
     modules = ", ".join(f"quicksurf.capture.{name}" for name in ("load", "photos", "video", "sfm.poses"))
     ended = run_python(f"import sys, {modules}; assert 'pycolmap' not in sys.modules")

@@ -16,6 +16,8 @@ from quicksurf.geometry.cameras import project
 from quicksurf.geometry.region import Roi
 from quicksurf.kernels import _native
 
+pytestmark = pytest.mark.slow
+
 N_PHOTOS = 4
 HALF = np.array([0.6, 0.4, 0.5])
 PLENTY = 1e4  # seconds: photos as large as stereo takes them

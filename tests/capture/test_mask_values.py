@@ -164,6 +164,7 @@ def test_a_photo_is_no_mask(tmp_path):
             read(tmp_path, image)
 
 
+@pytest.mark.slow
 def test_large_masks_are_judged_in_a_moment():
     large = np.kron(painted((INSIDE, 38)), np.ones((50, 50), np.uint8))[..., None]
     np.testing.assert_array_equal(coverage_of(large), np.where(large[..., 0] > 0, 255, 0))

@@ -122,6 +122,7 @@ def test_a_photo_is_never_its_own_mask(tmp_path):
     assert [found and found.resolve() for found in masks.find_masks(tmp_path, paths)[0]] == [mask, None]
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks_that_is_the_whole_disk_ends_soon(tmp_path):
     """Within 100,000 files and folders; whether pictures are among them is the disk's affair."""
     paths = touch(tmp_path / "images", ["no-such-name-anywhere.jpg"])

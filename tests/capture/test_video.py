@@ -15,7 +15,14 @@ from scipy import ndimage
 
 from quicksurf.capture import video
 from quicksurf.capture.assemble import ReadOptions
-from quicksurf.capture.video import Candidate, choose, extract_frames, read_video, sharpness, wanted_frames
+from quicksurf.capture.video import (
+    Candidate,
+    choose,
+    extract_frames,
+    frame_sharpness,
+    read_video,
+    wanted_frames,
+)
 from quicksurf.errors import BudgetError, ImageError
 
 FPS = 10
@@ -25,10 +32,10 @@ LOSSY = 12.0  # grey levels of 255: H.264 and JPEG on flat colours
 def test_sharpness_falls_with_blur_and_is_zero_on_flat_images() -> None:
     sharp = rendered_box.noise(0, (60, 80)).clip(0, 255)
     blurred = [ndimage.gaussian_filter(sharp, sigma).astype(np.uint8) for sigma in (0, 1, 2, 4)]
-    values = [sharpness(image) for image in blurred]
+    values = [frame_sharpness(image) for image in blurred]
     assert values == sorted(values, reverse=True) and values[0] > 10 * values[2]
-    assert sharpness(np.full((20, 20), 77, np.uint8)) == 0
-    assert sharpness(np.zeros((2, 50), np.uint8)) == 0
+    assert frame_sharpness(np.full((20, 20), 77, np.uint8)) == 0
+    assert frame_sharpness(np.zeros((2, 50), np.uint8)) == 0
 
 
 def test_sharpest_of_each_slice_is_chosen() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from manual_pages import CONFIG, PAGES, ROOT, anchors, headings, links
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 120  # it takes one; a busy machine is a hundred times slower
 MAX_PICTURE_BYTES = 250_000
 _LOADED = re.compile(

@@ -11,9 +11,13 @@ from cut_fit import cut_to
 from manual_pages import examples, page, rows, section
 from tiny_capture import write_capture
 
-from quicksurf.app import fit as pipeline
+from quicksurf.app import api
+from quicksurf.app.fit import run_fit
 from quicksurf.app.requests import FitRequest
+from quicksurf.app.summary import FitResult
 from quicksurf.train.loop import FitStatus
+
+pytestmark = pytest.mark.slow
 
 TINY = str(Path(__file__).parents[1] / "tiny.toml")
 SECONDS = 4.0
@@ -22,16 +26,16 @@ SECONDS = 4.0
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which all examples ran; minutes are cut to seconds, settings are tiny, everything else is real."""
-    folder, fit = tmp_path_factory.mktemp("examples"), pipeline.run_fit
+    folder = tmp_path_factory.mktemp("examples")
     write_capture(folder / "photos")
 
-    def short(request: FitRequest, **options: Any) -> pipeline.FitResult:
-        return fit(replace(request, preset=TINY), fit=cut_to(SECONDS), **options)
+    def short(request: FitRequest, **options: Any) -> FitResult:
+        return run_fit(replace(request, preset=TINY), fit=cut_to(SECONDS), **options)
 
     names: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "run_fit", short)
+        patch.setattr(api, "run_fit", short)
         for index, example in enumerate(examples(page("python"))):
             exec(compile(example, f"example {index}", "exec"), names)
     return folder

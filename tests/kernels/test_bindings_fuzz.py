@@ -199,6 +199,7 @@ def test_valid_arguments_are_accepted(name, n):
     function(**valid(Maker(n, "f4", 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BINDINGS)
 def test_spoilt_arguments_are_refused_or_harmless(name):
     @BOUNDED

@@ -49,15 +49,18 @@ def test_the_narrowest_set_is_always_there():
     assert SETS[0] == ("v2" if platform.machine() in ("x86_64", "AMD64") else "generic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_the_environment_chooses(name):
     assert choose(name).stdout.split() == [name]
 
 
+@pytest.mark.slow
 def test_without_a_name_it_is_the_widest():
     assert choose("").stdout.split() == [SETS[-1]]
 
 
+@pytest.mark.slow
 def test_an_unknown_name_in_the_environment_is_an_error_that_lists_the_known():
     done = choose("v9")
     assert done.returncode != 0

@@ -130,6 +130,7 @@ def test_the_other_direction_gives_the_same_matches(instruction_set):
     assert np.array_equal(found[np.argsort(found[:, 0])], match(second, first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_many_pairs_are_as_each_alone(instruction_set, n_threads):
     _native.set_num_threads(n_threads)

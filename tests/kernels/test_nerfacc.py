@@ -138,6 +138,7 @@ def run(code: str) -> str:
     return child.stdout.strip()
 
 
+@pytest.mark.slow
 def test_install_serves_a_fresh_process_without_nerfaccs_loader():
     found = run(
         "import sys, torch, nerfacc; from quicksurf import kernels; import quicksurf.kernels.nerfacc as nerfacc_cpu\n"
@@ -150,6 +151,7 @@ def test_install_serves_a_fresh_process_without_nerfaccs_loader():
     assert found == "[2.0, 6.0, 4.0]"
 
 
+@pytest.mark.slow
 def test_an_extension_that_is_loaded_is_left_alone():
     found = run(
         "import sys, types, nerfacc\n"

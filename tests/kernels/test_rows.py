@@ -4,9 +4,8 @@ import pytest
 import torch
 from back_ends import CPU
 
-from quicksurf.kernels.async_scalar import AsyncScalar
 from quicksurf.kernels.gpu.selection import AsyncSelection
-from quicksurf.kernels.selection import Selection
+from quicksurf.kernels.selection import AsyncScalar, Selection
 
 CHOICES = pytest.mark.parametrize("make", [Selection, AsyncSelection])
 

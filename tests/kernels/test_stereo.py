@@ -80,6 +80,7 @@ def rough(seed):
     return (plane() * factors).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_costs_equal_the_twins(instruction_set):
     for planes in (plane(), rough(1)):
         expected = costs_twin(*photos(), planes, SPEC["similarity"], SPEC["least_contrast"], SPEC["n_best"])

@@ -4,9 +4,13 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
 from write_stub import STUB, stub
+
+pytestmark = pytest.mark.slow
 
 
 def signatures(text: str) -> list[tuple[str, list[str]]]:

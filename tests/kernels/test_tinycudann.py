@@ -160,6 +160,7 @@ def test_a_field_looks_the_same_on_every_back_end():
     assert float(expected.std()) > 0.02  # there is something to see
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_of_cuda_is_imported(tmp_path):
     code = (
         "import sys, torch\n"

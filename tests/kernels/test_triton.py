@@ -35,6 +35,7 @@ def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_the_contract_holds_under_the_interpreter() -> None:
     contract = str(FOLDER / "triton_contract.py")
     done = python("-m", "pytest", "-p", "no:cacheprovider", contract, TRITON_INTERPRET="1")
@@ -42,6 +43,7 @@ def test_the_contract_holds_under_the_interpreter() -> None:
     assert "passed" in done.stdout and "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     done = python(str(FOLDER / "triton_builds.py"), "80", TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -143,13 +143,13 @@ def test_a_large_surface_is_expected_to_take_longer(make_field, all_around, monk
     """
     now = 0.0
 
-    def march(values, blocks):
+    def march_cubes(values, blocks):
         nonlocal now
-        vertices, faces = extract.march(values, blocks)
+        vertices, faces = extract.march_cubes(values, blocks)
         now += len(faces)
         return vertices, faces
 
-    monkeypatch.setattr(mesh_cost, "march", march)
+    monkeypatch.setattr(mesh_cost, "march_cubes", march_cubes)
     monkeypatch.setattr(mesh_cost.time, "perf_counter", lambda: now)
     small, large = (
         expected_cost(make_field(logits), all_around, EVERYWHERE, BOX, False)

@@ -62,6 +62,7 @@ def fitted(capture):
     return fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_hundred_steps_lower_the_loss_and_find_the_surface(fitted, name):
     model, losses, psnr = fitted(name)
@@ -142,6 +143,7 @@ def run(capture, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_names_its_method_and_goes_on_with_it(run, capsys):
     assert json.loads((run / "summary.json").read_text())["method"] == "nerf"
     assert quicksurf.load(run).config.train.method == "nerf"

@@ -27,7 +27,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from quality_bench.captures import OTHER_CAMERAS, OTHER_MESH
-from quicksurf.app.metrics import MeshSurface, Points, Samples
+from quicksurf.app.metrics import MeshSurface, Points, SurfaceSamples
 from quicksurf.capture.masks import find_masks, read_coverage
 from quicksurf.capture.sfm.joining import umeyama
 from quicksurf.capture.transforms import CameraFile, read_cameras
@@ -49,7 +49,7 @@ _N_SPACED = 20_000
 class Reference:
     """The other program's surface."""
 
-    samples: Samples
+    samples: SurfaceSamples
     """What counts of it."""
     tree: KDTree
     """Of the samples' points."""
@@ -74,7 +74,9 @@ def load_reference(folder: Path, inside_masks: bool = False, n_samples: int = N_
         raise SurfaceError(f"nothing of {folder / OTHER_MESH} counts: it lies in the frame of too few photos")
     points, normals = points[keep], normals[keep]
     low, high = np.quantile(points, [_OUTLYING, 1 - _OUTLYING], axis=0)
-    return Reference(Samples(points, normals), KDTree(points), float(np.linalg.norm(high - low)), cameras)
+    return Reference(
+        SurfaceSamples(points, normals), KDTree(points), float(np.linalg.norm(high - low)), cameras
+    )
 
 
 def score_against(
@@ -168,12 +170,12 @@ def align_by_surface(points: Points, reference: Reference) -> Points:
         probes = points[::_STRIDE]
         distances, nearest = reference.tree.query(probes, distance_upper_bound=reach * reference.diagonal)
         near = np.isfinite(distances)
-        targets = Samples(*(values[nearest[near]] for values in reference.samples))
+        targets = SurfaceSamples(*(values[nearest[near]] for values in reference.samples))
         points = _step_to_planes(points, probes[near], targets)
     return points
 
 
-def _step_to_planes(points: Points, sources: Points, targets: Samples) -> Points:
+def _step_to_planes(points: Points, sources: Points, targets: SurfaceSamples) -> Points:
     """One step of Gauss and Newton on Σ (n · (s R (x − c) + c + t − y))²; as they are where `sources` are too few."""
     if len(sources) < 7:
         return points

@@ -16,7 +16,7 @@ from quicksurf.app.metrics import (
     CloudSurface,
     MeshSurface,
     ObjectRegion,
-    Samples,
+    SurfaceSamples,
     SurfaceScores,
     compare_surfaces,
 )
@@ -29,7 +29,7 @@ class Truth(NamedTuple):
     """What a mesh is compared with."""
 
     surface: MeshSurface | CloudSurface
-    seen: Samples
+    seen: SurfaceSamples
     region: ObjectRegion | None
     """Where things count, for an object on a table; None: everywhere."""
 
@@ -43,7 +43,7 @@ def load_truth(folder: Path) -> Truth:
     """
     try:
         with np.load(folder / "gt_points.npz", allow_pickle=False) as points:
-            seen = Samples(points["points"].astype(np.float64), points["normals"].astype(np.float64))
+            seen = SurfaceSamples(points["points"].astype(np.float64), points["normals"].astype(np.float64))
         known = json.loads((folder / "roi.json").read_text(encoding="utf-8"))
         region = None if known["table_z"] is None else _region(known)
     except (OSError, ValueError, KeyError) as error:

@@ -20,14 +20,15 @@ from PIL import Image
 from quicksurf.app.demo.render import light_scene, photograph
 from quicksurf.app.demo.room import paint_room
 from quicksurf.app.demo.solid import Solid, make_solid
+from quicksurf.capture.assemble import HELD_OUT_EVERY
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.files import write_atomic, write_json
-from quicksurf.geometry.cameras import Cameras, similarity
+from quicksurf.geometry.cameras import Cameras, pinholes, similarity
+from quicksurf.geometry.paths import look_at
 from quicksurf.kernels.host import usable_cpus
 from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.types import Mesh
 
-HELD_OUT_EVERY = 8
 _SCALE, _TURN, _SHIFT = 0.14, 0.6, (0.31, -0.24, 0.74)  # to metres, in a room whose origin is on the floor
 _JPEG_QUALITY = 95
 
@@ -80,18 +81,8 @@ def _cameras(solid: Solid, n_views: int, size: int) -> Cameras:
     distance = 3.9 + 0.7 * torch.rand(n_views, 1, generator=random, dtype=torch.float64)
     target = middle + 0.12 * (2 * torch.rand(n_views, 3, generator=random, dtype=torch.float64) - 1)
     centers = middle + distance * outward
-    forward = torch.nn.functional.normalize(target - centers, dim=1)
-    down = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64).expand_as(forward)
-    right = torch.nn.functional.normalize(torch.linalg.cross(down, forward), dim=1)
-    c2w = torch.stack([right, torch.linalg.cross(forward, right), forward, centers], -1)
-    intrinsics = torch.tensor([1.75 * size, 1.75 * size, size / 2, size / 2], dtype=torch.float64)
-    return Cameras(
-        c2w,
-        intrinsics.repeat(n_views, 1),
-        torch.zeros(n_views, 6, dtype=torch.float64),
-        torch.zeros(n_views, dtype=torch.bool),
-        torch.full((n_views, 2), size),
-    )
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    return pinholes(look_at(centers, target, up), 1.75 * size, (size, size))
 
 
 def _scoring(solid: Solid) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import ipaddress
 import logging
-import math
 import secrets
 import socket
 import sys
@@ -22,6 +21,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from types import ModuleType
 from typing import Any
+
+from quicksurf.untrusted import is_number
 
 MAX_MESSAGE_BYTES = 1 << 16  # the page's own are below 1 kB
 MAX_PAGES = 16
@@ -198,12 +199,7 @@ def is_understood(raw: object) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and -LARGEST <= value <= LARGEST
-        and math.isfinite(value)
-    )
+    return is_number(value, LARGEST)
 
 
 def _text(value: Any) -> bool:

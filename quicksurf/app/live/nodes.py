@@ -22,8 +22,8 @@ from quicksurf.mesh.types import Mesh
 if TYPE_CHECKING:
     import viser
 
-Surface = Literal["color", "normals", "clay", "off"]
-SURFACES: tuple[Surface, ...] = ("color", "normals", "clay", "off")
+Shading = Literal["color", "normals", "clay", "off"]
+SHADINGS: tuple[Shading, ...] = ("color", "normals", "clay", "off")
 
 SMALLEST, LARGEST = 0.1, 3.0  # radius of the ROI, in radii of the initial one
 FRUSTUM = 0.05  # height of a photo by the distance of the cameras: small enough not to hide the object
@@ -42,7 +42,7 @@ class Nodes:
         self._server, self._origin = server, scene.roi
         self.mesh: Mesh | None = None
         """The mesh shown, in the world's frame."""
-        self._surface: Surface = "color"
+        self._surface: Shading = "color"
         self._photos = self._add_cameras(scene)
         self._points = self._add_points(scene)
         self._ball: viser.SceneNodeHandle | None = None
@@ -93,7 +93,7 @@ class Nodes:
         self.mesh = mesh
         self._draw()
 
-    def paint(self, surface: Surface) -> None:
+    def paint(self, surface: Shading) -> None:
         """Choose how the mesh is colored."""
         self._surface = surface
         self._draw()
@@ -226,7 +226,7 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "t u 3"]:
     return np.asarray(Image.fromarray(image).reduce(max(1, max(image.shape[:2]) // THUMBNAIL)))
 
 
-def _as_glb(mesh: Mesh, vertices: Float64[np.ndarray, "v 3"], surface: Surface) -> bytes:
+def _as_glb(mesh: Mesh, vertices: Float64[np.ndarray, "v 3"], surface: Shading) -> bytes:
     """Encode for the browser: clay with lights, colors and normals without."""
     colors = mesh.colors
     if surface == "normals":

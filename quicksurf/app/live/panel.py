@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from quicksurf.app.live.gate import Allowance
-from quicksurf.app.live.nodes import SURFACES, Nodes
+from quicksurf.app.live.nodes import SHADINGS, Nodes
 from quicksurf.app.progress import fit_figures
 from quicksurf.errors import QuicksurfError
 from quicksurf.mesh.export import FORMATS, write_mesh
@@ -33,7 +33,7 @@ EXPORTS_PER_SECOND, EXPORTS_AT_ONCE = 0.2, 5  # a mesh stays in memory until the
 CURVE_SECONDS = 2.0  # of the fit between two updates of the curve
 
 
-class Curve:
+class PsnrCurve:
     """PSNR of the rays trained on and of the held-out views, over the seconds of the fit."""
 
     def __init__(self, server: "viser.ViserServer") -> None:
@@ -91,7 +91,7 @@ class SidePanel:
         self._headline = server.gui.add_html("")
         self._bar = server.gui.add_progress_bar(0.0)
         self._figures = server.gui.add_html("")
-        self.curve = Curve(server)
+        self.curve = PsnrCurve(server)
         self._buttons = self._add_buttons()
         self._add_show()
         self._add_export()
@@ -154,7 +154,7 @@ class SidePanel:
     def _add_show(self) -> None:
         gui = self._server.gui
         with gui.add_folder("Show"):
-            surface = gui.add_dropdown("Surface", SURFACES)
+            surface = gui.add_dropdown("Surface", SHADINGS)
             photos = gui.add_checkbox("Photos", True)
             points = gui.add_checkbox("Points", True)
             region = gui.add_checkbox("Region", True)
@@ -165,7 +165,7 @@ class SidePanel:
 
     def _paint(self, surface: str) -> None:
         """Color the mesh; ignore values outside of the list, which a page may send."""
-        if self.nodes is not None and surface in SURFACES:
+        if self.nodes is not None and surface in SHADINGS:
             self.nodes.paint(surface)
 
     def _add_export(self) -> None:

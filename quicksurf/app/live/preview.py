@@ -10,14 +10,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from jaxtyping import Float64, Int64
 
-from quicksurf.geometry.cameras import Cameras, resize
+from quicksurf.geometry.cameras import Cameras, evenly_chosen, fit_within
 from quicksurf.mesh.build import color_vertices
 from quicksurf.mesh.clean import compact, inside_ball
 from quicksurf.mesh.extract import extract_surface, vertex_normals
-from quicksurf.mesh.types import Mesh
+from quicksurf.mesh.types import Faces, Mesh, Triangles, Vertices
 from quicksurf.mesh.visibility import count_views, faces_seen
 from quicksurf.model import TrainedModel
 
@@ -28,9 +26,8 @@ PAUSED = 224  # cells during a pause, where a finer mesh costs the fit nothing
 SHORTEST, LONGEST = 4.0, 30.0  # seconds between two meshes to aim at
 N_MESHES = 40  # over the whole fit, to aim at
 POWER = 2.5  # of the resolution, by which the work grows: points in the shell by 3, triangles and views by 2
-N_CAMERAS = (
-    12  # half of a mesh's time; they keep 99 % of the faces that 60 large ones do, 24 cost twice as much
-)
+# Half of a mesh's time; they keep 99 % of the faces that 60 large ones do, 24 cost twice as much.
+N_CAMERAS = 12
 FRAME = 240  # pixels of the z-buffer's longer side: a triangle of a coarse mesh covers several
 ROI_RADIUS = 0.99  # faces on the ball's border were made by the border
 RIM_RINGS = 3  # rings of faces around a seen vertex that are kept: few cameras leave gaps
@@ -41,7 +38,9 @@ def preview_mesh(reconstruction: TrainedModel, resolution: int) -> Mesh:
     field, grid = reconstruction.surface(), reconstruction.renderer.grid
     vertices, faces = extract_surface(field.logits, grid.occupied, grid.aabb, resolution)
     vertices, faces, _ = compact(vertices, faces[inside_ball(vertices, faces, ROI_RADIUS)])
-    vertices, faces = _seen(vertices, faces, _small_frames(reconstruction.roi_cameras()))
+    vertices, faces = _seen(
+        vertices, faces, fit_within(evenly_chosen(reconstruction.roi_cameras(), N_CAMERAS), FRAME)
+    )
     normals = vertex_normals(vertices, faces)
     no_views = np.full((len(vertices), 3), -1)  # color along the normals
     colors = color_vertices(field, vertices, no_views, reconstruction.roi_cameras(), grid.aabb.device)
@@ -50,22 +49,13 @@ def preview_mesh(reconstruction: TrainedModel, resolution: int) -> Mesh:
     )
 
 
-def _seen(
-    vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], cameras: Cameras
-) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
+def _seen(vertices: Vertices, faces: Faces, cameras: Cameras) -> Triangles:
     """Drop faces that no camera sees: the far side of a table, shells inside the object."""
     if not len(faces):
         return vertices, faces
     views = count_views(vertices, faces, vertex_normals(vertices, faces), cameras)
     vertices, faces, _ = compact(vertices, faces[faces_seen(faces, views.n_views > 0, RIM_RINGS)])
     return vertices, faces
-
-
-def _small_frames(cameras: Cameras) -> Cameras:
-    keep = torch.linspace(0, len(cameras) - 1, min(len(cameras), N_CAMERAS)).round().long()
-    cameras = cameras.select(keep)
-    ratio = (FRAME / cameras.sizes.max(1, keepdim=True).values.double()).clamp(max=1.0)
-    return resize(cameras, (cameras.sizes * ratio).round().clamp_min(1).to(cameras.sizes.dtype))
 
 
 class WorkClock:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from quicksurf.app.report.sphere import Frame, Sphere, angles_between, step_in_words, widest_gap
-from quicksurf.geometry.cameras import N_DISTORTION, Cameras
+from quicksurf.app.report.sphere import HorizonFrame, Sphere, angles_between, step_in_words, widest_gap
+from quicksurf.geometry.cameras import Cameras, pinholes
 from quicksurf.geometry.paths import FULL_TURN_GAP, horizontal_basis, look_at, mean_up
 from quicksurf.mesh.clean import face_areas
 from quicksurf.mesh.extract import vertex_normals
 from quicksurf.mesh.holes import boundary_loops
+from quicksurf.mesh.types import Faces, Vertices
 from quicksurf.mesh.visibility import count_views
 
 WANTED = 4  # photos of every place: two give a depth, the others confirm it
@@ -36,9 +37,9 @@ _MAX_GAP = 45.0  # degrees in azimuth between neighbours, beyond which their pho
 class Coverage(NamedTuple):
     """A surface whose holes are closed by fans, with weight and number of photos of each vertex."""
 
-    vertices: Float64[np.ndarray, "v 3"]
-    faces: Int64[np.ndarray, "f 3"]
-    normals: Float64[np.ndarray, "v 3"]
+    vertices: Vertices
+    faces: Faces
+    normals: Vertices
     weights: Float64[np.ndarray, "v"]
     """Fraction of the whole surface; they sum to 1."""
     n_views: Float64[np.ndarray, "v"]
@@ -59,17 +60,17 @@ class Place(NamedTuple):
     """Fraction of the surface that it would add."""
 
 
-def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> Frame:
+def frame_of(cameras: Cameras, center: tuple[float, float, float]) -> HorizonFrame:
     """Find the frame in which directions around the center of a capture are measured."""
     target = torch.tensor(center, dtype=torch.float64)
     up = mean_up(cameras)
     ahead = horizontal_basis(up, cameras.centers().double() - target)[0]
-    return Frame(target.numpy(), up.numpy(), ahead.numpy())
+    return HorizonFrame(target.numpy(), up.numpy(), ahead.numpy())
 
 
-def coverage_of(
-    vertices: Float64[np.ndarray, "v 3"],
-    faces: Int64[np.ndarray, "f 3"],
+def measure_coverage(
+    vertices: Vertices,
+    faces: Faces,
     n_views: Int64[np.ndarray, "v"],
     center: Float64[np.ndarray, "3"],
     radius: float,
@@ -94,7 +95,7 @@ def coverage_of(
     )
 
 
-def next_places(coverage: Coverage, cameras: Cameras, frame: Frame) -> tuple[list[Place], Coverage]:
+def next_places(coverage: Coverage, cameras: Cameras, frame: HorizonFrame) -> tuple[list[Place], Coverage]:
     """Choose at most MAX_PLACES places, best first; also return the coverage after photographing from them."""
     centers = cameras.centers().double().numpy()
     candidates, nearest = _candidates(frame, frame.sphere(centers))
@@ -113,7 +114,7 @@ def next_places(coverage: Coverage, cameras: Cameras, frame: Frame) -> tuple[lis
 
 
 def advise(
-    places: Sequence[Place], left: Coverage, frame: Frame, photos: Sphere, names: Sequence[str]
+    places: Sequence[Place], left: Coverage, frame: HorizonFrame, photos: Sphere, names: Sequence[str]
 ) -> list[str]:
     """Write the sentences, most useful first; none where enough photos see every part."""
     sentences = []
@@ -146,7 +147,7 @@ def advise(
     return sentences
 
 
-def _candidates(frame: Frame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray, "c"]]:
+def _candidates(frame: HorizonFrame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray, "c"]]:
     """Lattice points MIN_STEP to MAX_STEP degrees from the nearest photo, and which photo that is."""
     lowest = max(-MAX_ELEVATION, min(0.0, float(photos.elevations.min()) - 15))
     rows = np.arange(lowest, MAX_ELEVATION + 1, 20.0)
@@ -157,7 +158,7 @@ def _candidates(frame: Frame, photos: Sphere) -> tuple[Sphere, Int64[np.ndarray,
 
 
 def _seen_from(
-    coverage: Coverage, centers: Float64[np.ndarray, "c 3"], frame: Frame
+    coverage: Coverage, centers: Float64[np.ndarray, "c 3"], frame: HorizonFrame
 ) -> Bool[np.ndarray, "c v"]:
     """Which vertices are seen, and not too obliquely, from each place."""
     cameras = _looking_in(centers, coverage.vertices, frame)
@@ -171,20 +172,11 @@ def _seen_from(
     return seen
 
 
-def _looking_in(
-    centers: Float64[np.ndarray, "c 3"], vertices: Float64[np.ndarray, "v 3"], frame: Frame
-) -> Cameras:
+def _looking_in(centers: Float64[np.ndarray, "c 3"], vertices: Vertices, frame: HorizonFrame) -> Cameras:
     """Small cameras at `centers` that face the object and frame every vertex from the nearest of them."""
     reach = float(np.linalg.norm(vertices - frame.center, axis=1).max())
-    count = len(centers)
-    distance = float(np.linalg.norm(centers - frame.center, axis=1).min()) if count else 1.0
+    distance = float(np.linalg.norm(centers - frame.center, axis=1).min()) if len(centers) else 1.0
     half = min(0.9 * distance, reach) / distance
     focal = _VIEW_SIZE / 2 * np.sqrt(1 - half**2) / max(half, 1e-6)
-    lens = torch.tensor([focal, focal, _VIEW_SIZE / 2, _VIEW_SIZE / 2], dtype=torch.float64)
-    return Cameras(
-        c2w=look_at(torch.from_numpy(centers), torch.from_numpy(frame.center), torch.from_numpy(frame.up)),
-        intrinsics=lens.repeat(count, 1),
-        distortion=torch.zeros(count, N_DISTORTION, dtype=torch.float64),
-        fisheye=torch.zeros(count, dtype=torch.bool),
-        sizes=torch.full((count, 2), _VIEW_SIZE),
-    )
+    c2w = look_at(torch.from_numpy(centers), torch.from_numpy(frame.center), torch.from_numpy(frame.up))
+    return pinholes(c2w, focal, (_VIEW_SIZE, _VIEW_SIZE))

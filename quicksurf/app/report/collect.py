@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from quicksurf.app.export.products import ExportedMesh, photos_of
 from quicksurf.app.film import color_image, normal_image
 from quicksurf.app.metrics import psnr
-from quicksurf.app.report.advice import Coverage, Place, advise, coverage_of, frame_of, next_places
+from quicksurf.app.report.advice import Coverage, Place, advise, frame_of, measure_coverage, next_places
 from quicksurf.app.report.pictures import as_jpeg, data_uri, depth_colors, draw_mesh, reduce_mesh, shrink
-from quicksurf.app.report.sphere import Frame, Sphere
+from quicksurf.app.report.sphere import HorizonFrame, Sphere
 from quicksurf.app.run.folder import Run
 from quicksurf.app.run.metrics_log import read_metrics_log
 from quicksurf.capture.masks import over_white
@@ -29,8 +29,8 @@ from quicksurf.geometry.cameras import resize
 from quicksurf.mesh.clean import face_areas
 from quicksurf.mesh.holes import boundary_loops, is_closed
 from quicksurf.mesh.observe import observe
-from quicksurf.mesh.photos import Photos as FittedPhotos
-from quicksurf.mesh.types import Mesh
+from quicksurf.mesh.photos import Photos
+from quicksurf.mesh.types import Faces, Mesh, Vertices
 from quicksurf.mesh.visibility import count_views
 from quicksurf.model import TrainedModel
 
@@ -43,7 +43,7 @@ _SURFACE_SECONDS, _SECONDS_A_FACE, _SECONDS_A_PHOTO = 0.7, 6e-6, 0.03
 SHORT = "there was no time left for {}: `quicksurf report RUN` makes the whole page"
 
 
-class Clock:
+class TimeLimit:
     """Time limit of the report; None is no limit."""
 
     def __init__(self, seconds: float | None, now: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Clock:
         return float("inf") if self._end is None else self._end - self._now()
 
 
-class Photos(NamedTuple):
+class PhotoQuality(NamedTuple):
     """Figures of the photos measured so far, in the order of the scene."""
 
     figures: list[PhotoFigures]
@@ -75,7 +75,7 @@ class Topology(NamedTuple):
     area: float
 
 
-class Surface(NamedTuple):
+class ShownSurface(NamedTuple):
     """The mesh as the page shows it."""
 
     topology: Topology
@@ -106,10 +106,10 @@ class Findings:
     scene: Scene | None
     names: list[str]
     held_out: list[bool]
-    frame: Frame
+    frame: HorizonFrame
     sphere: Sphere
-    photos: Photos | None = None
-    surface: Surface | None = None
+    photos: PhotoQuality | None = None
+    surface: ShownSurface | None = None
     views: list[ViewRow] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -122,7 +122,7 @@ def collect(
     reconstruction: TrainedModel,
     scene: Scene | None,
     mesh: Mesh | None,
-    clock: Clock,
+    clock: TimeLimit,
 ) -> Findings:
     """Collect the contents; `scene` is None if the photos cannot be read, `mesh` if there is none."""
     cameras, names = reconstruction.cameras, short_names(reconstruction.names)
@@ -146,7 +146,7 @@ def collect(
     return found
 
 
-def examine(vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"]) -> Topology:
+def measure_topology(vertices: Vertices, faces: Faces) -> Topology:
     """Measure a mesh with at least one face."""
     used = np.unique(faces)
     edges = np.concatenate([faces[:, :2], faces[:, 1:]])
@@ -180,7 +180,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return [shown(name.rpartition("/")[2] if len(folders) == 1 else name) for name in names]
 
 
-def _photos(scene: Scene, reconstruction: TrainedModel, clock: Clock) -> Photos:
+def _photos(scene: Scene, reconstruction: TrainedModel, clock: TimeLimit) -> PhotoQuality:
     figures = []
     for image in scene.images:
         if clock.left() <= 0:
@@ -189,24 +189,24 @@ def _photos(scene: Scene, reconstruction: TrainedModel, clock: Clock) -> Photos:
     maps = reconstruction.appearance.from_identity().detach().cpu().double().numpy()
     stops = fitted_stops(maps)
     stops = exposures(figures, [float(value) for value in stops[: len(figures)]])
-    return Photos(figures, stops, flag(figures, stops))
+    return PhotoQuality(figures, stops, flag(figures, stops))
 
 
 def _surface(
     mesh: Mesh,
     reconstruction: TrainedModel,
     scene: Scene | None,
-    frame: Frame,
+    frame: HorizonFrame,
     sphere: Sphere,
     names: Sequence[str],
-) -> Surface:
+) -> ShownSurface:
     cameras, roi = reconstruction.cameras, reconstruction.roi
     reduced = reduce_mesh(mesh)
     n_views = _supporting_photos(reduced, reconstruction, scene)
-    coverage = coverage_of(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
+    coverage = measure_coverage(reduced.vertices, reduced.faces, n_views, frame.center, roi.radius)
     places, left = next_places(coverage, cameras, frame)
-    return Surface(
-        examine(mesh.vertices, mesh.faces),
+    return ShownSurface(
+        measure_topology(mesh.vertices, mesh.faces),
         reduced,
         n_views,
         coverage,
@@ -231,7 +231,7 @@ def _supporting_photos(
     return np.minimum(observed.n_views, np.floor(2 * observed.evidence).astype(np.int64))
 
 
-def _in_memory(reconstruction: TrainedModel, scene: Scene) -> FittedPhotos:
+def _in_memory(reconstruction: TrainedModel, scene: Scene) -> Photos:
     """The photos at the size kept by the fit: reading them again in full takes seconds."""
     photos, used = photos_of(reconstruction, scene), np.flatnonzero(reconstruction.used)
 
@@ -243,7 +243,9 @@ def _in_memory(reconstruction: TrainedModel, scene: Scene) -> FittedPhotos:
     return replace(photos, read=read)
 
 
-def _views(reconstruction: TrainedModel, scene: Scene, names: Sequence[str], clock: Clock) -> list[ViewRow]:
+def _views(
+    reconstruction: TrainedModel, scene: Scene, names: Sequence[str], clock: TimeLimit
+) -> list[ViewRow]:
     """Render up to N_VIEWS held-out photos (others if there are none) while the time allows one more."""
     candidates = np.flatnonzero(reconstruction.held_out)
     candidates = candidates if len(candidates) else np.arange(len(scene.images))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from quicksurf.app.progress import clock
 from quicksurf.app.report import charts
 from quicksurf.app.report.advice import WANTED
-from quicksurf.app.report.collect import Findings, Photos, shown
+from quicksurf.app.report.collect import Findings, PhotoQuality, shown
 from quicksurf.app.report.pictures import as_jpeg, data_uri, pack_mesh, shrink
 from quicksurf.app.report.sphere import covered_fraction, widest_gap
 from quicksurf.untrusted import is_count, is_number
@@ -178,7 +178,7 @@ def _photos_line(found: Findings, n_lost: int) -> str:
     return f"{line} {blurred} blurred, {off} exposed differently, {clipped} with clipped areas."
 
 
-def _photo_entries(found: Findings, photos: Photos) -> list[dict[str, Any]]:
+def _photo_entries(found: Findings, photos: PhotoQuality) -> list[dict[str, Any]]:
     """At most MAX_PICTURES photos, flagged ones first."""
     if found.scene is None or not photos.figures:
         return []

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from quicksurf.app.export.surface import mesh_of
-from quicksurf.app.report.collect import Clock, collect
+from quicksurf.app.report.collect import TimeLimit, collect
 from quicksurf.app.report.context import template_context
 from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, open_run
@@ -82,7 +82,7 @@ def write_report(
     """
     if mesh is not None and not len(mesh.faces):
         raise SurfaceError("the mesh has no faces: there is nothing to report on")
-    found = collect(run, dict(summary), reconstruction, scene, mesh, Clock(seconds))
+    found = collect(run, dict(summary), reconstruction, scene, mesh, TimeLimit(seconds))
     found.notes = [*(notes or []), *found.notes]
     path = run.path / NAME
     write_text(path, render_template("report.html", template_context(found)))

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.spatial import KDTree
 
 from quicksurf.app.film import SEEN
-from quicksurf.app.report.sphere import Frame
+from quicksurf.app.report.sphere import HorizonFrame
 from quicksurf.geometry.cameras import Cameras, project
 from quicksurf.geometry.paths import close_up
 from quicksurf.kernels.host import rasterize
@@ -98,7 +98,7 @@ def reduce_mesh(mesh: Mesh) -> Mesh:
     return Mesh(vertices, faces, mesh.colors[nearest], vertex_normals(vertices, faces))
 
 
-def pack_mesh(mesh: Mesh, n_views: Int64[np.ndarray, "v"], frame: Frame) -> str:
+def pack_mesh(mesh: Mesh, n_views: Int64[np.ndarray, "v"], frame: HorizonFrame) -> str:
     """Pack the mesh in the format above."""
     axes = np.stack([np.cross(frame.up, frame.ahead), frame.up, frame.ahead])
     local = mesh.vertices @ axes.T

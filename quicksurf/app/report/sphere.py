@@ -24,7 +24,7 @@ class Sphere(NamedTuple):
     elevations: Float64[np.ndarray, "n"]
 
 
-class Frame(NamedTuple):
+class HorizonFrame(NamedTuple):
     """Axes that directions are measured by."""
 
     center: Float64[np.ndarray, "3"]
@@ -55,7 +55,7 @@ def angles_between(
     return np.degrees(np.arccos(np.clip(first @ second.T, -1, 1)))
 
 
-def covered_fraction(frame: Frame, photos: Sphere) -> float:
+def covered_fraction(frame: HorizonFrame, photos: Sphere) -> float:
     """Compute the fraction of directions within NEAR of a photo, down to the lowest photo or the horizon."""
     samples = _even_directions(_SAMPLES)
     floor = min(0.0, float(photos.elevations.min()))

@@ -5,7 +5,6 @@ computes that mask again. One that differs was corrected, and counts as given.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from quicksurf.capture.images import read_values
 from quicksurf.capture.masks import unknown
 from quicksurf.errors import CaptureError, ImageError
 from quicksurf.files import write_atomic, write_json
+from quicksurf.untrusted import read_json
 
 MANIFEST, SHEET = "automatic.json", "contact_sheet.pdf"  # no picture: it would pass for a mask
 _MAX_BYTES = 16 << 20  # ten thousand masks are a megabyte
@@ -38,9 +38,8 @@ def write_masks(
     Raises:
         OutputError: if a file cannot be written.
     """
-    unique = len({Path(name).stem for name in names}) == len(
-        names
-    )  # else in folders like those of the photos
+    # else in folders like those of the photos
+    unique = len({Path(name).stem for name in names}) == len(names)
     files = []
     for photo, mask in zip(map(Path, names), masks, strict=True):
         if mask is not None:
@@ -88,13 +87,11 @@ def _shown(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"]) ->
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Read the manifest; nothing of one that is absent or damaged, so that its masks count as given."""
-    path = folder / MANIFEST
-    with suppress(OSError, ValueError, RecursionError):
-        if path.stat().st_size <= _MAX_BYTES:
-            content = json.loads(path.read_bytes())
-            stated = content.get("sha256") if isinstance(content, dict) else None
-            if isinstance(stated, dict):
-                return {name: value for name, value in stated.items() if isinstance(value, str)}
+    with suppress(OSError, ValueError):
+        content = read_json(folder / MANIFEST, _MAX_BYTES)
+        stated = content.get("sha256") if isinstance(content, dict) else None
+        if isinstance(stated, dict):
+            return {name: value for name, value in stated.items() if isinstance(value, str)}
     return {}
 
 

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float32, UInt8
 from quicksurf.capture.automatic_masks.network import SIZE, Saliency
 from quicksurf.capture.automatic_masks.votes import SOLID, Votes, iou, vote
 from quicksurf.capture.masks import PERHAPS_INSIDE, PERHAPS_OUTSIDE, as_given
-from quicksurf.geometry.cameras import Cameras, similarity
-from quicksurf.geometry.region import Roi
+from quicksurf.geometry.cameras import Cameras
+from quicksurf.geometry.region import Roi, cameras_in_roi
 
 Mask = UInt8[np.ndarray, "_ _"]
 
@@ -75,10 +75,7 @@ def make_masks(
         return Made(
             nothing, f"no masks made: they would take more than the {seconds:.0f} s available", 0.0, 0.0
         )
-    center = torch.tensor(roi.center, dtype=torch.float64)
-    unturned = torch.eye(3, dtype=torch.float64)
-    moved = similarity(cameras.to(torch.float64), 1 / roi.radius, unturned, -center / roi.radius)
-    moved = moved.to(torch.float32)
+    moved = cameras_in_roi(cameras, roi)
     found = vote(moved, saliencies)
     agreement, angle = float((found.agreement > ALIKE).mean()), _widest_angle(moved, found)
     verdict = _verdict(agreement, angle, found)
@@ -107,9 +104,8 @@ def certain(
         extra = (own > 0.5) & (others < _INSIDE) & (band | inside)
         mask[extra] = PERHAPS_OUTSIDE
         missed = (own <= 0.5) & (others >= _MISSED)
-        thick = _widened(
-            ~_widened(~missed, reach), reach + 2
-        )  # without parts thinner than twice `reach`, such as rims
+        # without parts thinner than twice `reach`, such as rims
+        thick = _widened(~_widened(~missed, reach), reach + 2)
         mask[thick] = PERHAPS_INSIDE
     return mask
 

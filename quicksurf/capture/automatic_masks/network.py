@@ -35,7 +35,7 @@ Saliency = Callable[[UInt8[np.ndarray, "h w 3"]], Float32[np.ndarray, "s s"]]
 """How salient each part of a photo is, from 0 to 1, in SIZE² cells over the whole photo."""
 
 
-def find_model() -> Path:
+def find_network() -> Path:
     """Find the file of the network.
 
     Raises:
@@ -60,7 +60,7 @@ def load_saliency() -> Saliency:
     Raises:
         ConfigError: if it is missing, or its file is not what it should be.
     """
-    path = find_model()
+    path = find_network()
     content = _read(path)
     import onnxruntime  # pyright: ignore[reportMissingImports]
 

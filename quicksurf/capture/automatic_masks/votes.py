@@ -21,6 +21,7 @@ from torch import Tensor
 
 from quicksurf.capture.roi import enclosing_ball
 from quicksurf.geometry.cameras import Cameras, project
+from quicksurf.geometry.region import cell_centers
 
 SOLID = 0.85  # score from which a cell counts as the object: one photo in seven may be wrong
 _LEAST = 0.5  # score below which a cell is dropped
@@ -103,8 +104,7 @@ def draw(cameras: Cameras, view: int, volume: Volume, size: int) -> Float[np.nda
 
 def _ball(center: Float[Tensor, "3"], radius: float, resolution: int) -> Volume:
     """The cells of a ball, with scores of 0."""
-    ticks = (torch.arange(resolution) + 0.5) * (2 / resolution) - 1
-    cells = torch.cartesian_prod(ticks, ticks, ticks)
+    cells = cell_centers(resolution)
     centers = center + radius * cells[cells.norm(dim=1) <= 1]
     return Volume(centers, torch.zeros(len(centers)), 2 * radius / resolution)
 

@@ -12,7 +12,7 @@ import torch
 from quicksurf.errors import INSTALL_TINYCUDANN, BackendError
 from quicksurf.geometry.rays import Interval, Rays
 from quicksurf.kernels.layout import network_layout
-from quicksurf.kernels.modules import LogitNetwork, Modules, Run
+from quicksurf.kernels.modules import LogitNetwork, Modules, RunNetwork
 from quicksurf.kernels.reference import networks as torch_networks
 
 _NO_TRITON = (
@@ -21,7 +21,7 @@ _NO_TRITON = (
 )
 
 
-def networks(device: torch.device) -> tuple[Run, str]:
+def networks(device: torch.device) -> tuple[RunNetwork, str]:
     """Return the fastest networks that work on the GPU, and what to say about them.
 
     Raises:
@@ -61,7 +61,7 @@ def rays(device: torch.device) -> tuple[ModuleType, ModuleType]:
     return triton_rays, triton_unisurf
 
 
-def try_out_networks(run: Run, device: torch.device) -> None:
+def try_out_networks(run: RunNetwork, device: torch.device) -> None:
     """Run a small network forward and backward.
 
     Raises:

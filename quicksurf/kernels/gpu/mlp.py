@@ -19,9 +19,8 @@ import triton
 import triton.language as tl
 
 SHARPNESS = tl.constexpr(10.0)  # reference.networks.SOFTPLUS_SHARPNESS
-BACKWARD_PRECISION = tl.constexpr(
-    "tf32"
-)  # 11 bits: rounding is averaged over points, and half the time is saved
+# 11 bits: rounding is averaged over points, and half the time is saved.
+BACKWARD_PRECISION = tl.constexpr("tf32")
 
 
 @triton.jit

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from quicksurf.kernels.async_scalar import AsyncScalar
-from quicksurf.kernels.selection import Selection
+from quicksurf.kernels.selection import AsyncScalar, Selection
 
 _LESS, _MORE = 0.97, 1.1  # of what is expected; a fraction of 2^13 random rays varies by a hundredth
 _SPARE = 64  # rows; of few, a fraction says little

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
+import pytest
 import trimesh
 from playwright.sync_api import Browser
 from test_page import PATIENCE, wait_until
@@ -13,6 +14,8 @@ from quicksurf.mesh.export import write_mesh
 from quicksurf.mesh.texture.bake import TexturedMesh
 from quicksurf.mesh.texture.files import write_textured
 from quicksurf.mesh.types import Mesh
+
+pytestmark = pytest.mark.slow
 
 QUARTERS = np.array([[[220, 20, 20], [20, 220, 20]], [[20, 20, 220], [220, 220, 20]]], np.uint8)
 """Red, green; blue, yellow: each flip or turn of the texture shows."""

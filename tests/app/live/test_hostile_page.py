@@ -175,6 +175,7 @@ GARBAGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", GARBAGE, ids=range(len(GARBAGE)))
 def test_what_no_page_sends_is_dropped_in_silence(
     address: str, raw: bytes | str, capfd: pytest.CaptureFixture[str]
@@ -188,6 +189,7 @@ def test_what_no_page_sends_is_dropped_in_silence(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_large_messages_and_floods_end_the_page_that_sends_them(address: str) -> None:
     url = address.replace("http", "ws", 1)
     with (
@@ -258,6 +260,7 @@ def test_uploads_take_no_memory(opened: tuple[LiveView, Parts, Scene]) -> None:
     assert not view._server.gui._current_file_upload_states
 
 
+@pytest.mark.slow
 def test_minutes_added_by_clicks_are_bounded(opened: tuple[LiveView, Parts, Scene]) -> None:
     view, page, _ = opened
     for _ in range(200):
@@ -329,6 +332,7 @@ def page_of_another_site(content: str) -> Iterator[int]:
             server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
 def test_a_hostile_page_in_a_real_browser_reads_and_presses_nothing(
     opened: tuple[LiveView, Parts, Scene], browser: Any, host: str
@@ -409,6 +413,7 @@ class Broken(Listener):
         return own(self, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["begin", "choose_roi", "step", "fit", "meshed"])
 def test_a_watcher_that_fails_costs_the_page_and_never_the_fit(
     capture: Path, tmp_path: Path, where: str

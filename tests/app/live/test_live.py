@@ -35,6 +35,8 @@ from quicksurf.errors import QuicksurfError
 from quicksurf.geometry.region import Roi
 from quicksurf.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 TINY = str(Path(__file__).parents[2] / "tiny.toml")
 
 

@@ -18,6 +18,8 @@ from quicksurf.app.live.server import Address, serving, url_of
 from quicksurf.capture.load import ReadOptions, read_scene
 from quicksurf.mesh.types import Mesh
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 300_000  # milliseconds: WebGL is drawn in software here
 GREEN = (20, 220, 40)  # nothing else on the page is
 

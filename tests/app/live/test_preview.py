@@ -18,6 +18,7 @@ def meshes(cost: float, fit_seconds: float) -> list[tuple[float, float, int]]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [0.005, 0.05, 0.5])
 @pytest.mark.parametrize("fit_seconds", [60.0, 600.0, 3600.0])
 def test_meshes_take_no_more_than_their_fraction(cost: float, fit_seconds: float) -> None:

@@ -38,6 +38,7 @@ def test_reasons_say_why_each_photo_is_lost() -> None:
     assert poses.lost_reasons(counts, inliers[:2], [0, 1, 2])[4].startswith("too few matches: it overlaps")
 
 
+@pytest.mark.slow
 def test_upright_frame_keeps_projections_and_points_up() -> None:
     cameras, points = _tilted_capture()
     moved, moved_points = poses.stand_upright(cameras, points)
@@ -147,6 +148,7 @@ def test_interrupt_kills_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert started[0].poll() is not None
 
 
+@pytest.mark.slow
 def test_worker_ends_when_its_input_closes() -> None:
     program = (
         "import threading, time; from quicksurf.capture.sfm.worker import _exit_with_parent;"

@@ -17,6 +17,8 @@ from quicksurf.capture.sfm.given_cameras import Pair, choose_pairs, contradicted
 from quicksurf.capture.transforms import write_cameras
 from quicksurf.geometry.cameras import Cameras
 
+pytestmark = pytest.mark.slow
+
 N_PHOTOS = 9
 PATIENT = 300.0  # seconds: the test must not depend on the machine
 ON_SURFACE = 0.02  # of a box one wide, seen by 520 pixels of focal length from 3 away: two pixels are 0.012

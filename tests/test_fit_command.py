@@ -20,7 +20,6 @@ from cut_fit import cut_to
 from tiny_capture import AXES, CENTER, write_capture
 
 import quicksurf
-from quicksurf.app import fit as pipeline
 from quicksurf.app.budget import Budget, StopRequest
 from quicksurf.app.export.products import ExportedMesh
 from quicksurf.app.export.request import MeshRequest
@@ -49,6 +48,8 @@ from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
 from quicksurf.train.loop import fit_scene
+
+pytestmark = pytest.mark.slow
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 SECONDS = 4.0  # of processor time, of the fit that all tests fraction: the ellipsoid is recognised
@@ -361,7 +362,7 @@ def test_a_bug_in_the_report_costs_the_report_alone(run: Run, monkeypatch: pytes
     def breaks(*_: object, **__: object) -> Path:
         raise ZeroDivisionError("of the page")
 
-    monkeypatch.setattr(pipeline, "write_report", breaks)
+    monkeypatch.setattr("quicksurf.app.fit.write_report", breaks)
     result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(0.5))
     assert result.report is None and open_run(run.path).state == "finished"
     assert any("no report.html" in text for text in open_run(run.path).read_summary()["left_out"])
@@ -426,7 +427,7 @@ def test_minutes_hold_for_a_fine_mesh_too(run: Run, monkeypatch: pytest.MonkeyPa
 
 def test_a_report_that_there_is_no_time_for_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.path / "report.html").write_text("of an older field")
-    monkeypatch.setattr(pipeline, "REPORT_MIN", 1e9)
+    monkeypatch.setattr("quicksurf.app.fit.REPORT_MIN", 1e9)
     result = run_fit(FitRequest(run.path, 1.0), fit=cut_to(FEW_SECONDS))
     summary = open_run(run.path).read_summary()
     (said,) = [text for text in summary["left_out"] if "report.html" in text]
@@ -601,7 +602,7 @@ def test_stereo_takes_a_share_of_the_time_and_the_fit_gets_its_points(
     preset = tmp_path / "preset.toml"
     weight = "" if wanted else "dense_weight = 0.0\n"
     preset.write_text(Path(TINY).read_text().replace("[train]\n", "[train]\n" + weight))
-    monkeypatch.setattr(pipeline, "find_dense_points", find)
+    monkeypatch.setattr("quicksurf.app.fit.find_dense_points", find)
     with pytest.raises(SurfaceError, match="enough"):
         run_fit(FitRequest(capture, 1.0, tmp_path / "run", preset=str(preset)), fit=fit)
     assert fitted_to == [points if wanted else None]
