@@ -25,6 +25,7 @@ sys.path.append(str(TOOLS.parent))  # last: an installed package has its extensi
 
 from detail_bench.correlation import correlate  # noqa: E402
 from detail_bench.surfaces import find_photos, read_surface  # noqa: E402
+from detail_bench.texture import compare_with_photos, read_textured  # noqa: E402
 
 from quicksurf.errors import QuicksurfError  # noqa: E402
 
@@ -43,6 +44,12 @@ def _measure(options: argparse.Namespace) -> int:
     started = time.monotonic()
     photos = find_photos(options.capture, options.masks)
     surfaces = [read_surface(text) for text in options.surfaces]
+    for path in options.texture:
+        likeness = compare_with_photos(read_textured(path), surfaces[0], photos, options.photos)
+        rounded = {name: round(value, 3) for name, value in likeness._asdict().items()}
+        print(json.dumps({"texture": str(path), **rounded}), flush=True)
+    if options.texture:
+        return 0
     figures, n_windows = correlate(surfaces, photos, options.photos, options.partners)
     for surface, figure in zip(surfaces, figures, strict=True):
         rounded = {f"ncc_{name}": round(value, 4) for name, value in figure._asdict().items()}
@@ -57,6 +64,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("capture", type=Path, help="folder of the photos, or with images/ in it")
     parser.add_argument("surfaces", nargs="+", metavar="RUN|MESH[@CAMERAS]")
+    parser.add_argument(
+        "--texture", type=Path, nargs="+", default=(), help="textured.glb: measure these instead"
+    )
     parser.add_argument("--masks", action="store_true", help="count only what CAPTURE's masks show")
     parser.add_argument("--photos", type=int, default=16, help="first photos of pairs, at most")
     parser.add_argument("--partners", type=int, default=2, help="second photos of each")
