@@ -48,11 +48,15 @@ class Observations(NamedTuple):
     """Theirs, adding up to 1; 0 where none sees it."""
 
 
-class _Comparison(NamedTuple):
+class Comparison(NamedTuple):
     """One photo beside the vertices that it sees."""
 
     indices: Int64[np.ndarray, "s"]
     cosines: Float32[np.ndarray, "s"]
+    footprints: Float32[np.ndarray, "s"]
+    """Width of a pixel there, facing the camera."""
+    colors: Float32[np.ndarray, "s 3"]
+    """Of the scene, exposure undone."""
     residuals: Float32[np.ndarray, "s"]
     areas: Float32[np.ndarray, "s"]
     """a_i for a surface unit of _FOOTPRINT², less at the photo's border."""
@@ -71,7 +75,7 @@ def observe(mesh: Mesh, photos: Photos) -> Observations:
     scores = np.zeros((n_vertices, N_BEST + 1), np.float32)
     for index in range(len(photos)):
         photo = photos.open(index, MAX_SIDE * MAX_SIDE)
-        seen, cosine, residual, area = _compare(mesh, photo)
+        seen, cosine, _, _, residual, area = compare(mesh, photo)
         agreement = np.exp(-0.5 * (residual / SIGMA) ** 2)
         n_views[seen] += 1
         cosines[seen] = np.maximum(cosines[seen], cosine)
@@ -86,7 +90,8 @@ def observe(mesh: Mesh, photos: Photos) -> Observations:
     return Observations(n_views, cosines, residuals, evidence, best, weights.astype(np.float32))
 
 
-def _compare(mesh: Mesh, photo: Photo) -> _Comparison:
+def compare(mesh: Mesh, photo: Photo) -> Comparison:
+    """Compare one photo with the vertices that it sees."""
     points, normals = (torch.from_numpy(a.astype(np.float32)) for a in (mesh.vertices, mesh.normals))
     seen = seen_by(photo.camera, 0, points, np.ascontiguousarray(mesh.faces, np.int32), normals)
     indices, cosines, pixels, footprints = (values.numpy() for values in seen)
@@ -97,7 +102,7 @@ def _compare(mesh: Mesh, photo: Photo) -> _Comparison:
     found = photo.scene_colors(pixels)
     residuals = np.abs(found - mesh.colors[indices].astype(np.float32) / 255).mean(1)
     areas = _fade(pixels, photo) * cosines * (_FOOTPRINT / footprints) ** 2
-    return _Comparison(indices, cosines, residuals, areas)
+    return Comparison(indices, cosines, footprints, found, residuals, areas)
 
 
 def _fade(pixels: Float32[np.ndarray, "s 2"], photo: Photo) -> Float32[np.ndarray, "s"]:
