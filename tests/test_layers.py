@@ -27,6 +27,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"cli"},
     {"commands"},
     {"arguments"},
+    {"compare"},
     {"api", "evaluate", "batch"},
     {"doctor"},
     {"live"},
@@ -44,7 +45,7 @@ THIRD_PARTY_LIMITS = {
     "tinycudann": {"kernels"},
     "triton": {"kernels"},
     "onnxruntime": {"capture"},
-    "pycolmap": {"capture"},
+    "pycolmap": {"capture", "app.compare"},
     "viser": {"app.live", "app.doctor"},
     "cv2": {"capture", "app.export"},
 }

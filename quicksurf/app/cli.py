@@ -22,7 +22,19 @@ from quicksurf.app.plain import MAX_LINE, plain
 from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.commands import (
+        Batch,
+        Command,
+        Compare,
+        Demo,
+        Eval,
+        Fit,
+        Masks,
+        Mesh,
+        Render,
+        Report,
+        View,
+    )
     from quicksurf.app.export.request import MeshRequest
     from quicksurf.app.listener import Listener
 
@@ -87,7 +99,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.app.commands import Batch, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.commands import Batch, Compare, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
 
     _look_for_input(command)
     if isinstance(command, Fit):
@@ -102,6 +114,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _eval(command)
     if isinstance(command, Batch):
         return _batch(command, stop)
+    if isinstance(command, Compare):
+        return _compare(command, stop)
     if isinstance(command, Masks):
         return _masks(command)
     if isinstance(command, View):
@@ -252,6 +266,34 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
     stop.worthwhile = True
     codes = []
     with closing(run_batch(request, stop, lambda text: _say(f"warning: {text}", 0))) as outcomes:
+        for outcome in outcomes:
+            _print_lines([outcome.describe()])
+            codes += [outcome.exit_code] if outcome.state == "failed" else []
+    return INTERRUPTED if stop() else next(iter(codes), 0)
+
+
+def _compare(command: "Compare", stop: StopRequest) -> int:
+    """Return the code of the first method that failed, though the page has all; 130 if it was stopped."""
+    from quicksurf.app.compare.run import CompareRequest, run_compare
+    from quicksurf.app.export.request import MeshRequest
+    from quicksurf.app.requests import FitRequest, parse_roi
+
+    fit = FitRequest(
+        command.source,
+        roi=parse_roi(command.roi) if command.roi is not None else None,
+        capture=command.capture,
+        masks=command.masks,
+        mesh=MeshRequest(keep=command.keep),
+        preset=command.preset,
+        device=command.device,
+        seed=command.seed,
+    )
+    output = command.output or Path("runs") / f"compare-{command.source.resolve().stem}"
+    rest = output, command.truth, command.views, command.ray
+    request = CompareRequest(fit, command.minutes, tuple(dict.fromkeys(command.methods)), *rest)
+    stop.worthwhile = True
+    codes = []
+    with closing(run_compare(request, stop, lambda text: _print_lines([text]))) as outcomes:
         for outcome in outcomes:
             _print_lines([outcome.describe()])
             codes += [outcome.exit_code] if outcome.state == "failed" else []
