@@ -38,6 +38,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"progress"},
     {"run"},
     {"budget", "demo", "film", "metrics", "argument_types"},
+    {"console"},
     {"plain"},
 )
 THIRD_PARTY_LIMITS = {

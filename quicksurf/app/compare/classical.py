@@ -46,6 +46,7 @@ from quicksurf.model import BACKGROUND_START
 NEIGHBORS = 12  # that a normal is of
 TRIM = 2  # levels of Poisson's octree: where points are four times as far apart as elsewhere, the mesh is cut off
 _DEPTHS = 5, 11  # of that octree
+_BOX = 1.1  # of Poisson's box to that of the points
 _FEWEST_POINTS = 100
 # Of the seconds left when the photos are read, for points with given cameras and for stereo; Poisson takes the rest.
 _POINTS, _STEREO = 0.25, 0.5
@@ -260,7 +261,8 @@ def mesh_of_cloud(cloud: Cloud, scene: Scene, keep: str) -> tuple[Mesh, MeshRepo
         SurfaceError: if nothing is left that the photos see.
     """
     spacing = float(np.median(KDTree(cloud.points).query(cloud.points, k=2, workers=num_threads())[0][:, 1]))
-    depth = int(np.clip(np.floor(np.log2(2 / max(spacing, 1e-9))), *_DEPTHS))
+    extent = _BOX * float(np.ptp(cloud.points, axis=0).max())
+    depth = int(np.clip(np.floor(np.log2(extent / max(spacing, 1e-9))), *_DEPTHS))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "points.ply"
         _write_cloud(path, cloud)

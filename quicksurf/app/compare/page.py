@@ -139,22 +139,21 @@ def _name(found: Findings, view: int) -> str:
     return short_names(found.scene.names)[view]
 
 
-def _view(found: Findings, view: int) -> list[Picture]:
-    """The photo, and for each method the mesh in clay and the rendering, or the mesh in its colours."""
-    pictures = [Picture("photo", shrink(found.scene.images[view], SIDE))]
+def _view(found: Findings, view: int) -> dict[str, list[Picture]]:
+    """Every method's mesh in clay, and its rendering, or its mesh in colours where it renders nothing; photo first."""
+    photo = Picture("photo", shrink(found.scene.images[view], SIDE))
+    clay, colors = [photo], [photo]
     for one in found.results:
         if one.mesh is None or one.cameras is None:
             continue
         camera = at_size(one.cameras.cameras, view, SIDE)
         drawing = draw(one.mesh, camera)
-        pictures.append(Picture(f"{one.label}, clay", drawing.clay))
+        clay.append(Picture(one.label, drawing.clay))
         if one.model is None:
-            pictures.append(Picture(f"{one.label}, colours of the mesh", drawing.colors))
+            colors.append(Picture(f"{one.label} (mesh)", drawing.colors))
         else:
-            pictures.append(
-                Picture(f"{one.label}, rendering", color_image(one.model.render(camera).color.cpu().numpy()))
-            )
-    return pictures
+            colors.append(Picture(one.label, color_image(one.model.render(camera).color.cpu().numpy())))
+    return {"clay": clay, "colours": colors}
 
 
 def _charts(found: Findings) -> dict[str, Markup]:
@@ -183,8 +182,10 @@ def _markdown(folder: Path, values: dict[str, Any]) -> str:
         failed = ["failed: " + row["failure"].replace("|", "/"), *[""] * (len(columns) - 1)]
         lines.append(f"| {row['label']} | " + " | ".join(failed if row["failure"] else row["cells"]) + " |")
     lines += ["", "; ".join(f"**{c.title}**: {c.meaning}" for c in columns) + ".", ""]
-    for number, (name, pictures) in enumerate(values["views"].items(), 1):
-        lines += [f"## View {name}", "", *_tiles(folder, f"view-{number}", pictures)]
+    for number, (name, rows) in enumerate(values["views"].items(), 1):
+        lines += [f"## View {name}", ""]
+        for kind, pictures in rows.items():
+            lines += [f"In {kind}:", "", *_tiles(folder, f"view-{number}-{kind}", pictures)]
     lines += ["## Against time", "", *_drawn(folder, "time", values["charts"])]
     for section in values["sections"]:
         lines += [f"## {section.title}", "", section.text, ""]
@@ -204,10 +205,10 @@ def _tiles(folder: Path, name: str, pictures: list[Picture]) -> list[str]:
     jpeg = as_jpeg(in_rows([picture.image for picture in pictures]))
     write_atomic(path, lambda file: file.write(jpeg))
     captions = " · ".join(picture.caption for picture in pictures)
-    return [f"![{captions}]({IMAGES}/{path.name})", "", f"*From left to right, row by row: {captions}.*", ""]
+    return [f"![{captions}]({IMAGES}/{path.name})", "", f"*From left to right: {captions}.*", ""]
 
 
-def in_rows(images: list[UInt8[np.ndarray, "_ _ 3"]], most: int = 4) -> UInt8[np.ndarray, "h w 3"]:
+def in_rows(images: list[UInt8[np.ndarray, "_ _ 3"]], most: int = 6) -> UInt8[np.ndarray, "h w 3"]:
     """Put pictures side by side, `most` in a row, on white."""
     width, height = max(image.shape[1] for image in images), max(image.shape[0] for image in images)
     columns = min(most, len(images))

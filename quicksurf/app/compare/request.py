@@ -11,37 +11,47 @@ from typing import Any
 
 from quicksurf.app.batch.run import make_output
 from quicksurf.app.batch.task import Outcome
-from quicksurf.app.requests import FitRequest
+from quicksurf.app.requests import FitRequest, MaskUse, mask_use, parse_roi
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.files import write_json
 from quicksurf.untrusted import read_json
 
 FORMAT, RECORD, LOGS, POSES = "quicksurf compare", "compare.json", "logs", "poses"
-NO_MASKS = "-no-masks"
+CLASSICAL, NO_MASKS = "colmap", "-no-masks"
+MASKING = "auto", "make", "none"
 MAX_RECORD_BYTES = 1 << 20
 MAX_MINUTES = 7 * 24 * 60.0
 
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """Options of `quicksurf compare`; those of the fits are in `fit`, whose output and method are not looked at."""
+    """Options of `quicksurf compare`, by their names on the command line."""
 
-    fit: FitRequest
-    minutes: float
+    source: Path
     methods: tuple[str, ...]
-    output: Path
+    minutes: float = 3.0
+    """For each method."""
+    output: Path | None = None
     truth: Path | None = None
     """True surface in the frame of the cameras."""
-    n_views: int = 4
+    views: int = 4
     """Held-out views that are rendered and compared."""
     ray: str | None = None
     """Address of a Ray cluster; None: this machine."""
+    masks: str | None = None
+    roi: str | None = None
+    capture: str | None = None
+    keep: str | None = None
+    preset: str | None = None
+    seed: int | None = None
+    device: str = "auto"
 
     def check(self) -> None:
         """Refuse what cannot be compared.
 
         Raises:
             ConfigError: saying what.
+            RoiError: if the region is not one.
         """
         if not 0 < self.minutes <= MAX_MINUTES:
             raise ConfigError(
@@ -49,29 +59,42 @@ class CompareRequest:
             )
         if not self.methods:
             raise ConfigError("--methods is empty: name at least one")
-        if self.n_views < 1:
-            raise ConfigError(f"--views is {self.n_views}: give 1 or more")
+        if self.views < 1:
+            raise ConfigError(f"--views is {self.views}: give 1 or more")
         if self.truth is not None and not self.truth.is_file():
             raise ConfigError(f"--truth {self.truth} is no file: give a mesh or a point cloud")
+        if self.roi is not None:
+            parse_roi(self.roi)
+
+    def options(self, method: str) -> tuple[str, ...]:
+        """Write out the options of one method's fit, for new runs; paths in full, because it runs in another folder."""
+        masks = "none" if method.endswith(NO_MASKS) else self.masks
+        given = {
+            "masks": masks if masks in (None, *MASKING) else str(Path(masks).resolve()),
+            "roi": self.roi,
+            "capture": self.capture,
+            "keep": self.keep,
+            "seed": self.seed,
+        }
+        if not is_classical(method):
+            preset = self.preset
+            if preset is not None and Path(preset).is_file():
+                preset = str(Path(preset).resolve())
+            given |= {"preset": preset, "method": method.removesuffix(NO_MASKS), "hold-out": "keep"}
+        return tuple(f"--{name}={value}" for name, value in given.items() if value is not None)
+
+    def masking(self, seconds: float) -> MaskUse:
+        """Tell which masks of the capture are used.
+
+        Raises:
+            QuicksurfError: as `mask_use`.
+        """
+        return mask_use(FitRequest(self.source, masks=self.masks), seconds)
 
 
-def fit_options(fit: FitRequest, method: str) -> tuple[str, ...]:
-    """Spell the options of one method's fit, for new runs."""
-    masks = "none" if method.endswith(NO_MASKS) else fit.masks
-    given: dict[str, Any] = {
-        "--masks": masks if masks in (None, "auto", "make", "none") else str(Path(masks).resolve()),
-        "--roi": None if fit.roi is None else ",".join(repr(x) for x in (*fit.roi.center, fit.roi.radius)),
-        "--capture": fit.capture,
-        "--keep": fit.mesh.keep,
-        "--seed": fit.seed,
-    }
-    spelt = [text for name, value in given.items() if value is not None for text in (f"{name}={value}",)]
-    if method.startswith("colmap"):
-        return tuple(spelt)
-    preset = fit.preset
-    if preset is not None:  # a file by its full path: the fit runs in another folder
-        spelt.append(f"--preset={Path(preset).resolve() if Path(preset).is_file() else preset}")
-    return (*spelt, f"--method={method.removesuffix(NO_MASKS)}", "--hold-out=keep")
+def is_classical(method: str) -> bool:
+    """Tell whether a method is no fit."""
+    return method == CLASSICAL
 
 
 class Comparison:
@@ -103,14 +126,14 @@ def open_comparison(request: CompareRequest) -> Comparison:
     Raises:
         OutputError: if the folder holds something else.
     """
-    folder = request.output
+    folder = request.output or Path("runs") / f"compare-{request.source.resolve().stem}"
     make_output(folder, RECORD, FORMAT, "a comparison's")
     record: dict[str, Any] = {
         "format": FORMAT,
         "version": 1,
-        "source": str(request.fit.source.resolve()),
+        "source": str(request.source.resolve()),
         "minutes": request.minutes,
-        "options": list(fit_options(request.fit, "unisurf")),
+        "options": list(request.options("unisurf")),
         "methods": {},
     }
     if (folder / RECORD).is_file():
@@ -121,7 +144,7 @@ def open_comparison(request: CompareRequest) -> Comparison:
                 f"--output {folder} holds a comparison with other {' and '.join(changed)}: choose another folder"
             )
         record = known
-    for method in request.methods:
+    for method in dict.fromkeys(request.methods):
         record["methods"].setdefault(method, {})
     return Comparison(folder.resolve(), record)
 

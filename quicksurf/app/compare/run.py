@@ -18,14 +18,12 @@ from quicksurf.app.budget import POSES_FRACTION
 from quicksurf.app.compare.page import write_pages
 from quicksurf.app.compare.request import (
     LOGS,
-    NO_MASKS,
     POSES,
     CompareRequest,
     Comparison,
-    fit_options,
+    is_classical,
     open_comparison,
 )
-from quicksurf.app.requests import mask_use
 from quicksurf.app.run.files import remove
 from quicksurf.app.run.folder import Run, claim_run, is_run, open_run
 from quicksurf.app.run.resume import POINTS
@@ -56,27 +54,27 @@ def run_compare(
     with Run(comparison.folder, {}).locked():
         comparison.save()
         _pose(request, comparison, say)
-        tasks = [_task(request, comparison, method) for method in request.methods]
-        with closing(run_tasks(tasks, 1, request.ray, request.fit.device, should_stop)) as outcomes:
+        tasks = [_task(request, comparison, method) for method in dict.fromkeys(request.methods)]
+        with closing(run_tasks(tasks, 1, request.ray, request.device, should_stop)) as outcomes:
             for outcome in outcomes:
                 load = round(os.getloadavg()[0], 1) if request.ray is None else None
                 comparison.note(outcome, datetime.now().astimezone().isoformat(timespec="minutes"), load)
                 yield outcome
         if not should_stop():
-            for path in write_pages(comparison, request.truth, request.n_views, request.fit.device):
+            for path in write_pages(comparison, request.truth, request.views, request.device):
                 say(str(path))
 
 
 def _task(request: CompareRequest, comparison: Comparison, method: str) -> Task:
-    classical = method.removesuffix(NO_MASKS) == "colmap"
+    classical = is_classical(method)
     return Task(
         method,
-        request.fit.source.absolute(),
+        request.source.absolute(),
         run=comparison.folder / method,
         log=comparison.folder / LOGS / f"{method}.log",
         minutes=request.minutes,
-        options=() if classical else (f"--device={request.fit.device}",),
-        settings=fit_options(request.fit, method),
+        options=() if classical else (f"--device={request.device}",),
+        settings=request.options(method),
         program=("quicksurf.app.compare.classical",) if classical else ("quicksurf", "fit"),
     )
 
@@ -108,8 +106,8 @@ def _pose(request: CompareRequest, comparison: Comparison, say: Callable[[str], 
 def _found(request: CompareRequest, folder: Path, say: Callable[[str], object]) -> float:
     """Read the capture; return the seconds that its poses took, 0 where it has cameras and nothing is kept."""
     remove(folder)
-    run = claim_run(folder, request.fit.source, False, False)
-    masks = mask_use(request.fit, 60 * request.minutes)
+    run = claim_run(folder, request.source, False, False)
+    masks = request.masking(60 * request.minutes)
     try:
         with run.locked():
             options = ReadOptions(

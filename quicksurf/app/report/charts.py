@@ -15,6 +15,7 @@ from quicksurf.app.report.sphere import Sphere
 WIDTH, HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 34
 _MAX_POINTS = 300  # of a curve: more is finer than a pixel
+_MOST_INSIDE = 2  # names of curves that find room between them; more stand below
 _TICKS = (1, 2, 5, 10)
 
 Curve = Sequence[tuple[float, float]]
@@ -28,19 +29,21 @@ def curves(title: str, unit: str, lines: Mapping[str, Curve], *, across: str = "
     x, y = (np.array([point[k] for line in lines.values() for point in line]) for k in (0, 1))
     right, up = _scale(x, _LEFT, WIDTH - _RIGHT, zero=True), _scale(y, HEIGHT - _BOTTOM, _TOP)
     parts = [_grid(right[1], right[0], up[1], up[0])]
+    below = len(lines) > _MOST_INSIDE
     for index, (name, line) in enumerate(lines.items()):
         points = " ".join(f"{right[0](a):.1f},{up[0](b):.1f}" for a, b in line)
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(index, points))
         if len(lines) == 1:
             continue
+        y = HEIGHT + 12 + 14 * index if below else HEIGHT - _BOTTOM - 8 - 14 * (len(lines) - 1 - index)
         parts.append(
             Markup('<text class="key s{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                index, WIDTH - _RIGHT - 4, HEIGHT - _BOTTOM - 8 - 14 * (len(lines) - 1 - index), name
+                index, WIDTH - _RIGHT - 4, y, name
             )
         )
     parts.append(_text(WIDTH - _RIGHT, HEIGHT - 4, across, "end"))
     parts.append(_text(_LEFT + 4, _TOP + 8, unit, "start"))
-    return _svg(title, HEIGHT, Markup("").join(parts))
+    return _svg(title, HEIGHT + 14 * len(lines) + 4 if below else HEIGHT, Markup("").join(parts))
 
 
 def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[float, float]]) -> Markup:

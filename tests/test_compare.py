@@ -1,0 +1,227 @@
+"""A comparison of methods on the tiny capture: its page, a method that fails, resuming, shared poses."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from batch_folders import never, replaced_fit
+from playwright.sync_api import Browser
+from tiny_capture import write_capture
+
+from quicksurf.app.batch.task import Outcome
+from quicksurf.app.cli import main
+from quicksurf.app.compare import run as compare_run
+from quicksurf.app.compare.classical import Cloud, mesh_of_cloud
+from quicksurf.app.compare.page import in_rows
+from quicksurf.app.compare.request import CompareRequest, open_comparison
+from quicksurf.app.run.folder import Run, open_run
+from quicksurf.capture.assemble import ReadOptions
+from quicksurf.capture.load import read_scene
+from quicksurf.errors import ConfigError, OutputError, RoiError
+from quicksurf.files import write_json, write_text
+
+TINY = str(Path(__file__).with_name("tiny.toml"))
+MINUTES = 0.3  # 18 s, of which a busy machine leaves five to the fit
+SPHERE_ERROR = 0.03  # of the radius: of Poisson's mesh of 4000 exact points
+
+
+def request_in(folder: Path, **changes: Any) -> CompareRequest:
+    given: dict[str, Any] = {
+        "source": folder / "capture",
+        "methods": ("nerf", "colmap"),
+        "minutes": MINUTES,
+        "output": folder / "out",
+        "preset": TINY,
+        "device": "cpu",
+    }
+    return CompareRequest(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome], list[str]]:
+    """A comparison by the public command's function: a method that is fitted, and one that finds no points."""
+    folder = tmp_path_factory.mktemp("compared")
+    write_capture(folder / "capture")
+    lines: list[str] = []
+    outcomes = list(compare_run.run_compare(request_in(folder), never, lines.append))
+    return folder, outcomes, lines
+
+
+@pytest.mark.slow
+def test_a_method_that_fails_stands_in_the_table_with_its_reason(
+    compared: tuple[Path, list[Outcome], list[str]],
+) -> None:
+    folder, outcomes, lines = compared
+    assert [(one.name, one.state) for one in outcomes] == [("nerf", "done"), ("colmap", "failed")]
+    assert lines[-2:] == [str(folder / "out" / name) for name in ("index.html", "index.md")]
+    for page in (folder / "out" / "index.html", folder / "out" / "index.md"):
+        text = page.read_text()
+        assert re.search(r"classical stereo.{0,60}failed: the photos show fewer than 100 points", text, re.S)
+        assert "Density levels" in text and "evaluations a ray" in text and "silhouettes" in text
+        assert "Interval" not in text, "no run has one"
+
+
+@pytest.mark.slow
+def test_pictures_of_the_markdown_page_exist(compared: tuple[Path, list[Outcome], list[str]]) -> None:
+    out = compared[0] / "out"
+    named = re.findall(r"\]\((images/[^)]+)\)", (out / "index.md").read_text())
+    assert len(named) > 5
+    assert {out / name for name in named} == set((out / "images").iterdir())
+
+
+@pytest.mark.slow
+def test_the_page_loads_nothing(compared: tuple[Path, list[Outcome], list[str]], browser: Browser) -> None:
+    page = browser.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto((compared[0] / "out" / "index.html").as_uri())
+    page.evaluate("document.querySelectorAll('img').forEach(image => { image.loading = 'eager'; })")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) > 6 and min(widths) > 0
+    assert len([url for url in asked if not url.startswith("data:")]) == 1, "the page itself"
+    assert not complaints
+    page.close()
+
+
+@pytest.mark.slow
+def test_what_is_done_is_left_alone_and_keeps_its_date(
+    compared: tuple[Path, list[Outcome], list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(compared[0] / "out", out)
+    record = json.loads((out / "compare.json").read_text())
+    record["methods"]["nerf"]["date"] = "long ago"
+    write_json(out / "compare.json", record)
+    (out / "index.html").unlink()
+    before = (out / "nerf" / "summary.json").stat().st_mtime
+    request = request_in(compared[0], output=out, methods=("nerf",))
+    (outcome,) = compare_run.run_compare(request, never, lambda text: None)
+    assert (outcome.state, outcome.seconds) == ("done", 0.0)
+    assert (out / "nerf" / "summary.json").stat().st_mtime == before
+    kept = json.loads((out / "compare.json").read_text())["methods"]
+    assert kept["nerf"]["date"] == "long ago" and kept["colmap"]["state"] == "failed"
+    assert "classical stereo" in (out / "index.html").read_text(), "rows of earlier commands stay"
+
+
+def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
+    write_capture(tmp_path / "capture")
+    open_comparison(request_in(tmp_path)).save()
+    assert list(open_comparison(request_in(tmp_path, methods=("idr",))).methods) == ["nerf", "colmap", "idr"]
+    for changes, named in (({"minutes": 2.0}, "minutes"), ({"seed": 3}, "options")):
+        with pytest.raises(OutputError, match=f"with other {named}"):
+            open_comparison(request_in(tmp_path, **changes))
+    write_text(tmp_path / "out" / "compare.json", '{"format": "quicksurf compare"}')
+    with pytest.raises(OutputError, match="damaged"):
+        open_comparison(request_in(tmp_path))
+
+
+def test_bad_requests_are_refused(tmp_path: Path) -> None:
+    refused: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"minutes": 0.0}, ConfigError),
+        ({"minutes": float("nan")}, ConfigError),
+        ({"views": 0}, ConfigError),
+        ({"methods": ()}, ConfigError),
+        ({"truth": tmp_path / "none.ply"}, ConfigError),
+        ({"roi": "1,2,3"}, RoiError),
+    ]
+    for changes, kind in refused:
+        with pytest.raises(kind):
+            list(compare_run.run_compare(request_in(tmp_path, **changes), never, lambda text: None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_methods_get_the_same_options_but_for_masks(tmp_path: Path) -> None:
+    request = request_in(tmp_path, seed=4, keep="scene", masks="make")
+    assert request.options("idr") == (
+        "--masks=make",
+        "--keep=scene",
+        "--seed=4",
+        f"--preset={TINY}",
+        "--method=idr",
+        "--hold-out=keep",
+    )
+    assert request.options("idr-no-masks")[0] == "--masks=none"
+    assert "--method=idr" in request.options("idr-no-masks")
+    assert request.options("colmap") == ("--masks=make", "--keep=scene", "--seed=4")
+
+
+def test_methods_run_one_after_another_with_their_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line as a whole, with a program that writes down what it is asked in the place of the fits."""
+    capture = write_capture(tmp_path / "capture")
+    seen = tmp_path / "seen"
+    code = f"import sys; open({str(seen)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10)); sys.exit('quicksurf: no')"
+    replaced_fit(monkeypatch, tmp_path, code)
+    arguments = ["compare", str(capture), "--methods", "unisurf", "idr-no-masks", "--minutes", "1"]
+    assert main([*arguments, "--seed", "7", "--output", str(tmp_path / "out")]) == 9
+    said = capsys.readouterr()
+    assert "unisurf: failed after" in said.out and "no method has a mesh" in said.err
+    first, second = seen.read_text().splitlines()
+    assert "--method=unisurf --hold-out=keep" in first and "--masks" not in first
+    assert "--masks=none --seed=7" in second and "--method=idr " in second
+    assert all(line.startswith(f"fit {capture} --output {tmp_path / 'out'}") for line in (first, second))
+
+
+def test_poses_that_are_found_are_given_to_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos alone: the search for poses is replaced by the capture's own cameras, everything else is real."""
+    capture, found = write_capture(tmp_path / "posed"), []
+    shutil.copytree(capture / "images", tmp_path / "capture")
+
+    def pose(run: Run, model: None, options: ReadOptions) -> Any:
+        scene = replace(read_scene(capture, options), source=capture)
+        scene.report.seconds_poses = 12.0
+        found.append(run.path.name)
+        return scene
+
+    monkeypatch.setattr(Run, "scene", pose)
+    monkeypatch.setattr(compare_run, "write_pages", lambda *rest: [])
+    replaced_fit(monkeypatch, tmp_path, "")
+    for _ in range(2):
+        list(
+            compare_run.run_compare(
+                request_in(tmp_path, methods=("unisurf", "nerf")), never, lambda text: None
+            )
+        )
+    assert found == ["poses"], "once, and not again"
+    for method in ("unisurf", "nerf"):
+        run = open_run(tmp_path / "out" / method)
+        assert run.state == "new" and Path(run.record["posed_images"]) == capture.resolve()
+        assert (run.path / "cameras.json").read_text() == (tmp_path / "out/poses/cameras.json").read_text()
+    truth = tmp_path / "truth.ply"
+    truth.write_text("")
+    with pytest.raises(ConfigError, match="frame of given cameras"):
+        list(compare_run.run_compare(request_in(tmp_path, truth=truth), never, lambda text: None))
+
+
+def test_points_of_a_sphere_become_its_mesh(tmp_path: Path) -> None:
+    """Poisson's equation on exact points with normals, trimmed and seen by the cameras of the tiny capture."""
+    scene = read_scene(write_capture(tmp_path / "capture"), ReadOptions(48 * 48, say=lambda text: None))
+    random = np.random.default_rng(0)
+    normals = random.normal(size=(4000, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    colors = np.full((4000, 3), [200, 40, 10], np.uint8)
+    mesh, _, depth = mesh_of_cloud(Cloud(0.4 * normals, normals, colors), scene, "scene")
+    assert len(mesh.faces) > 1000 and depth == 6
+    assert np.abs(np.linalg.norm(mesh.vertices, axis=1) / 0.4 - 1).max() < SPHERE_ERROR
+    assert ((mesh.normals * mesh.vertices).sum(1) > 0).all(), "outward"
+    assert (mesh.colors == colors[0]).all()
+
+
+def test_pictures_stand_in_rows_on_white() -> None:
+    images = [
+        np.full((4, 6, 3), 10, np.uint8),
+        np.full((2, 3, 3), 20, np.uint8),
+        np.full((4, 6, 3), 30, np.uint8),
+    ]
+    sheet = in_rows(images, most=2)
+    assert sheet.shape == (8, 12, 3)
+    assert (sheet[:4, :6] == 10).all() and (sheet[:2, 6:9] == 20).all() and (sheet[4:, :6] == 30).all()
+    assert (sheet[2:4, 6:] == 255).all() and (sheet[4:, 6:] == 255).all()
