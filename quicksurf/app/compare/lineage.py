@@ -103,8 +103,8 @@ def two_renderings(found: Findings) -> Section | None:
         return None
     text = (
         "The same view of one fitted field, once with all samples of a ray weighted, once with the colour of the one "
-        "point where the ray meets the surface, o = ½. At the end of a fit the two are nearly the same picture: one "
-        "field serves both formulas, and its level set is the surface that was rendered."
+        "point where the ray meets the level set. One field serves both formulas; the nearer the two pictures are, the "
+        "nearer the level set, which the mesh is, is to what the fit rendered. The figures are PSNR at this size."
     )
     return Section("two-renderings", "Occupancy: volume and surface rendering", text, pictures)
 

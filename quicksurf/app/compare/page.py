@@ -112,9 +112,9 @@ def _about(found: Findings) -> list[str]:
         [one["load"] for one in done if one.get("load") is not None],
     )
     lines = [
-        f"{record['minutes']:g} minutes for each method, one after another, by quicksurf fit; "
+        f"{record['minutes']:g} min for each method, one after another, by quicksurf fit; "
         f"{len(found.scene.images)} photos, of which {int(found.scene.held_out.sum())} are held out of every fit.",
-        f"Machine: {usable_cpus()} processors ({platform.machine()})"
+        f"Processors in use: {usable_cpus()} ({platform.machine()})"
         + (f", load average {min(loads):g} to {max(loads):g} when the fits ended" if loads else "")
         + (f"; {min(dates)} to {max(dates)}." if dates else "."),
     ]
