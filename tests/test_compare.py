@@ -13,7 +13,7 @@ from batch_folders import never, replaced_fit
 from playwright.sync_api import Browser
 from tiny_capture import write_capture
 
-from quicksurf.app.batch.task import Outcome
+from quicksurf.app.batch.task import Outcome, Task
 from quicksurf.app.cli import main
 from quicksurf.app.compare import run as compare_run
 from quicksurf.app.compare.classical import Cloud, mesh_of_cloud
@@ -23,7 +23,7 @@ from quicksurf.app.run.folder import Run, open_run
 from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.load import read_scene
 from quicksurf.errors import ConfigError, OutputError, RoiError
-from quicksurf.files import write_json, write_text
+from quicksurf.files import write_json
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 MINUTES = 0.3  # 18 s, of which a busy machine leaves five to the fit
@@ -117,9 +117,11 @@ def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
     for changes, named in (({"minutes": 2.0}, "minutes"), ({"seed": 3}, "options")):
         with pytest.raises(OutputError, match=f"with other {named}"):
             open_comparison(request_in(tmp_path, **changes))
-    write_text(tmp_path / "out" / "compare.json", '{"format": "quicksurf compare"}')
-    with pytest.raises(OutputError, match="damaged"):
-        open_comparison(request_in(tmp_path))
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    for damage in ({"methods": None}, {"methods": {"../..": {}}}, {"methods": {"idr": {"load": "x"}}}):
+        write_json(tmp_path / "out" / "compare.json", {**record, **damage})
+        with pytest.raises(OutputError, match="damaged"):
+            open_comparison(request_in(tmp_path))
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
@@ -199,6 +201,27 @@ def test_poses_that_are_found_are_given_to_every_run(tmp_path: Path, monkeypatch
     truth.write_text("")
     with pytest.raises(ConfigError, match="frame of given cameras"):
         list(compare_run.run_compare(request_in(tmp_path, truth=truth), never, lambda text: None))
+
+
+def test_a_cluster_runs_the_same_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself is tested with batches: here a stand-in says what it is given."""
+    write_capture(tmp_path / "capture")
+    given = []
+
+    def on_ray(tasks: list[Task], address: str, device: str, should_stop: Any) -> Any:
+        given.extend([address, *tasks])
+        yield from (Outcome(task.name, "done", 0, "", 1.0) for task in tasks)
+
+    monkeypatch.setattr("quicksurf.app.batch.cluster.run_on_ray", on_ray)
+    monkeypatch.setattr(compare_run, "write_pages", lambda *rest: [])
+    request = request_in(tmp_path, ray="local")
+    assert len(list(compare_run.run_compare(request, never, lambda text: None))) == 2
+    assert given[0] == "local" and [task.program[0] for task in given[1:]] == [
+        "quicksurf",
+        "quicksurf.app.compare.classical",
+    ]
+    record = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert record["methods"]["nerf"]["load"] is None, "the load of this machine says nothing"
 
 
 def test_points_of_a_sphere_become_its_mesh(tmp_path: Path) -> None:

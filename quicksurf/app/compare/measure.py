@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from quicksurf.app.compare.pictures import draw
-from quicksurf.app.compare.request import NO_MASKS, Comparison
+from quicksurf.app.compare.request import CLASSICAL, LABELS, MASKING, NO_MASKS, Comparison
 from quicksurf.app.evaluate import compare_view, read_truth
 from quicksurf.app.export.surface import mesh_of
 from quicksurf.app.metrics import CloudSurface, MeshSurface, SurfaceScores, compare_surfaces
@@ -20,18 +20,11 @@ from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene
 from quicksurf.capture.transforms import CameraFile, read_cameras
 from quicksurf.config import TrainConfig
-from quicksurf.errors import OutputError, QuicksurfError, SurfaceError
+from quicksurf.errors import CaptureError, OutputError, QuicksurfError, SurfaceError
 from quicksurf.mesh.export import read_mesh
 from quicksurf.mesh.types import Mesh
 from quicksurf.model import TrainedModel
 
-LABELS = {
-    "unisurf": "UNISURF, as improved here",
-    "paper": "UNISURF, as published",
-    "nerf": "NeRF",
-    "idr": "IDR",
-    "colmap": "classical stereo",
-}
 N_SAMPLES = 50_000  # of each surface: the Chamfer distance is then known to 0.5 % of itself
 
 
@@ -58,7 +51,7 @@ class Result:
         """Name the method for a reader; the sparse points are called what they are."""
         plain = self.name.removesuffix(NO_MASKS)
         text = LABELS.get(plain, plain)
-        if plain == "colmap" and self.summary.get("classical", {}).get("what", "").startswith("sparse"):
+        if plain == CLASSICAL and self.summary.get("classical", {}).get("what", "").startswith("sparse"):
             text = "sparse points, meshed"
         return text + (", no masks" if self.name.endswith(NO_MASKS) else "")
 
@@ -100,16 +93,7 @@ def measure(comparison: Comparison, truth: Path | None, n_views: int, device: st
     if known is None:
         reasons = "; ".join(f"{one.name}: {one.failure}" for one in results)
         raise SurfaceError(f"no method has a mesh, there is nothing to compare ({reasons})")
-    options = comparison.record["options"]
-    folder = next((text.partition("=")[2] for text in options if text.startswith("--masks=")), "auto")
-    scene = known.scene(
-        None,
-        ReadOptions(
-            TrainConfig.max_pixels,
-            mask_folder=None if folder in ("auto", "make", "none") else Path(folder),
-            say=lambda line: None,
-        ),
-    )
+    scene = _photos(comparison, known)
     held_out = np.flatnonzero(scene.held_out)
     chosen = held_out if len(held_out) else np.arange(len(scene.images))
     views = chosen[np.linspace(0, len(chosen) - 1, min(n_views, len(chosen))).round().astype(int)]
@@ -119,6 +103,18 @@ def measure(comparison: Comparison, truth: Path | None, n_views: int, device: st
         if one.mesh is not None:
             one.figures = {**_of_run(one), **_of_surface(found, one.mesh), **_of_views(found, one)}
     return found
+
+
+def _photos(comparison: Comparison, run: Run) -> Scene:
+    """The photos of a run with the masks that are given, whether they were used or not; none if they are broken."""
+    options = comparison.record["options"]
+    masks = next((text.partition("=")[2] for text in options if text.startswith("--masks=")), "auto")
+    folder = None if masks in MASKING else Path(masks)
+    read = ReadOptions(TrainConfig.max_pixels, mask_folder=folder, say=lambda line: None)
+    try:
+        return run.scene(None, read)
+    except CaptureError:
+        return run.scene(None, replace(read, use_masks=False))
 
 
 def _open(comparison: Comparison, name: str, device: str) -> Result:
@@ -170,8 +166,8 @@ def _of_views(found: Findings, result: Result) -> dict[str, float]:
         figures["silhouettes"] = float(np.mean(overlap))
     if result.model is None or result.run is None or not found.held_out:
         return figures
-    scene = result.run.scene(result.model)
     with suppress(QuicksurfError):
+        scene = result.run.scene(result.model)
         pairs = [compare_view(result.model, scene, index) for index in found.views]
         figures["psnr"], figures["ssim"] = (float(value) for value in np.mean(pairs, 0))
     return figures

@@ -14,11 +14,18 @@ from quicksurf.app.batch.task import Outcome
 from quicksurf.app.requests import FitRequest, MaskUse, mask_use, parse_roi
 from quicksurf.errors import ConfigError, OutputError
 from quicksurf.files import write_json
-from quicksurf.untrusted import read_json
+from quicksurf.untrusted import is_number, read_json
 
 FORMAT, RECORD, LOGS, POSES = "quicksurf compare", "compare.json", "logs", "poses"
 CLASSICAL, NO_MASKS = "colmap", "-no-masks"
 MASKING = "auto", "make", "none"
+LABELS = {
+    "unisurf": "UNISURF, as improved here",
+    "paper": "UNISURF, as published",
+    "nerf": "NeRF",
+    "idr": "IDR",
+    CLASSICAL: "classical stereo",
+}
 MAX_RECORD_BYTES = 1 << 20
 MAX_MINUTES = 7 * 24 * 60.0
 
@@ -155,6 +162,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} is damaged ({error}): choose another --output") from error
     methods = record.get("methods") if isinstance(record, dict) else None
-    if not isinstance(methods, dict) or not all(isinstance(value, dict) for value in methods.values()):
-        raise OutputError(f"{path} is damaged: it lacks its methods; choose another --output")
+    sound = isinstance(methods, dict) and all(
+        name.removesuffix(NO_MASKS) in LABELS and isinstance(noted, dict) and _is_figure(noted.get("load"))
+        for name, noted in methods.items()
+    )
+    if not sound or not _is_figure(record.get("poses_seconds")):
+        raise OutputError(f"{path} is damaged: its methods are no comparison's; choose another --output")
     return record
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or is_number(value)

@@ -35,7 +35,7 @@ KEPT = ("format", "version", "source", "photos", "poses")  # of the record of a 
 
 
 def run_compare(
-    request: CompareRequest, should_stop: Callable[[], bool], say: Callable[[str], object]
+    request: CompareRequest, should_stop: Callable[[], bool], say: Callable[[str], None]
 ) -> Generator[Outcome, None, None]:
     """Run every method that is not done; yield the outcomes as they come, and write the page at the end.
 
@@ -79,7 +79,7 @@ def _task(request: CompareRequest, comparison: Comparison, method: str) -> Task:
     )
 
 
-def _pose(request: CompareRequest, comparison: Comparison, say: Callable[[str], object]) -> None:
+def _pose(request: CompareRequest, comparison: Comparison, say: Callable[[str], None]) -> None:
     """Find the poses that the capture lacks, once, and give them to every run that is not begun.
 
     Raises:
@@ -103,7 +103,7 @@ def _pose(request: CompareRequest, comparison: Comparison, say: Callable[[str], 
             _give_poses(posed, comparison.folder / method)
 
 
-def _found(request: CompareRequest, folder: Path, say: Callable[[str], object]) -> float:
+def _found(request: CompareRequest, folder: Path, say: Callable[[str], None]) -> float:
     """Read the capture; return the seconds that its poses took, 0 where it has cameras and nothing is kept."""
     remove(folder)
     run = claim_run(folder, request.source, False, False)
