@@ -6,34 +6,49 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import trimesh
 from batch_folders import never, replaced_fit
 from playwright.sync_api import Browser
-from tiny_capture import write_capture
+from tiny_capture import AXES, CENTER, write_capture
 
 from quicksurf.app.batch.task import Outcome, Task
 from quicksurf.app.cli import main
 from quicksurf.app.compare import run as compare_run
 from quicksurf.app.compare.classical import Cloud, mesh_of_cloud
+from quicksurf.app.compare.lineage import Section, idr_and_masks
+from quicksurf.app.compare.measure import Findings, Result
 from quicksurf.app.compare.page import in_rows
+from quicksurf.app.compare.pictures import at_size, draw, render_surface
 from quicksurf.app.compare.request import CompareRequest, open_comparison
+from quicksurf.app.metrics import psnr
+from quicksurf.app.report.charts import marks
 from quicksurf.app.run.folder import Run, open_run
 from quicksurf.capture.assemble import ReadOptions
 from quicksurf.capture.load import read_scene
+from quicksurf.capture.scene import Scene
+from quicksurf.capture.transforms import CameraFile
 from quicksurf.errors import ConfigError, OutputError, RoiError
 from quicksurf.files import write_json
+from quicksurf.mesh.types import Mesh
+from quicksurf.model import TrainedModel
 
 TINY = str(Path(__file__).with_name("tiny.toml"))
 MINUTES = 0.3  # 18 s, of which a busy machine leaves five to the fit
+LEAST_AGREEMENT = (
+    20.0  # dB between the two renderings of a field after five seconds; a ball beside it gives 9
+)
+LEAST_OVERLAP = 0.9  # of outlines some 15 pixels wide, drawn at a pixel's middle and counted by area
 SPHERE_ERROR = 0.03  # of the radius: of Poisson's mesh of 4000 exact points
 
 
 def request_in(folder: Path, **changes: Any) -> CompareRequest:
     given: dict[str, Any] = {
         "source": folder / "capture",
-        "methods": ("nerf", "colmap"),
+        "methods": ("nerf", "unisurf", "colmap"),
         "minutes": MINUTES,
         "output": folder / "out",
         "preset": TINY,
@@ -57,13 +72,18 @@ def test_a_method_that_fails_stands_in_the_table_with_its_reason(
     compared: tuple[Path, list[Outcome], list[str]],
 ) -> None:
     folder, outcomes, lines = compared
-    assert [(one.name, one.state) for one in outcomes] == [("nerf", "done"), ("colmap", "failed")]
+    assert [(one.name, one.state) for one in outcomes] == [
+        ("nerf", "done"),
+        ("unisurf", "done"),
+        ("colmap", "failed"),
+    ]
     assert lines[-2:] == [str(folder / "out" / name) for name in ("index.html", "index.md")]
     for page in (folder / "out" / "index.html", folder / "out" / "index.md"):
         text = page.read_text()
         assert re.search(r"classical stereo.{0,60}failed: the photos show fewer than 100 points", text, re.S)
-        assert "Density levels" in text and "evaluations a ray" in text and "silhouettes" in text
-        assert "Interval" not in text, "no run has one"
+        for part in ("Density levels", "volume rendering", "Interval", "evaluations a ray", "silhouettes"):
+            assert part in text
+        assert "IDR with and without masks" not in text, "it was not asked for"
 
 
 @pytest.mark.slow
@@ -110,10 +130,76 @@ def test_what_is_done_is_left_alone_and_keeps_its_date(
     assert "classical stereo" in (out / "index.html").read_text(), "rows of earlier commands stay"
 
 
+@pytest.mark.slow
+def test_both_renderings_of_a_sharp_field_agree(compared: tuple[Path, list[Outcome], list[str]]) -> None:
+    model = open_run(compared[0] / "out" / "unisurf").model("cpu")
+    camera = at_size(model.cameras, 0, 48)
+    volume, surface = model.render(camera), render_surface(model, camera)
+    assert psnr(surface, volume.color.numpy()) > LEAST_AGREEMENT
+    assert (surface[~np.isfinite(volume.depth.numpy())] == 1).all(), (
+        "rays that miss are white in masked captures"
+    )
+
+
+def ellipsoid() -> Mesh:
+    """The surface of the tiny capture, in red."""
+    sphere = trimesh.creation.icosphere(4)
+    normals = sphere.vertices / AXES.numpy()
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    colors = np.full((len(normals), 3), [250, 0, 0], np.uint8)
+    return Mesh(
+        sphere.vertices * AXES.numpy() + CENTER.numpy(), sphere.faces.astype(np.int64), colors, normals
+    )
+
+
+def test_a_mesh_is_drawn_where_its_mask_is(tmp_path: Path) -> None:
+    scene = read_scene(write_capture(tmp_path / "capture"), ReadOptions(48 * 48, say=lambda text: None))
+    for view in (0, 5):
+        drawing, mask = draw(ellipsoid(), at_size(scene.cameras, view, 48)), scene.masks[view]
+        assert mask is not None
+        inside = mask > 127
+        assert (drawing.covered & inside).sum() / (drawing.covered | inside).sum() > LEAST_OVERLAP
+        assert (drawing.colors[drawing.covered & inside][:, 0] > 200).all()
+        assert (drawing.clay[:4] == 255).all(), "before white"
+
+
+def result_of(name: str, scene: Scene, masked: bool, failure: str = "") -> Result:
+    cameras = CameraFile(scene.cameras, scene.names, scene.held_out)
+    model = Mock(spec=TrainedModel, masked=masked)
+    return Result(
+        name, {}, cameras=cameras, model=model, mesh=None if failure else ellipsoid(), failure=failure
+    )
+
+
+def test_idr_stands_beside_its_fit_without_masks(tmp_path: Path) -> None:
+    scene = read_scene(write_capture(tmp_path / "capture"), ReadOptions(48 * 48, say=lambda text: None))
+    comparison = open_comparison(request_in(tmp_path))
+    with_masks, without = result_of("idr", scene, True), result_of("idr-no-masks", scene, False, "no surface")
+
+    def section(*results: Result) -> Section | None:
+        return idr_and_masks(Findings(comparison, list(results), scene, [0], True, None))
+
+    shown = section(with_masks, without)
+    assert shown is not None and "no mesh: no surface" in shown.text and len(shown.pictures) == 2
+    both = section(with_masks, result_of("idr-no-masks", scene, False))
+    assert both is not None and [one.caption for one in both.pictures] == ["photo", "IDR", "IDR, no masks"]
+    assert section(with_masks) is None
+    assert section(result_of("idr", scene, False), without) is None, "the capture has no masks"
+
+
+def test_marks_stand_at_their_values() -> None:
+    drawn = str(marks("t", "radii", {"a": ([0.0, 1.0, 2.0], [1.0]), "b": ([0.5], [])}))
+    places = [float(x) for x in re.findall(r'class="line s\d" x1="([\d.]+)"', drawn)]
+    first, middle, last, thick, quarter = places
+    assert middle == thick == pytest.approx((first + last) / 2, abs=0.1)
+    assert quarter == pytest.approx((3 * first + last) / 4, abs=0.1)
+
+
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
     write_capture(tmp_path / "capture")
     open_comparison(request_in(tmp_path)).save()
-    assert list(open_comparison(request_in(tmp_path, methods=("idr",))).methods) == ["nerf", "colmap", "idr"]
+    known = open_comparison(request_in(tmp_path, methods=("idr",))).methods
+    assert list(known) == ["nerf", "unisurf", "colmap", "idr"]
     for changes, named in (({"minutes": 2.0}, "minutes"), ({"seed": 3}, "options")):
         with pytest.raises(OutputError, match=f"with other {named}"):
             open_comparison(request_in(tmp_path, **changes))
@@ -215,11 +301,9 @@ def test_a_cluster_runs_the_same_tasks(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("quicksurf.app.batch.cluster.run_on_ray", on_ray)
     monkeypatch.setattr(compare_run, "write_pages", lambda *rest: [])
     request = request_in(tmp_path, ray="local")
-    assert len(list(compare_run.run_compare(request, never, lambda text: None))) == 2
-    assert given[0] == "local" and [task.program[0] for task in given[1:]] == [
-        "quicksurf",
-        "quicksurf.app.compare.classical",
-    ]
+    assert len(list(compare_run.run_compare(request, never, lambda text: None))) == 3
+    programs = [task.program[0] for task in given[1:]]
+    assert given[0] == "local" and programs == ["quicksurf", "quicksurf", "quicksurf.app.compare.classical"]
     record = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert record["methods"]["nerf"]["load"] is None, "the load of this machine says nothing"
 

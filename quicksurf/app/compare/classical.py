@@ -49,7 +49,7 @@ _DEPTHS = 5, 11  # of that octree
 _BOX = 1.1  # of Poisson's box to that of the points
 _FEWEST_POINTS = 100
 # Of the seconds left when the photos are read, for points with given cameras and for stereo; Poisson takes the rest.
-_POINTS, _STEREO = 0.25, 0.5
+_POINTS, _STEREO = 0.25, 0.45
 _CELL = 1.5  # pixels, within which points are merged
 _DENSE, _SPARSE = "PatchMatch stereo", "sparse points"
 

@@ -54,7 +54,7 @@ def draw(mesh: Mesh, camera: Cameras) -> Drawing:
     return Drawing(
         _paint(clay, mesh.faces, shown),
         _paint(mesh.colors / 255.0, mesh.faces, shown),
-        shown[::_FINER, ::_FINER] >= 0,
+        _mean(shown >= 0) >= 0.5,
     )
 
 
@@ -65,8 +65,13 @@ def _paint(
     image = np.ones((*shown.shape, 3))
     hit = shown >= 0
     image[hit] = colors[faces[shown[hit]]].mean(1)
-    height, width = shown.shape[0] // _FINER, shown.shape[1] // _FINER
-    return np.rint(255 * image.reshape(height, _FINER, width, _FINER, 3).mean((1, 3))).astype(np.uint8)
+    return np.rint(255 * _mean(image)).astype(np.uint8)
+
+
+def _mean(fine: Bool[np.ndarray, "i j *c"] | Float64[np.ndarray, "i j *c"]) -> Float64[np.ndarray, "h w *c"]:
+    """The mean over the fine pixels of each pixel."""
+    height, width = fine.shape[0] // _FINER, fine.shape[1] // _FINER
+    return fine.reshape(height, _FINER, width, _FINER, *fine.shape[2:]).mean((1, 3))
 
 
 @torch.no_grad()
