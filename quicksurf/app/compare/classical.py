@@ -48,7 +48,7 @@ TRIM = 2  # levels of Poisson's octree: where points are four times as far apart
 _DEPTHS = 5, 11  # of that octree
 _BOX = 1.1  # of Poisson's box to that of the points
 _FEWEST_POINTS = 100
-# Of the seconds left when the photos are read, for points with given cameras and for stereo; Poisson takes the rest.
+# Of the seconds left, for points with given cameras, and then for stereo, which may overrun; the mesh has the rest.
 _POINTS, _STEREO = 0.25, 0.45
 _CELL = 1.5  # pixels, within which points are merged
 _DENSE, _SPARSE = "PatchMatch stereo", "sparse points"
@@ -103,8 +103,7 @@ def reconstruct(request: FitRequest, run: Run, budget: Budget) -> None:
     """
     scene = _read(request, run, budget)
     began = budget.elapsed()
-    left = budget.left()
-    what, cloud = points_of(scene, _STEREO * left, _POINTS * left, request.seed or 0)
+    what, cloud = points_of(scene, budget, request.seed or 0)
     found = budget.elapsed()
     keep = request.mesh.keep or ("scene" if scene.kind in BACKGROUND_START else "object")
     mesh, report, depth = mesh_of_cloud(cloud, scene, keep)
@@ -145,7 +144,7 @@ def _read(request: FitRequest, run: Run, budget: Budget) -> Scene:
     return scene
 
 
-def points_of(scene: Scene, stereo_seconds: float, points_seconds: float, seed: int) -> tuple[str, Cloud]:
+def points_of(scene: Scene, budget: Budget, seed: int) -> tuple[str, Cloud]:
     """Find the dense points of the photos that are not held out, or the sparse ones where stereo finds too few.
 
     Returns:
@@ -160,9 +159,9 @@ def points_of(scene: Scene, stereo_seconds: float, points_seconds: float, seed: 
             find_points,
         )  # OpenCV is loaded only where it is needed
 
-        found = find_points(training.files, training.masks, training.cameras, points_seconds, print)
+        found = find_points(training.files, training.masks, training.cameras, _POINTS * budget.left(), print)
         training = replace(training, points=None if found is None else found.points)
-    dense = find_dense_points(training, stereo_seconds, seed, print)
+    dense = find_dense_points(training, _STEREO * budget.left(), seed, print)
     if dense is not None:
         cloud = _cloud(training, dense.positions.double().numpy(), dense.views.numpy(), dense.pixels.numpy())
         if len(cloud.points) >= _FEWEST_POINTS:
