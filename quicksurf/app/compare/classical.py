@@ -32,6 +32,7 @@ from quicksurf.capture.assemble import select_observers
 from quicksurf.capture.dense_points import find_dense_points
 from quicksurf.capture.load import ReadOptions
 from quicksurf.capture.scene import Scene, SparsePoints
+from quicksurf.capture.sfm.given_cameras import find_points
 from quicksurf.config import TrainConfig
 from quicksurf.errors import QuicksurfError, SurfaceError
 from quicksurf.geometry.cameras import project
@@ -155,11 +156,8 @@ def points_of(scene: Scene, budget: Budget, seed: int) -> tuple[str, Cloud]:
     """
     training = _training(scene)
     if training.points is None:
-        from quicksurf.capture.sfm.given_cameras import (
-            find_points,
-        )  # OpenCV is loaded only where it is needed
-
-        found = find_points(training.files, training.masks, training.cameras, _POINTS * budget.left(), print)
+        given = training.files, training.masks, training.cameras
+        found = find_points(*given, _POINTS * budget.left(), print)
         training = replace(training, points=None if found is None else found.points)
     dense = find_dense_points(training, _STEREO * budget.left(), seed, print)
     if dense is not None:
