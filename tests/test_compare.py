@@ -18,7 +18,6 @@ from tiny_capture import AXES, CENTER, write_capture
 from quicksurf.app.batch.task import Outcome, Task
 from quicksurf.app.cli import main
 from quicksurf.app.compare import run as compare_run
-from quicksurf.app.compare.classical import Cloud, mesh_of_cloud
 from quicksurf.app.compare.lineage import Section, idr_and_masks
 from quicksurf.app.compare.measure import Findings, Result
 from quicksurf.app.compare.page import in_rows
@@ -42,7 +41,6 @@ LEAST_AGREEMENT = (
     20.0  # dB between the two renderings of a field after five seconds; a ball beside it gives 9
 )
 LEAST_OVERLAP = 0.9  # of outlines some 15 pixels wide, drawn at a pixel's middle and counted by area
-SPHERE_ERROR = 0.03  # of the radius: of Poisson's mesh of 4000 exact points
 
 
 def request_in(folder: Path, **changes: Any) -> CompareRequest:
@@ -306,20 +304,6 @@ def test_a_cluster_runs_the_same_tasks(tmp_path: Path, monkeypatch: pytest.Monke
     assert given[0] == "local" and programs == ["quicksurf", "quicksurf", "quicksurf.app.compare.classical"]
     record = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert record["methods"]["nerf"]["load"] is None, "the load of this machine says nothing"
-
-
-def test_points_of_a_sphere_become_its_mesh(tmp_path: Path) -> None:
-    """Poisson's equation on exact points with normals, trimmed and seen by the cameras of the tiny capture."""
-    scene = read_scene(write_capture(tmp_path / "capture"), ReadOptions(48 * 48, say=lambda text: None))
-    random = np.random.default_rng(0)
-    normals = random.normal(size=(4000, 3))
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    colors = np.full((4000, 3), [200, 40, 10], np.uint8)
-    mesh, _, depth = mesh_of_cloud(Cloud(0.4 * normals, normals, colors), scene, "scene")
-    assert len(mesh.faces) > 1000 and depth == 6
-    assert np.abs(np.linalg.norm(mesh.vertices, axis=1) / 0.4 - 1).max() < SPHERE_ERROR
-    assert ((mesh.normals * mesh.vertices).sum(1) > 0).all(), "outward"
-    assert (mesh.colors == colors[0]).all()
 
 
 def test_pictures_stand_in_rows_on_white() -> None:

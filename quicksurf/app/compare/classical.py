@@ -50,8 +50,10 @@ _DEPTHS = 5, 11  # of that octree
 _BOX = 1.1  # of Poisson's box to that of the points
 _FEWEST_POINTS = 100
 # Of the seconds left, for points with given cameras, and then for stereo, which may overrun; the mesh has the rest.
-_POINTS, _STEREO = 0.25, 0.45
-_CELL = 1.5  # pixels, within which points are merged
+_POINTS, _STEREO = 0.25, 0.4
+_CELL = 1.5  # pixels, within which points are merged, at least
+# Merged points that a second is left for: one core meshes 16,000, cleaning included, and may be shared.
+_MERGED_A_SECOND, _FEWEST_MERGED = 6000, 50_000
 _DENSE, _SPARSE = "PatchMatch stereo", "sparse points"
 
 
@@ -161,12 +163,13 @@ def points_of(scene: Scene, budget: Budget, seed: int) -> tuple[str, Cloud]:
         training = replace(training, points=None if found is None else found.points)
     dense = find_dense_points(training, _STEREO * budget.left(), seed, print)
     if dense is not None:
-        cloud = _cloud(training, dense.positions.double().numpy(), dense.views.numpy(), dense.pixels.numpy())
+        points = dense.positions.double().numpy(), dense.views.numpy(), dense.pixels.numpy()
+        cloud = _cloud(training, *points, max(_FEWEST_MERGED, int(_MERGED_A_SECOND * budget.left())))
         if len(cloud.points) >= _FEWEST_POINTS:
             return _DENSE, cloud
     sparse = training.points
     if sparse is not None and len(sparse.positions):
-        cloud = _cloud(training, *_observed(sparse), np.zeros(len(sparse.positions)))
+        cloud = _cloud(training, *_observed(sparse), np.zeros(len(sparse.positions)), len(sparse.positions))
         if len(cloud.points) >= _FEWEST_POINTS:
             return _SPARSE, cloud
     raise SurfaceError(
@@ -203,8 +206,11 @@ def _cloud(
     positions: Float64[np.ndarray, "n 3"],
     views: Int64[np.ndarray, "n"],
     pixels: Float32[np.ndarray, "n"] | Float64[np.ndarray, "n"],
+    most: int,
 ) -> Cloud:
-    """The points in the region, merged within cells of a pixel's size, with normals and colours."""
+    """The points in the region, merged to about `most` within cells of a pixel's size or more, with normals and
+    colours.
+    """
     center, radius = np.array(scene.roi.center), scene.roi.radius
     inside = np.linalg.norm(positions - center, axis=1) < radius
     positions, views, pixels = positions[inside], views[inside], pixels[inside]
@@ -213,9 +219,9 @@ def _cloud(
     colors = _colors(scene, positions, views)
     points = (positions - center) / radius
     cell = _CELL * float(np.median(pixels)) / radius
-    owner = np.arange(len(points))
-    if cell > 0:
-        owner = np.unique(np.floor(points / cell).astype(np.int64), axis=0, return_inverse=True)[1].ravel()
+    owner = _cells(points, cell)
+    if owner.max() >= most:  # a surface has a quarter of the cells where they are twice as large
+        owner = _cells(points, cell * float(np.sqrt((owner.max() + 1) / most)))
     counts = np.bincount(owner)[:, None]
     merged, shades = (
         np.stack([np.bincount(owner, values[:, k]) for k in range(3)], 1) / counts
@@ -225,6 +231,13 @@ def _cloud(
     seer[owner] = views  # any of them
     eyes = (scene.cameras.centers().double().numpy()[seer] - center) / radius
     return Cloud(merged, _normals(merged, eyes), np.rint(shades).astype(np.uint8))
+
+
+def _cells(points: Float64[np.ndarray, "n 3"], cell: float) -> Int64[np.ndarray, "n"]:
+    """The number of the occupied cell that each point lies in; each point its own where cells have no size."""
+    if cell <= 0:
+        return np.arange(len(points))
+    return np.unique(np.floor(points / cell).astype(np.int64), axis=0, return_inverse=True)[1].ravel()
 
 
 def _colors(
