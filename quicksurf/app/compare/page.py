@@ -87,7 +87,7 @@ def write_pages(comparison: Comparison, truth: Path | None, n_views: int, device
     columns = [column for column in COLUMNS if any(column.key in one.figures for one in found.results)]
     views = {view: _view(found, view) for view in found.views[:N_PICTURED]}
     values = {
-        "name": shown(found.scene.name),
+        "name": shown(Path(comparison.record["source"]).name),
         "about": _about(found),
         "columns": columns,
         "rows": [_row(one, columns) for one in found.results],
