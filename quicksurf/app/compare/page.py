@@ -208,7 +208,7 @@ def _tiles(folder: Path, name: str, pictures: list[Picture]) -> list[str]:
     return [f"![{captions}]({IMAGES}/{path.name})", "", f"*From left to right: {captions}.*", ""]
 
 
-def in_rows(images: list[UInt8[np.ndarray, "_ _ 3"]], most: int = 6) -> UInt8[np.ndarray, "h w 3"]:
+def in_rows(images: list[UInt8[np.ndarray, "_ _ 3"]], most: int = 7) -> UInt8[np.ndarray, "h w 3"]:
     """Put pictures side by side, `most` in a row, on white."""
     width, height = max(image.shape[1] for image in images), max(image.shape[0] for image in images)
     columns = min(most, len(images))
