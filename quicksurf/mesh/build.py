@@ -154,14 +154,14 @@ def build_mesh(
         report.resolution = cost.affordable(options.resolution, options.seconds)
     vertices, faces = extract_surface(field.logits, occupied, aabb, report.resolution)
     lap("extract")
-    vertices, faces, views = _trim(vertices, faces, cameras, report)
+    vertices, faces, views = trim_surface(vertices, faces, cameras, report)
     lap("trim")
     if points is not None:
         vertices = refine_vertices(vertices, faces, points)
         lap("refine")
     seen = vertices
     if options.keep != "scene":
-        vertices, faces = _cut_support(vertices, faces, views, cameras, report)
+        vertices, faces = cut_support(vertices, faces, views, cameras, report)
         lap("support")
     holes = find_holes(vertices, faces)
     report.hole_lengths, report.open_fraction = holes.lengths, holes.fraction
@@ -192,13 +192,17 @@ def expected_cost(
     return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS), refined)
 
 
-def _trim(
+def trim_surface(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
     cameras: Cameras,
     report: MeshReport,
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"], Views]:
-    """Drop what lies on the ROI's border, what no camera saw, and what does not belong to the object."""
+    """Drop what lies on the ROI's border, what no camera saw, and what does not belong to the object.
+
+    Raises:
+        SurfaceError: if nothing is left.
+    """
     report.faces_extracted = len(faces)
     if not len(faces):
         raise SurfaceError(
@@ -223,14 +227,14 @@ def _trim(
     return vertices, faces, Views(*(values[old] for values in views))
 
 
-def _cut_support(
+def cut_support(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
     views: Views,
     cameras: Cameras,
     report: MeshReport,
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
-    """What stands on the table, if there is a table; floaters above it are dropped, too."""
+    """Keep what stands on the table, if there is a table; floaters above it are dropped, too."""
     support = find_support(vertices, faces, cameras.centers().double().numpy())
     if support is None:
         return vertices, faces
