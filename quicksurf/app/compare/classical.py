@@ -53,7 +53,7 @@ _FEWEST_POINTS = 100
 _POINTS, _STEREO = 0.25, 0.4
 _CELL = 1.5  # pixels, within which points are merged, at least
 # Merged points that a second is left for: one core meshes 16,000, cleaning included, and may be shared.
-_MERGED_A_SECOND, _FEWEST_MERGED = 6000, 50_000
+_MERGED_A_SECOND, _FEWEST_MERGED = 10_000, 50_000
 _DENSE, _SPARSE = "PatchMatch stereo", "sparse points"
 
 

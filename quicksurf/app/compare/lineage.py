@@ -22,6 +22,7 @@ from quicksurf.app.report.charts import Curve, curves, marks
 from quicksurf.app.report.pictures import shrink
 from quicksurf.capture.masks import over_white
 from quicksurf.errors import SurfaceError
+from quicksurf.geometry.cameras import Cameras
 from quicksurf.geometry.region import roi_rays
 from quicksurf.mesh.build import MeshOptions
 from quicksurf.methods import load as load_method
@@ -164,7 +165,7 @@ SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
 )
 
 
-def _camera(found: Findings, one: Result):
+def _camera(found: Findings, one: Result) -> Cameras:
     assert one.cameras is not None
     return at_size(one.cameras.cameras, found.views[0], SIDE)
 

@@ -226,7 +226,9 @@ def _drawn(folder: Path, name: str, charts: dict[str, Markup]) -> list[str]:
     for number, (title, chart) in enumerate(charts.items(), 1):
         path = folder / IMAGES / f"{name}-{number}.svg"
         head, _, rest = str(chart).partition(">")
-        drawing = f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style_sheet()}</style>{rest}'
+        drawing = (
+            f'{head} xmlns="http://www.w3.org/2000/svg" width="480"><style>{style_sheet()}</style>{rest}'
+        )
         write_text(path, drawing)
         lines += [f"![{title}]({IMAGES}/{path.name})", "", f"*{title}*", ""]
     return lines
