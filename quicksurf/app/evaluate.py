@@ -47,7 +47,6 @@ def evaluate(target: Path, truth: Path | None, roi: Roi | None, n_views: int, de
         truth: true surface in the same frame, a mesh or a cloud; None measures views alone.
         roi: ball outside which nothing counts.
         n_views: held-out views of a run to compare, spread evenly.
-        device: where views are rendered.
 
     Raises:
         OutputError: if the run is damaged or has no mesh.

@@ -95,10 +95,8 @@ def run_fit(
     Args:
         started: moment of time.monotonic that the minutes count from; now if None.
         stop: consulted during the fit; once set, the mesh is made of what there is.
-        quiet: print nothing.
         stream: where progress goes; standard output if None.
         listener: sees the fit and may steer it.
-        fit: the training loop.
 
     Raises:
         QuicksurfError: for every input that cannot be used; what the run folder held before is still there.
@@ -182,9 +180,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
 
 
 def _summarize_mesh(session: _Session, made: ExportedMesh, scene: Scene) -> dict[str, Any]:
-    """Figures of the mesh, and how far the object's verified points lie from it: a problem where most do, and nothing
-    was cut.
-    """
+    """Figures of the mesh and of its distance to the object's verified points; a problem where most lie beside it."""
     vertices, of_object, points = made.mesh.vertices, scene.points, None
     if of_object is not None:
         usable = on_object(of_object, scene.cameras, scene.masks)

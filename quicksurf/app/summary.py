@@ -86,7 +86,6 @@ def stage_seconds(poses: float, began: float, fitted: float, total: float) -> di
         poses: seconds that structure from motion took, between the start and `began`.
         began: when the fit began.
         fitted: when it ended and the mesh was begun.
-        total: when everything was done.
     """
     stages = {"read": began - poses, "poses": poses, "fit": fitted - began, "mesh": total - fitted}
     return {name: round(value, 3) for name, value in {**stages, "total": total}.items()}

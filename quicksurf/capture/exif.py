@@ -103,7 +103,6 @@ def up_of(exif: Image.Exif, upright: bool) -> Float64[np.ndarray, "3"] | None:
     """Compute the unit vector upwards in the photo's camera axes; None if the tags do not tell.
 
     Args:
-        exif: tags of the photo.
         upright: the camera refers to pixels after EXIF's orientation, not as stored.
     """
     note = exif.get_ifd(IFD.Exif).get(Base.MakerNote)

@@ -93,7 +93,6 @@ def read_pixels(path: Path, max_pixels: int, upright: bool = True) -> Pixels:
     over white (what lies under them is left from some editor and differs from view to view).
 
     Args:
-        path: the file.
         max_pixels: upper bound of width · height of the result.
         upright: apply EXIF's orientation; False keeps the stored order, which cameras from a file refer to.
 

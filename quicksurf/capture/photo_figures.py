@@ -76,7 +76,6 @@ def flag(figures: Sequence[PhotoFigures], stops: Sequence[float]) -> list[Flags]
     """Flag the photos that stand out.
 
     Args:
-        figures: of every photo.
         stops: exposure of every photo against the others, in powers of two.
     """
     if not figures:
@@ -124,7 +123,6 @@ def explain(
 
     Args:
         reasons: why each lost photo is lost, as structure from motion sees it.
-        used: the photos that were placed.
         look: pixels of a photo, about LOOK_PIXELS of them.
     """
     if not reasons or not used:

@@ -80,9 +80,7 @@ class CameraGroup(NamedTuple):
 
 
 def group_cameras(files: Sequence[ImageFile]) -> list[CameraGroup]:
-    """Return the photos of one camera, lens and zoom: the same upright size, and the same lens and focal length in
-    EXIF.
-    """
+    """Group photos of one camera, lens and zoom: of one upright size, one lens and one focal length in EXIF."""
     groups: dict[tuple[int, int, str, int], CameraGroup] = {}
     for index, (file, focal) in enumerate(zip(files, _focals(files), strict=True)):
         key = file.width, file.height, file.lens, 0 if focal is None else round(focal.pixels)

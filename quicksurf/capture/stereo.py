@@ -95,9 +95,7 @@ def _straight(image: UInt8[np.ndarray, "_ _"], camera: Cameras) -> UInt8[np.ndar
 
 
 def choose_partners(photos: Sequence[StereoPhoto], points: SparsePoints, most: int) -> list[list[int]]:
-    """Choose for each photo at most `most` others that share points at useful angles and similar sizes, best
-    first.
-    """
+    """Choose for each photo the best `most` others that share points at useful angles and similar sizes."""
     index, observers = points.observations.numpy().T
     positions = points.positions.double().numpy()
     seen = np.zeros((len(photos), len(positions)), bool)
@@ -127,9 +125,7 @@ def transform(photo: StereoPhoto, other: StereoPhoto) -> Float32[np.ndarray, "3 
 
 
 def first_planes(photo: StereoPhoto) -> Float32[np.ndarray, "3 h w"]:
-    """Return planes through three verified points beside one another; outside of all triangles the nearest point's
-    depth.
-    """
+    """Return planes through three neighbouring verified points; outside of all triangles the nearest one's depth."""
     height, width = photo.grey.shape
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     at = np.stack([u, v], -1).reshape(-1, 2)

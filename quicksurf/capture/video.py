@@ -97,7 +97,6 @@ def extract_frames(
     """Write about `n_frames` of the film to `folder`, upright and with square pixels, in order of time.
 
     Args:
-        path: the film.
         folder: exists and is empty.
         n_frames: as many as are wanted; a shorter film gives fewer.
         deadline: of `time.monotonic`.

@@ -81,9 +81,7 @@ class Lenses(NamedTuple):
 
 
 def lenses_of(cameras: Cameras) -> Lenses:
-    """Tell what is common to the cameras' lenses; found once for a tensor of distortions, which moved cameras
-    have in common.
-    """
+    """Tell what is common to the cameras' lenses; found once for a tensor of distortions."""
     if cameras.distortion not in _lenses:
         _lenses[cameras.distortion] = _look_at_lenses(cameras)
     return _lenses[cameras.distortion]

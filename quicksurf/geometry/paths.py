@@ -58,14 +58,7 @@ def orbit(
 def close_up(
     cameras: Cameras, points: Float64[np.ndarray, "p 3"], n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """Return `orbit` around the middle of the points' box, with the focal length at which their ball fills the
-    pictures.
-
-    Args:
-        cameras: the capture's cameras, at least one.
-        points: what to show, in the cameras' frame, at least one.
-        n_frames: number of views, at least 1.
-        size: width and height in pixels.
+    """Return `orbit` around the middle of `points`, at least one, with a focal length at which they fill the pictures.
 
     Raises:
         ConfigError: if there is nothing to show.
@@ -83,18 +76,10 @@ def close_up(
 def flight(
     cameras: Cameras, center: tuple[float, float, float], radius: float, n_frames: int, size: tuple[int, int]
 ) -> Cameras:
-    """Place `n_frames` cameras on a smooth closed tour past at most MAX_KEYS of the photos' places, looking at the
-    middle.
+    """Place cameras as `orbit`, but on a smooth closed tour past at most MAX_KEYS of the photos' places.
 
     The places are chosen far from each other and walked from one to the nearest that is left; between them the path is
     a periodic cubic spline in direction and distance, so that it goes around the object and not through it.
-
-    Args:
-        cameras: the capture's cameras, at least one.
-        center: middle of the ball to look at, in the cameras' frame.
-        radius: its radius.
-        n_frames: number of views, at least 1.
-        size: width and height in pixels.
 
     Raises:
         ConfigError: if there is nothing to show.
@@ -140,9 +125,7 @@ def _tour(directions: Float[Tensor, "n 3"]) -> Int[Tensor, "k"]:
 def look_at(
     centers: Float[Tensor, "n 3"], target: Float[Tensor, "*n 3"], up: Float[Tensor, "3"]
 ) -> Float[Tensor, "n 3 4"]:
-    """Build poses c2w at `centers` whose z axis meets `target`, one for all or one each, and whose y axis points down;
-    `up` must not be parallel.
-    """
+    """Build poses c2w at `centers` that face `target`, one or one each, y down; `up` must not be parallel."""
     forward = torch.nn.functional.normalize(target - centers, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1)
     down = torch.linalg.cross(forward, right)

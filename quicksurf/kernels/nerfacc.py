@@ -283,9 +283,7 @@ def _invert(
 
 
 def searchsorted(query: RaySegmentsSpec, key: RaySegmentsSpec) -> list[Tensor]:
-    """Return the neighbours of each query among the keys of its ray: keys[left] ≤ query < keys[right], clamped to the
-    ray's.
-    """
+    """Return each query's neighbours among its ray's keys: keys[left] ≤ query < keys[right], clamped."""
     queries = query.chunks()
     left, right = torch.empty(2, len(queries[2]), dtype=torch.long)
     _native.searchsorted(*key.chunks(), *queries, len(query.shape) > 1, left, right)

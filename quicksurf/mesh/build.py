@@ -98,9 +98,7 @@ class MeshReport:
         return replace(self, hole_lengths=[radius * length for length in self.hole_lengths])
 
     def of_what_is_left(self, mesh: "Mesh") -> "MeshReport":
-        """Return the report after faces were dropped from its mesh, which opens new holes; lengths in the units of
-        `mesh`.
-        """
+        """Return the report of `mesh`, which has lost faces since: that opens holes. Lengths are in its units."""
         holes = find_holes(mesh.vertices, mesh.faces)
         return replace(
             self,

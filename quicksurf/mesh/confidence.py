@@ -70,9 +70,7 @@ def confidence_picture(mesh: Mesh, cameras: Cameras, side: int = 480) -> UInt8[n
     """Return the mesh from four sides, two by two, coloured by confidence, with the scale below.
 
     Args:
-        mesh: the surface with its confidence.
         cameras: the photos', in the mesh's frame; the views stand as high, and see the mesh fill them.
-        side: pixels of a view.
     """
     views = close_up(cameras, mesh.vertices, 4, (side, side))
     tiles = [_shaded(mesh, views, index) for index in range(4)]

@@ -43,9 +43,7 @@ class MeshCost(NamedTuple):
         return self.evaluation_seconds * scale**3 + self.march_seconds * a_face * scale**2
 
     def affordable(self, resolution: int, seconds: float) -> int:
-        """Return the largest resolution, in steps of 32 down from the wanted one, that is expected to take
-        `seconds`.
-        """
+        """Return the largest resolution, in steps of 32 down from the wanted one, that should fit in `seconds`."""
         while resolution - _STEP >= COARSE and self.seconds(resolution) > seconds:
             resolution -= _STEP
         return resolution

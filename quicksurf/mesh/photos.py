@@ -28,9 +28,7 @@ class Photo(NamedTuple):
     """A | b."""
 
     def scene_colors(self, pixels: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n 3"]:
-        """Return the colours in [0, 1] of the scene at `pixels` (column, row; centres at +0.5), bilinear, exposure
-        undone.
-        """
+        """Return the scene's colours in [0, 1] at `pixels` (column, row; centres at +0.5), without exposure."""
         found = bilinear(self.colors, pixels) / 255
         matrix, offset = self.exposure[:, :3], self.exposure[:, 3]
         return ((found - offset) @ np.linalg.inv(matrix).T).astype(np.float32)

@@ -20,9 +20,7 @@ def fits_single(vertices: Vertices) -> bool:
 
 
 def offset_of(vertices: Vertices) -> Float64[np.ndarray, "3"]:
-    """Return a round point near the middle, to be subtracted before single precision; 0 where that holds all there
-    is.
-    """
+    """Return a round point near the middle, to be subtracted before single precision; 0 where that suffices."""
     if fits_single(vertices):
         return np.zeros(3)
     extent = float(np.linalg.norm(np.ptp(vertices, axis=0)))

@@ -62,9 +62,7 @@ def find_support(vertices: Vertices, faces: Faces, eyes: Float64[np.ndarray, "c 
 
 
 def cut_below(vertices: Vertices, faces: Faces, heights: Float64[np.ndarray, "v"]) -> Triangles:
-    """Return the surface where `heights` > 0; faces that cross are cut, and neighbours share the vertices of the
-    cut.
-    """
+    """Return the surface where `heights` > 0; crossing faces are cut, and neighbours share the cut's vertices."""
     above = heights > 0
     n_above = above[faces].sum(1)
     crossing = faces[(n_above == 1) | (n_above == 2)]

@@ -48,9 +48,7 @@ class Field(Protocol):
     def colors(
         self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n 3"]:
-        """Return sRGB in [0, 1] as seen along `directions` (unit, from the camera to the point), with
-        `shading_normals`.
-        """
+        """Return sRGB in [0, 1] seen along `directions` (unit, away from the camera), with `shading_normals`."""
         ...
 
 

@@ -19,9 +19,7 @@ _HELD = 1  # cells around a point, or around one that is not crossed: rays graze
 def room_before_points(
     origins: Float[Tensor, "n 3"], ends: Float[Tensor, "n 3"], resolution: int
 ) -> Bool[Tensor, "r r r"]:
-    """Return the cells of [−1, 1]³ that rays from `origins` to points `ends` do not prove empty, in the frame of the
-    fit.
-    """
+    """Return the cells of [−1, 1]³ that rays from `origins` to points `ends` do not prove empty."""
     cell = 2 / resolution
     lengths = (ends - origins).norm(dim=1)
     directions = (ends - origins) / lengths[:, None].clamp_min(1e-9)

@@ -86,9 +86,7 @@ def _clear_sky(
 
 
 def _dense_rays(dense: DensePoints, result: TrainedModel, views: Sequence[int]) -> SeenDepths | None:
-    """Return the rays of `views` to dense points in the region of interest, in the frame of the fit; None without
-    any.
-    """
+    """Return the rays of `views` to dense points in the region, in the frame of the fit; None without any."""
     positions, radius = result.to_roi(dense.positions), result.roi.radius
     known = torch.isin(dense.views, torch.tensor(views)) & (positions.norm(dim=1) < 1)
     if not known.any():

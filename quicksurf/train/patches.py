@@ -71,9 +71,7 @@ class GreyImages:
     def sample(
         self, image_indices: Int[Tensor, "n"], pixels: Float[Tensor, "n k 2"]
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-        """Interpolate grey levels and their slopes along columns and rows, at pixels of one image a row; edges
-        go on.
-        """
+        """Interpolate grey levels and their slopes along columns and rows, at pixels of one image a row."""
         sizes = self.sizes[image_indices]
         columns, u = _cell(pixels[..., 0], sizes[:, :1])
         rows, v = _cell(pixels[..., 1], sizes[:, 1:])

@@ -51,9 +51,7 @@ class PixelBank:
 
     @classmethod
     def of(cls, scene: Scene, image_indices: list[int], use_masks: bool, device: torch.device) -> "PixelBank":
-        """Return the pixels of the given images on `device`, with masks if `use_masks`: all of an image without one
-        counts.
-        """
+        """Return the images' pixels on `device`, with masks if `use_masks`: all of one without a mask counts."""
         images = [torch.from_numpy(scene.images[i].reshape(-1, 3)) for i in image_indices]
         masks = [scene.masks[i] for i in image_indices]
         sizes = torch.tensor([len(image) for image in images])

@@ -109,9 +109,7 @@ class CameraAlignment:
         self._tests, self._bank, self._held_out_bank = [], bank, None
 
     def held_out_rays(self, batch: PixelBatch) -> Rays:
-        """Return rays of held-out pixels; where poses are refined, by the pose that the other half of the picture
-        gave.
-        """
+        """Return rays of held-out pixels; a refined pose is what the other half of its picture gave."""
         if not self.refined or self._held_out_bank is None:
             return roi_rays(self._given, batch.image_indices, batch.pixels)
         return self._crossed_rays(batch)

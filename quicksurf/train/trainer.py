@@ -71,7 +71,7 @@ class Trainer:
         self._n_lost_steps = AsyncScalar()
 
     def step(self, progress: float) -> tuple[Rendering, Tensor, Tensor]:
-        """Return one step of the optimiser; returns what was rendered, the loss and the squared colour error."""
+        """Make one step of the optimiser; return what was rendered, the loss and the squared colour error."""
         self._check_losses()
         result, schedule = self.result, self._method.schedule(progress)
         result.advance(progress)

@@ -27,9 +27,7 @@ def run_on_ray(
     """Run `tasks` on a Ray cluster.
 
     Args:
-        tasks: the captures.
         address: of the cluster: `auto`, `HOST:PORT`, `ray://HOST:PORT` or `local`.
-        device: name of the fits' back end (quicksurf.kernels).
         should_stop: polled twice a second.
 
     Raises:

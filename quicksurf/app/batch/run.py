@@ -70,7 +70,6 @@ def run_batch(
     """Fit every capture that is not done; yield the outcomes as they come.
 
     Args:
-        request: the captures, and how to fit them.
         should_stop: polled a few times a second; fits then stop, as they do when the generator is closed.
         warn: reports problems that affect no capture.
 

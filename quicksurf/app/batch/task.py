@@ -68,7 +68,6 @@ def run_task(
     """Fit one capture unless it is done.
 
     Args:
-        task: the capture.
         cpus: processors for the child; all if empty or without affinity.
         should_stop: polled a few times a second; the child then ends with its last checkpoint.
     """

@@ -53,7 +53,6 @@ def find_ruler(cameras: Cameras, photos: Iterable[tuple[Path, bool]]) -> Ruler:
     """Measure the side of the markers in units of the cameras.
 
     Args:
-        cameras: those of the photos.
         photos: their files, and whether each is to be turned upright as its EXIF says.
 
     Raises:

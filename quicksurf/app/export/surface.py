@@ -86,11 +86,8 @@ def export_mesh(
     """Make the mesh of a field and write it, with all that is asked beside it.
 
     Args:
-        model: the field and its cameras.
         scene: its photos; None if `request` needs none.
         config: settings of the mesh, those of `request` included.
-        request: what to make.
-        folder: where the files go.
         rule: what it may take, and what becomes of failures.
 
     Raises:

@@ -41,8 +41,6 @@ def view_run(
     """Show a run until `stop`.
 
     Args:
-        folder: the run.
-        address: where to serve the page.
         stop: polled a few times a second.
         say: prints the page's address and missing parts.
         backend: name of the back end for the checkpoint's mesh.

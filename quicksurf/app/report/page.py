@@ -69,11 +69,8 @@ def write_report(
     """Write RUN/report.html; return its path.
 
     Args:
-        run: the run.
         summary: what summary.json holds, or nothing.
-        reconstruction: the fitted field and its cameras.
         scene: the photos; None if they cannot be read.
-        mesh: the surface in the frame of the cameras, if any.
         seconds: time limit; parts beyond it are left out. None: no limit.
         notes: parts already known to be missing.
 

@@ -142,9 +142,7 @@ def encode_grid_backward(
 @triton.jit
 @no_type_check
 def add_axis_gradient(grad_x, points, n, coordinate, scale, total, AXIS: tl.constexpr):
-    """Compute grad_x[axis, i] += scale · total where the coordinate lies in [0, 1], on whose ends the clamp lets it
-    pass.
-    """
+    """Compute grad_x[axis, i] += scale · total for coordinates in [0, 1], ends included: else the clamp stops it."""
     inside = (coordinate >= 0) & (coordinate <= 1)
     tl.atomic_add(grad_x + AXIS * n + points, scale * total, mask=inside & (points < n), sem="relaxed")
 

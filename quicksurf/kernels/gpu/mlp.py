@@ -69,9 +69,7 @@ def network_forward(
     PRECISION: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Compute output[j, i] for i < n; hidden[layer, i, unit] if KEEP. N_INPUT counts padded rows, N_OUTPUT true
-    ones.
-    """
+    """Compute output[j, i] for i < n; hidden[layer, i, unit] if KEEP. N_INPUT is padded, N_OUTPUT is not."""
     points = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     units, block = tl.arange(0, WIDTH), tl.arange(0, 16)
     kept = hidden + points[:, None] * WIDTH + units[None, :]

@@ -58,7 +58,7 @@ def adam(
     SKIP_ZERO: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Return one tile of values and their moments; what does not move is neither read nor written."""
+    """Move one tile of values and their moments; what does not move is neither read nor written."""
     if tl.load(sound) != 0:
         at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
         moves = at < n

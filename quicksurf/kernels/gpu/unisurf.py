@@ -77,7 +77,7 @@ def march(
     N_BOXES: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Return one tile of all rays' steps, each on its own: where it lies, and whether its cell is occupied."""
+    """Place one tile of all rays' steps, each on its own: where it lies, and whether its cell is occupied."""
     at = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = at < n
     ray, k = at // n_steps, at % n_steps
@@ -251,7 +251,7 @@ def spread(
     n_interval,
     STEPS: tl.constexpr,
 ):
-    """Return all samples of one ray, in the measure of its occupied steps."""
+    """Place all samples of one ray, in the measure of its occupied steps."""
     ray = tl.program_id(0)
     k = tl.arange(0, STEPS)
     of_ray = k < n_steps

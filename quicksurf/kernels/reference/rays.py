@@ -15,9 +15,7 @@ from quicksurf.geometry.rays import Steps, pack_counts
 def ray_aabb_intersect(
     rays_o: Float[Tensor, "n 3"], rays_d: Float[Tensor, "n 3"], aabbs: Float[Tensor, "m 6"]
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Intersect every ray and box by the slab method: t where it enters, t where it leaves (inf for a miss), whether it
-    hits.
-    """
+    """Intersect every ray and box by the slab method: t of entry, t of exit (inf for a miss), whether it hits."""
     a = (aabbs[None, :, :3] - rays_o[:, None]) / rays_d[:, None]
     b = (aabbs[None, :, 3:] - rays_o[:, None]) / rays_d[:, None]
     t_mins = torch.minimum(a, b).nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(-1)
@@ -36,9 +34,7 @@ def traverse_grids(
     far_planes: Float[Tensor, "n"],
     step_size: float,
 ) -> Steps:
-    """Return the steps from `near_planes` on whose midpoint lies in an occupied cell of the smallest grid that holds
-    it.
-    """
+    """Return the steps whose midpoint lies in an occupied cell of the smallest grid that holds it."""
     t_mins, t_maxs, hits = (values[:, -1] for values in ray_aabb_intersect(rays_o, rays_d, aabbs[-1:]))
     resolution, starts, ends = torch.tensor(binaries.shape[1:]), [], []
     for ray in range(rays_o.shape[0]):

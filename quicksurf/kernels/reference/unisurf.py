@@ -191,9 +191,7 @@ def render_weight_from_logits(
     sharpness: float,
     opacity: str,
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "n"]]:
-    """Compute weights of samples, and their sum on each ray, by one of the two readings of opacity in
-    methods/unisurf.py.
-    """
+    """Compute weights of samples and their sums on rays, opacity read as methods/unisurf.py says."""
     weights, _ = render_weight_from_alpha(
         alphas_from_logits(logits, deltas, packed_info, sharpness, opacity), packed_info
     )
