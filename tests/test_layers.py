@@ -46,7 +46,7 @@ THIRD_PARTY_LIMITS = {
     "onnxruntime": {"capture"},
     "pycolmap": {"capture"},
     "viser": {"app.live", "app.doctor"},
-    "cv2": {"capture", "app.export"},
+    "cv2": {"capture", "mesh", "app.export"},
 }
 
 

@@ -31,9 +31,12 @@ class Photo(NamedTuple):
         """Return the colours in [0, 1] of the scene at `pixels` (column, row; centres at +0.5), bilinear, exposure
         undone.
         """
-        found = bilinear(self.colors, pixels) / 255
+        return self.undo_exposure(bilinear(self.colors, pixels) / 255)
+
+    def undo_exposure(self, colors: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+        """Return the scene's colours of those that the photo shows."""
         matrix, offset = self.exposure[:, :3], self.exposure[:, 3]
-        return ((found - offset) @ np.linalg.inv(matrix).T).astype(np.float32)
+        return ((colors - offset) @ np.linalg.inv(matrix).T).astype(np.float32)
 
 
 @dataclass(frozen=True)
