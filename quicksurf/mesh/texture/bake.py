@@ -35,7 +35,7 @@ from quicksurf.mesh.types import Mesh
 _BATCH = 1 << 18  # texels at a time: bounds what a photo's projection takes to 30 MB
 _MAX_PIXELS = 1 << 25  # of a photo: 100 MB of pixels and 270 MB of z-buffers
 _OVERSAMPLE = 1.5  # pixels a texel along a line, at most: bilinear lookups lose a little sharpness
-_CHOICE = 8  # the power of weights that chooses the best photo: views change within a few texels
+_CHOICE = 3  # the power of weights: 8 has 5 % more of the photos' gradients and 0.1 dB less
 TEXELS_A_PIXEL = 1.0  # along a line
 LARGEST_CHOSEN = 4096  # texels a side: what phones show
 _BAND = 1 << 24  # texels of the texture at a time: what is known of them takes 0.6 GB
