@@ -48,7 +48,7 @@ THIRD_PARTY_LIMITS = {
     "onnxruntime": {"capture"},
     "pycolmap": {"capture", "app.compare"},
     "viser": {"app.live", "app.doctor"},
-    "cv2": {"capture", "app.export"},
+    "cv2": {"capture", "mesh", "app.export"},
 }
 
 

@@ -70,7 +70,7 @@ class Fit:
     """Close all holes, with surface that no camera saw; the amount is reported."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
-    texture_size: int = 2048
+    texture_size: Annotated[int | None, _option("N", "(default: as the photos resolve)")] = None
     """Texels a side of the texture."""
     confidence: Flag = False
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
@@ -116,7 +116,7 @@ class Mesh:
     """Density of the surface of a run of --method nerf, per radius of the region: 1, 50, 500."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
-    texture_size: int = 2048
+    texture_size: Annotated[int | None, _option("N", "(default: as the photos resolve)")] = None
     """Texels a side of the texture."""
     confidence: Flag = False
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""

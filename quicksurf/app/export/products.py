@@ -101,6 +101,8 @@ class ExportedMesh(NamedTuple):
     def textured(self, n_faces: int, size: int | None = None) -> TexturedMesh:
         """Bake a mesh of at most `n_faces` faces with a texture of `size` texels a side, in the cameras' frame.
 
+        Without a size, as many as the photos resolve.
+
         Raises:
             ConfigError: if the texture's size cannot be baked.
             ImageError: if a photo's file is gone or damaged.
