@@ -145,9 +145,10 @@ def _reduced(
 def _look_up(
     texture: UInt8[np.ndarray, "h w 3"], uvs: Float64[np.ndarray, "p 2"]
 ) -> Float32[np.ndarray, "p 3"]:
+    border = cv2.BORDER_REPLICATE
     at = (uvs * texture.shape[1::-1] - 0.5).astype(np.float32).reshape(-1, 1, 2)
     parts = [
-        cv2.remap(texture, part, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.remap(texture, part[..., 0].copy(), part[..., 1].copy(), cv2.INTER_LINEAR, borderMode=border)
         for part in np.array_split(at, len(at) // 32_000 + 1)  # cv2 takes 32,767 rows
     ]
     return np.concatenate(parts).reshape(-1, 3).astype(np.float32)

@@ -7,7 +7,7 @@ with what is behind), inside the mask.
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from quicksurf.geometry.cameras import project
@@ -55,12 +55,13 @@ class View:
         """The scene's colours between pixels, cubic: linear ones lose detail; the border is continued outward."""
         at = (pixels - np.float32(0.5)).reshape(-1, 1, 2).astype(np.float32)
         parts = [at[first : first + _ROWS] for first in range(0, len(at), _ROWS)]
-        border = cv2.BORDER_REPLICATE
-        found = [
-            cv2.remap(self._photo.colors, part, None, cv2.INTER_CUBIC, borderMode=border) for part in parts
-        ]
+        found = [self._remap(part) for part in parts]
         colors = np.concatenate([np.zeros((0, 1, 3), np.uint8), *found]).reshape(-1, 3)
         return self._photo.undo_exposure(colors / np.float32(255))
+
+    def _remap(self, at: Float32[np.ndarray, "s 1 2"]) -> UInt8[np.ndarray, "s 1 3"]:
+        colors, x, y = self._photo.colors, at[..., 0].copy(), at[..., 1].copy()
+        return cv2.remap(colors, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
     def _slack(
         self,

@@ -89,13 +89,14 @@ def _offsets(
 
 def _neighbors(faces: Int64[np.ndarray, "f 3"], n_vertices: int) -> scipy.sparse.csr_array:
     """The matrix that averages each vertex with those around it."""
-    rows = np.concatenate([faces, faces[:, [1, 2, 0]]]).ravel()
-    columns = np.concatenate([faces[:, [1, 2, 0]], faces]).ravel()
-    shape = n_vertices, n_vertices
-    matrix = scipy.sparse.coo_array((np.ones(len(rows), np.float32), (rows, columns)), shape).tocsr()
-    matrix.data[:] = 1  # edges of two faces are there twice
-    matrix = matrix + scipy.sparse.eye_array(n_vertices, dtype=np.float32)
-    return (scipy.sparse.diags_array(1 / matrix.sum(1)) @ matrix).astype(np.float32).tocsr()
+    own = np.arange(n_vertices)
+    rows = np.concatenate([faces.ravel(), faces[:, [1, 2, 0]].ravel(), own])
+    columns = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces.ravel(), own])
+    ones, shape = np.ones(len(rows), np.float32), (n_vertices, n_vertices)
+    matrix = scipy.sparse.coo_array((ones, (rows, columns)), shape).tocsr()
+    counts = np.diff(matrix.indptr)
+    matrix.data = np.repeat(1 / counts, counts).astype(np.float32)  # edges of two faces count once
+    return matrix
 
 
 def _areas(found: Comparison, photo: Photo) -> Float32[np.ndarray, "s"]:
