@@ -1,5 +1,7 @@
 """How well views that the fit never saw are rendered."""
 
+import itertools
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,8 @@ from quicksurf.fields.appearance import affine_map, mapped, matched_by_halves
 from quicksurf.geometry.rays import Rays
 from quicksurf.model import TrainedModel
 from quicksurf.train import losses
-from quicksurf.train.pixels import PixelBank
+from quicksurf.train.codes import codes_of_groups
+from quicksurf.train.pixels import PixelBank, PixelBatch
 from quicksurf.train.pose_refinement import CameraAlignment
 
 _BATCH_RAYS = 1 << 13
@@ -27,6 +30,8 @@ class HeldOutScore(NamedTuple):
     exposure_varies: bool
     maps: Float[Tensor, "k 3 4"]
     """A - 1 | b of the colour map of each view; 0 where exposure does not vary."""
+    codes: Float[Tensor, "k c"] | None = None
+    """Of each view, where photos have codes."""
 
 
 class HeldOutViews:
@@ -39,19 +44,39 @@ class HeldOutViews:
     def measure(self, result: TrainedModel, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
         """Compute the mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
 
-        Where poses are refined, each half of a view is rendered as the other half says.
+        Where poses are refined or photos have codes, each half of a view is rendered as the other half says. A fit
+        without any appearance is measured as it is.
         """
         per_view = max(n_pixels // len(self.bank.sizes), 64)
         batch = self.bank.draw_each(per_view, torch.Generator(result.device).manual_seed(0))
         rays = alignment.held_out_rays(batch)
-        parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
-        colors = torch.cat([result.render_rays(Rays(*part)).colors for part in parts]).clamp(0, 1)
-        targets = batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
+        left, codes, of_views = self.bank.in_left_half(batch), None, None
+        if result.appearance.codes is not None:
+            groups = 2 * _views(batch.colors, per_view) + left
+            found = codes_of_groups(partial(_render, result, rays), self._targets(batch), groups)
+            codes, of_views = found[groups ^ 1], found.view(-1, 2, found.shape[1]).mean(1)
+        colors = _render(result, rays, codes).clamp(0, 1)
+        targets = self._targets(batch)
         if batch.masks is not None:  # what nobody knows cannot be wrong
             unsure = ((255 * batch.masks).round() - (PERHAPS_OUTSIDE + PERHAPS_INSIDE) / 2).abs() < 1
             targets = torch.where(unsure[:, None], colors, targets)
         seen = torch.ones_like(colors[:, 0]) if batch.masks is None else batch.masks
-        return score(colors, targets, self.bank.in_left_half(batch), seen > 0, per_view)
+        if result.config.train.appearance == "none":
+            maps = colors.new_zeros(len(self.bank.sizes), 3, 4)
+            return HeldOutScore(_psnr(colors, targets, per_view), False, maps)
+        return score(colors, targets, left, seen > 0, per_view)._replace(codes=of_views)
+
+    def _targets(self, batch: PixelBatch) -> Float[Tensor, "n 3"]:
+        return batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
+
+
+def _render(result: TrainedModel, rays: Rays, codes: Float[Tensor, "n c"] | None) -> Float[Tensor, "n 3"]:
+    """Render in batches."""
+    parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
+    lights = itertools.repeat(None) if codes is None else codes.split(_BATCH_RAYS)
+    return torch.cat(
+        [result.render_rays(Rays(*part), light).colors for part, light in zip(parts, lights, strict=False)]
+    )
 
 
 def score(
