@@ -224,8 +224,8 @@ class TrainedModel:
         own, theirs = self.field.color.network.layout, other.field.color.network.layout
         if own != theirs:
             raise ConfigError(
-                f"the colour networks differ: {own.n_input} inputs, {own.n_neurons} wide, and {theirs.n_input} inputs, "
-                f"{theirs.n_neurons} wide; fit both runs with one preset and one --appearance"
+                f"the colour networks differ: {own.n_input} inputs, {own.width} wide, and {theirs.n_input} inputs, "
+                f"{theirs.width} wide; fit both runs with one preset and one --appearance"
             )
         field = SurfaceField.of(self.field.geometry, other.field)
         return replace(self, renderer=replace(self.renderer, field=field))
