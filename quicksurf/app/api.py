@@ -40,6 +40,7 @@ def fit(
     device: str | torch.device = "auto",
     seed: int | None = None,
     method: str | None = None,
+    appearance: str | None = None,
     hold_out: str | None = None,
     quiet: bool = True,
 ) -> TrainedModel:
@@ -67,6 +68,7 @@ def fit(
         device=str(device),
         seed=seed,
         method=method,
+        appearance=appearance,
         hold_out=hold_out,
     )
     return run_fit(request, quiet=quiet).reconstruction

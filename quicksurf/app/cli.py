@@ -158,6 +158,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         device=command.device,
         seed=command.seed,
         method=command.method,
+        appearance=command.appearance,
         hold_out=command.hold_out,
     )
     with _watching(command) as listener:
@@ -222,7 +223,9 @@ def _mesh(command: "Mesh") -> int:
 def _render(command: "Render") -> int:
     from quicksurf.app import render as views
 
-    request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
+    look = command.light_of or (), command.renderer
+    camera = command.path, command.frames, command.size, command.rate
+    request = views.RenderRequest(*camera, command.output, *look)
     _print_lines(str(path) for path in views.render_run(command.run, request, command.device))
     return 0
 

@@ -24,6 +24,7 @@ Method = Literal["unisurf", "paper", "nerf", "idr"]
 Compared = Literal[
     "unisurf", "paper", "nerf", "idr", "colmap", "unisurf-no-masks", "nerf-no-masks", "idr-no-masks"
 ]
+AppearanceOf = Literal["affine", "code", "none"]
 Capture = Literal["auto", "around", "facade", "inside"]
 HoldOut = Literal["join", "keep", "none"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
@@ -84,6 +85,8 @@ class Fit:
     """Seed of everything random."""
     method: Annotated[Method | None, _option("unisurf|paper|nerf|idr", "(default: unisurf)")] = None
     """How rays are rendered and the surface is shaped: UNISURF as improved here, as published (paper), NeRF, or IDR."""
+    appearance: Annotated[AppearanceOf | None, _option("affine|code|none", "(default: affine)")] = None
+    """What each photo has of its own: a colour map, a map and a code of its light (photos in the wild), or nothing."""
     hold_out: Annotated[HoldOut | None, _option("join|keep|none", "(default: join)")] = None
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
@@ -146,6 +149,12 @@ class Render:
     """Run folder."""
     path: str = "orbit"
     """orbit, flight (past the photos' places), input (the photos' cameras) or a cameras.json."""
+    light_of: Annotated[
+        tuple[str] | tuple[str, str] | None, _option("PHOTO [PHOTO]", "(default: the photos' mean)")
+    ] = None
+    """Render in the light of a photo; of two, from the first's to the second's."""
+    renderer: Annotated[Path | None, _option("RUN", "(default: the run's own)")] = None
+    """Draw with the colour network of another run."""
     frames: int = 60
     """Number of frames of an orbit or a flight."""
     size: int = 480

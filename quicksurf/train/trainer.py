@@ -33,6 +33,7 @@ from quicksurf.train.silhouettes import CERTAIN, OutlineBatch, Outlines
 
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
+_CODE_DECAY = 1e-3  # of their squared length: what all photos show is no photo's own
 _MISS_FRACTION = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_FRACTION = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
@@ -82,8 +83,9 @@ class Trainer:
         behind = None if batch.masks is None else self._behind(batch, len(all_rays.origins))
         probe = partial(self._probe, n)
         background_noise = schedules.background_noise(progress, self._config.train.background_noise)
+        codes = result.appearance.codes_of(torch.cat([batch.image_indices, outline.image_indices]))
         rendering = result.renderer.render(
-            all_rays, schedule, self._generator, behind, probe, background_noise
+            all_rays, schedule, self._generator, behind, probe, background_noise, codes
         )
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         if behind is not None:  # the photo's map is of its light, not of what is put behind the object
@@ -97,6 +99,8 @@ class Trainer:
         if taught is not None:
             colors = torch.where(taught[:, None], colors, targets)
         loss = losses.color_loss(colors, targets) + self._method_loss(rendering, inside, schedule)
+        if codes is not None:
+            loss = loss + _CODE_DECAY * codes.square().sum(1).mean()
         if self._guide is not None:
             loss = loss + self._guide_loss(self._guide)
         weight = self._config.train.silhouette_weight
@@ -128,9 +132,13 @@ class Trainer:
         held_out, self._held_out = self._held_out, None
         if score is None or held_out is None:
             return
-        maps = torch.zeros_like(self.result.appearance.offsets)
+        appearance = self.result.appearance
+        maps, codes = torch.zeros_like(appearance.offsets), None
         maps[held_out.bank.image_indices] = score.maps
-        self.result.appearance.join(maps)
+        if appearance.codes is not None and score.codes is not None:
+            codes = torch.zeros_like(appearance.codes)
+            codes[held_out.bank.image_indices] = score.codes
+        appearance.join(maps, codes)
         del held_out  # its pixels are in the new bank
         self.result.joined = True
         self._train, self._bank, self._outlines = self._pixels()
@@ -286,7 +294,9 @@ def _fresh(scene: Scene, config: Config, backend: Backend, masked: bool) -> Trai
         scene.roi,
         masked,
         build_renderer(config, backend, border),
-        Appearance(torch.from_numpy(scene.held_out)).to(backend.device),
+        Appearance(torch.from_numpy(scene.held_out), has_codes=config.train.appearance == "code").to(
+            backend.device
+        ),
     )
 
 
@@ -298,8 +308,13 @@ def _groups(result: TrainedModel, config: Config) -> list[Group]:
     groups += network_groups("color", result.field.color.network, *rates)
     for network in result.renderer.background.networks:
         groups += network_groups("background", network, *rates)
-    offsets = result.appearance.offsets
-    return [*groups, Group("appearance", offsets, slice(None), config.train.learning_rate_appearance, True)]
+    offsets, codes = result.appearance.offsets, result.appearance.codes
+    if config.train.appearance != "none":
+        rate = config.train.learning_rate_appearance
+        groups.append(Group("appearance", offsets, slice(None), rate, True))
+    if codes is not None:
+        groups.append(Group("codes", codes, slice(None), config.train.learning_rate_codes, True))
+    return groups
 
 
 def _balance(n_rays: int, n_samples: int, wanted: int, multiplier: int) -> int:
