@@ -143,7 +143,7 @@ class TrainConfig:
     learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 1e-2
     """Of the colours' and the background's networks."""
     learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 2e-4
-    learning_rate_codes: Annotated[float, Between(0.0, 1.0)] = 1e-2
+    learning_rate_codes: Annotated[float, Between(0.0, 1.0)] = 3e-2
     """Of the photos' codes, with `appearance = "code"`."""
     hold_out: Literal["join", "keep", "none"] = "join"
     """What becomes of one photo in eight: it measures the fit and joins it for the last stretch, stays out, or is used

@@ -70,11 +70,15 @@ def test_a_code_is_found_from_the_colours_of_each_group():
     def render(codes):
         return torch.sigmoid((mixing * codes[:, None]).sum(-1))
 
-    assert relative(codes_of_groups(render, render(wanted[groups]), groups), wanted) < FOUND
+    assert relative(codes_of_groups(render, render(wanted[groups]), groups, wanted), wanted) < FOUND
+    short = 0.1 * wanted
+    bounded = codes_of_groups(render, render(wanted[groups]), groups, short)
+    assert bounded.norm(dim=1).max() <= short.norm(dim=1).max() * 1.001, "no longer than what was fitted"
 
 
 def test_a_group_without_pixels_has_the_mean_code():
-    found = codes_of_groups(lambda codes: codes[:, :3], torch.ones(6, 3), torch.zeros(6, dtype=torch.long))
+    groups, fitted = torch.zeros(6, dtype=torch.long), torch.ones(3, N_CODES)
+    found = codes_of_groups(lambda codes: codes[:, :3], torch.ones(6, 3), groups, fitted)
     assert found.shape == (2, N_CODES) and torch.equal(found[1], torch.zeros(N_CODES))
     assert torch.isfinite(found).all()
 

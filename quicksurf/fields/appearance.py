@@ -69,6 +69,12 @@ class Appearance(nn.Module):
         return None if self.codes is None else self._from_mean(self.codes).index_select(0, image_indices)
 
     @torch.no_grad()
+    def fitted_codes(self) -> Float[Tensor, "p c"]:
+        """Return the codes of all photos but the held-out ones."""
+        assert self.codes is not None
+        return self._from_mean(self.codes)[~self.held_out]
+
+    @torch.no_grad()
     def light(self, index: int) -> Light:
         """Return the light of one photo."""
         codes = None if self.codes is None else self._from_mean(self.codes)[index]

@@ -14,22 +14,25 @@ from quicksurf.fields.appearance import N_CODES
 
 _ROUNDS = 3
 _DIFFERENCE = 0.05  # of a code; half precision tells colours apart that are a thousandth apart
-_PULL = 1e-3  # towards the mean code, a pixel: a view that says nothing has it
-_FARTHEST = 3.0  # a code longer than any that was fitted is extrapolation
+_ALIKE = 30.0  # pixels whose errors count as one: neighbours err alike
 
 Render = Callable[[Float[Tensor, "n c"]], Float[Tensor, "n 3"]]
 
 
 @torch.no_grad()
 def codes_of_groups(
-    render: Render, targets: Float[Tensor, "n 3"], groups: Int[Tensor, "n"]
+    render: Render, targets: Float[Tensor, "n 3"], groups: Int[Tensor, "n"], fitted: Float[Tensor, "p c"]
 ) -> Float[Tensor, "g c"]:
-    """Find the code of each group of pixels that brings their colours nearest to `targets`.
+    """Find the likeliest code of each group of pixels, given that they shall look like `targets`.
 
     Args:
         render: colours of the pixels for one code each.
         groups: of each pixel; an even number of groups, since a view has two halves.
+        fitted: codes of photos. A view's is taken from a normal distribution as wide as theirs, and is no longer than
+            the longest: beyond, colours are extrapolated.
     """
+    variance = fitted.square().mean().clamp_min(1e-8)
+    farthest = fitted.norm(dim=1).max().clamp_min(1e-4)
     n_groups = (int(groups.max()) // 2 + 1) * 2
     codes = targets.new_zeros(n_groups, N_CODES)
     counts = torch.zeros(n_groups, device=targets.device).index_add_(
@@ -44,8 +47,9 @@ def codes_of_groups(
         along = slope.new_zeros(n_groups, N_CODES).index_add_(
             0, groups, (slope.mT @ residuals[..., None])[..., 0]
         )
-        pull = _PULL * counts.clamp_min(1)[:, None]
+        noise = torch.zeros_like(counts).index_add_(0, groups, residuals.square().mean(1))
+        pull = _ALIKE * (noise / counts.clamp_min(1) / variance).clamp_min(1e-6)[:, None]
         moves = torch.linalg.solve(squares + pull[..., None] * unit, along - pull * codes)
         codes = torch.where(torch.isfinite(moves), codes + moves, codes)
-        codes = codes * (_FARTHEST / codes.norm(dim=1, keepdim=True).clamp_min(_FARTHEST))
+        codes = codes * (farthest / codes.norm(dim=1, keepdim=True).maximum(farthest))
     return codes

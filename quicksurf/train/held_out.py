@@ -66,7 +66,8 @@ class HeldOutViews:
         if result.appearance.codes is None:
             return of_mean
         groups = 2 * _views(targets, per_view) + left
-        codes = codes_of_groups(partial(_render, result, rays), targets, groups)
+        fitted = result.appearance.fitted_codes()
+        codes = codes_of_groups(partial(_render, result, rays), targets, groups, fitted)
         of_codes = scored(codes[groups ^ 1], of_mean.exposure_varies)
         return of_codes._replace(codes=codes.view(-1, 2, codes.shape[1]).mean(1))
 
