@@ -105,6 +105,14 @@ class IdrConfig:
 
 
 @dataclass(frozen=True)
+class RendererConfig:
+    """The colour network, IDR's M(x, n, v, z): of place, normal, view direction and the geometry's features."""
+
+    inputs: Literal["xnvz", "xvz", "xnz", "xnv"] = "xnvz"
+    """What it sees."""
+
+
+@dataclass(frozen=True)
 class RenderConfig:
     """What all methods render with."""
 
@@ -120,6 +128,8 @@ class TrainConfig:
 
     method: Literal["unisurf", "paper", "nerf", "idr"] = "unisurf"
     """How rays are sampled and weighted, and what shapes the geometry: see methods/."""
+    appearance: Literal["affine", "code", "none"] = "affine"
+    """What a photo has of its own: a colour map, a map and a code that colours are a function of, or nothing."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     capture: Literal["auto", "around", "facade", "inside"] = "auto"
     """Kind of the capture; "auto" tells it from cameras and points."""
@@ -133,6 +143,8 @@ class TrainConfig:
     learning_rate_networks: Annotated[float, Between(1e-6, 1.0)] = 1e-2
     """Of the colours' and the background's networks."""
     learning_rate_appearance: Annotated[float, Between(0.0, 1.0)] = 2e-4
+    learning_rate_codes: Annotated[float, Between(0.0, 1.0)] = 3e-2
+    """Of the photos' codes, with `appearance = "code"`."""
     hold_out: Literal["join", "keep", "none"] = "join"
     """What becomes of one photo in eight: it measures the fit and joins it for the last stretch, stays out, or is used
     from the start, unmeasured."""
@@ -178,6 +190,7 @@ class Config:
     unisurf: UnisurfConfig = field(default_factory=UnisurfConfig)
     nerf: NerfConfig = field(default_factory=NerfConfig)
     idr: IdrConfig = field(default_factory=IdrConfig)
+    renderer: RendererConfig = field(default_factory=RendererConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

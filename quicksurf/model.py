@@ -11,7 +11,7 @@ from torch import Tensor
 from quicksurf.capture.scene import Scene
 from quicksurf.config import Config
 from quicksurf.errors import ConfigError
-from quicksurf.fields.appearance import Appearance
+from quicksurf.fields.appearance import N_CODES, Appearance, Light, with_maps
 from quicksurf.fields.background import BackgroundField, Border, SolidBackground
 from quicksurf.fields.grid import OccupancyGrid
 from quicksurf.fields.surface import SurfaceField
@@ -165,8 +165,11 @@ class TrainedModel:
         return self.renderer.method.schedule(self.progress)
 
     @torch.no_grad()
-    def render(self, cameras: Cameras, index: int = 0) -> View:
+    def render(self, cameras: Cameras, index: int = 0, light: Light | None = None) -> View:
         """Render one camera, given in the world; its size decides the image's.
+
+        Args:
+            light: of a photo, or between those of two; None is their mean.
 
         Raises:
             ConfigError: if there is no camera of that index.
@@ -178,7 +181,7 @@ class TrainedModel:
         pixels = torch.stack([columns, rows], -1).reshape(-1, 2) + 0.5
         camera = cameras_in_roi(cameras.select(torch.tensor([index])), self.roi).on(self.device)
         chunks = pixels.to(self.device).split(_BATCH_RAYS)
-        parts = [self._render_pixels(camera, chunk) for chunk in chunks]
+        parts = [self._render_pixels(camera, chunk, light) for chunk in chunks]
         color, depth, normal, opacity = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return View(
             color.view(height, width, 3),
@@ -188,21 +191,46 @@ class TrainedModel:
         )
 
     def _render_pixels(
-        self, camera: Cameras, pixels: Float[Tensor, "n 2"]
+        self, camera: Cameras, pixels: Float[Tensor, "n 2"], light: Light | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rays = roi_rays(camera, torch.zeros(len(pixels), dtype=torch.long, device=pixels.device), pixels)
-        rendering = self.render_rays(rays)
+        codes = None if light is None or light.code is None else light.code.expand(len(pixels), -1)
+        rendering = self.render_rays(rays, codes)
         hits = rendering.surface.hits
         index = torch.nonzero(hits)[:, 0]
         normal = torch.zeros_like(rays.origins)
         normal[index] = self.field.normals(rays.at(index, rendering.surface.ts[index]))
         depth = torch.where(hits, rendering.surface.ts * self.roi.radius, torch.inf)
-        return rendering.colors.clamp(0, 1), depth, normal, rendering.opacities
+        colors = rendering.colors if light is None else self._in_light(rendering, light)
+        return colors.clamp(0, 1), depth, normal, rendering.opacities
 
-    def render_rays(self, rays: Rays) -> Rendering:
-        """Render rays of the fit's frame without noise; masked captures on white."""
+    def _in_light(self, rendering: Rendering, light: Light) -> Float[Tensor, "n 3"]:
+        """Map the colours as a photo does; the white behind a masked object is of no photo."""
+        colors = with_maps(rendering.colors, light.map[None])
+        if not self.masked:
+            return colors
+        white = torch.ones_like(colors)
+        return colors + (1 - rendering.opacities)[:, None] * (white - with_maps(white, light.map[None]))
+
+    def render_rays(self, rays: Rays, codes: Float[Tensor, "n c"] | None = None) -> Rendering:
+        """Render rays of the fit's frame without noise; masked captures on white, without codes in the mean light."""
         behind = torch.ones_like(rays.origins) if self.masked else None
-        return self.renderer.render(rays, self.schedule(), behind=behind)
+        return self.renderer.render(rays, self.schedule(), behind=behind, codes=codes)
+
+    def with_renderer_of(self, other: "TrainedModel") -> "TrainedModel":
+        """Return this geometry with the colour head of another fit; features and background stay this one's.
+
+        Raises:
+            ConfigError: if that head takes other inputs than this geometry has.
+        """
+        own, theirs = self.field.color.network.layout, other.field.color.network.layout
+        if own != theirs:
+            raise ConfigError(
+                f"the colour networks differ: {own.n_input} inputs, {own.width} wide, and {theirs.n_input} inputs, "
+                f"{theirs.width} wide; fit both runs with one preset and one --appearance"
+            )
+        field = SurfaceField.of(self.field.geometry, other.field)
+        return replace(self, renderer=replace(self.renderer, field=field))
 
     def modules(self) -> torch.nn.ModuleDict:
         """Return all that has parameters, by name."""
@@ -219,7 +247,8 @@ class TrainedModel:
 def new_model(scene: Scene, config: Config, backend: Backend, border: Border, masked: bool) -> TrainedModel:
     """Make a model of a capture with fresh fields; `border` as for `build_renderer`."""
     renderer = build_renderer(config, backend, border)
-    appearance = Appearance(torch.from_numpy(scene.held_out)).to(backend.device)
+    has_codes = config.train.appearance == "code"
+    appearance = Appearance(torch.from_numpy(scene.held_out), has_codes=has_codes).to(backend.device)
     of_capture = scene.cameras, scene.names, scene.held_out, scene.roi
     return TrainedModel(config, *of_capture, masked, renderer, appearance)
 
@@ -230,10 +259,19 @@ def build_renderer(config: Config, backend: Backend, border: Border) -> Renderer
     Args:
         border: a solid one is the background itself, another one is the colour that the background field begins with.
     """
-    seed = config.train.seed
+    seed, n_codes = config.train.seed, N_CODES if config.train.appearance == "code" else 0
     grid = OccupancyGrid(config.render.grid_resolution, config.render.grid_threshold, backend.device)
     color, start = border.color.to(backend.device), BACKGROUND_START.get(config.train.capture, 1.0)
-    background = SolidBackground(color) if border.solid else BackgroundField(backend, color, seed + 2, start)
+    background = (
+        SolidBackground(color) if border.solid else BackgroundField(backend, color, seed + 2, start, n_codes)
+    )
     method = load_method(config)
-    field = SurfaceField(config.model, backend, seed, reads_normals=method.reads_normals)
+    field = SurfaceField(
+        config.model,
+        backend,
+        seed,
+        reads_normals=method.reads_normals,
+        inputs=config.renderer.inputs,
+        n_codes=n_codes,
+    )
     return Renderer(backend, method, field, grid, background, config.render.n_background_samples)

@@ -11,10 +11,12 @@ import pytest
 from batch_folders import make, never, replaced_fit, task_in
 from processes import descendants, wait_for
 
+from quicksurf.app.batch import overview
 from quicksurf.app.batch import run as batch_run
 from quicksurf.app.batch.local import affordable_jobs, divide_cpus, jobs_here, run_here
 from quicksurf.app.batch.run import BatchRequest, find_captures, run_batch
 from quicksurf.app.cli import main
+from quicksurf.app.run.folder import Run
 from quicksurf.errors import ConfigError, ImageError, OutputError
 from quicksurf.kernels import NAMES
 
@@ -182,6 +184,13 @@ def test_an_overview_that_cannot_be_written_is_a_warning(
     assert f"cannot write {out / 'index.html'}" in warnings[0]
     record = json.loads((out / "batch.json").read_text())
     assert [entry["state"] for entry in record["captures"].values()] == ["done"] * 3
+
+
+def test_a_picture_that_a_killed_batch_was_writing_goes(tmp_path: Path) -> None:
+    for name in ("run.json", "mesh.ply", "preview.jpg", ".preview-0123abcd.jpg"):
+        (tmp_path / name).write_text("{}")
+    assert overview._picture(Run(tmp_path, {}), tmp_path / "mesh.ply") is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mesh.ply", "preview.jpg", "run.json"]
 
 
 def test_one_bad_capture_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

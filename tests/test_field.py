@@ -133,7 +133,7 @@ def test_background_begins_as_the_colour_of_the_border(backend):
 def test_noise_blurs_the_background_by_its_standard_deviation(backend, monkeypatch):
     """A wall, white where x > 0: noise of deviation s shows at x the fraction Φ(x/s) of white."""
 
-    def wall(contracted):
+    def wall(contracted, codes=None):
         return torch.full_like(contracted[:, 0], 1e6), (contracted[:, :1] > 0).float().expand(-1, 3)
 
     field = BackgroundField(backend, torch.full((3,), 0.5), 0)

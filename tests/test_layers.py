@@ -27,6 +27,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"cli"},
     {"commands"},
     {"arguments"},
+    {"compare"},
     {"api", "evaluate", "batch"},
     {"doctor"},
     {"live"},
@@ -37,6 +38,7 @@ APPLICATION: tuple[set[str], ...] = (
     {"progress"},
     {"run"},
     {"budget", "demo", "film", "metrics", "argument_types"},
+    {"console"},
     {"plain"},
 )
 THIRD_PARTY_LIMITS = {
@@ -44,9 +46,9 @@ THIRD_PARTY_LIMITS = {
     "tinycudann": {"kernels"},
     "triton": {"kernels"},
     "onnxruntime": {"capture"},
-    "pycolmap": {"capture"},
+    "pycolmap": {"capture", "app.compare"},
     "viser": {"app.live", "app.doctor"},
-    "cv2": {"capture", "app.export"},
+    "cv2": {"capture", "mesh", "app.export"},
 }
 
 

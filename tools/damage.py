@@ -126,11 +126,11 @@ def damage_arrays(content: bytes, chance: random.Random) -> bytes:
     name = chance.choice(sorted(arrays))
     value = arrays[name]
     changes: list[Callable[[], np.ndarray]] = [
-        lambda: np.full_like(value, chance.choice([0, float("nan"), 1e300, -1.0])),
+        lambda: np.full(value.shape, chance.choice([0, float("nan"), 1e300, -1.0])),
         lambda: value[:3],
         lambda: value.astype("U8"),
         lambda: np.array([["x"] * 4] * 4, dtype=object),
-        lambda: -value,
+        lambda: value[::-1],
         lambda: np.zeros((0, 4)),
         lambda: value[None].repeat(chance.choice([1, 100]), 0),
     ]

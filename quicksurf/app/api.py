@@ -33,13 +33,14 @@ def fit(
     keep: str | None = None,
     watertight: bool | None = None,
     texture: bool = False,
-    texture_size: int = 2048,
+    texture_size: int | None = None,
     confidence: bool = False,
     trim: float | None = None,
     preset: str | None = None,
     device: str | torch.device = "auto",
     seed: int | None = None,
     method: str | None = None,
+    appearance: str | None = None,
     hold_out: str | None = None,
     quiet: bool = True,
 ) -> TrainedModel:
@@ -67,6 +68,7 @@ def fit(
         device=str(device),
         seed=seed,
         method=method,
+        appearance=appearance,
         hold_out=hold_out,
     )
     return run_fit(request, quiet=quiet).reconstruction
@@ -94,7 +96,7 @@ def export(
     level: float | None = None,
     output: str | PathLike[str] | None = None,
     texture: bool = False,
-    texture_size: int = 2048,
+    texture_size: int | None = None,
     confidence: bool = False,
     trim: float | None = None,
     scale_from: ScaleFrom | None = None,

@@ -8,26 +8,36 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quicksurf.app.budget import StopRequest, process_start, signals_noted
+from quicksurf.app.console import INTERRUPTED, describe_crash, say
 from quicksurf.app.plain import MAX_LINE, plain
 from quicksurf.errors import DOUBTFUL, ImageError, OutputError, QuicksurfError
 
 if TYPE_CHECKING:
-    from quicksurf.app.commands import Batch, Command, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.commands import (
+        Batch,
+        Command,
+        Compare,
+        Demo,
+        Eval,
+        Fit,
+        Masks,
+        Mesh,
+        Render,
+        Report,
+        View,
+    )
     from quicksurf.app.export.request import MeshRequest
     from quicksurf.app.listener import Listener
 
-USAGE, INTERRUPTED = 2, 130
-DEBUG = "QUICKSURF_DEBUG"
+USAGE = 2
 
 
 def entry_point() -> None:
@@ -62,7 +72,7 @@ def main(arguments: Sequence[str], *, started: float | None = None) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # the machine's fault, or the name's
             said = f"cannot use {error.filename}: {error.strerror}; choose another path"
             return _fail(arguments, said, OutputError.exit_code)
-        return _fail(arguments, _describe_crash(error, command), 1)
+        return _fail(arguments, describe_crash(error, command), 1)
 
 
 def _fail(arguments: Sequence[str], message: str, code: int) -> int:
@@ -70,7 +80,7 @@ def _fail(arguments: Sequence[str], message: str, code: int) -> int:
     if "--json" in arguments:
         with suppress(QuicksurfError, BrokenPipeError):
             _print_lines([json.dumps({"error": plain(message), "code": code})])
-    return _say(message, code)
+    return say(message, code)
 
 
 def _parse(arguments: Sequence[str]) -> "Command | int":
@@ -87,7 +97,7 @@ def _parse(arguments: Sequence[str]) -> "Command | int":
 
 
 def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
-    from quicksurf.app.commands import Batch, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
+    from quicksurf.app.commands import Batch, Compare, Demo, Eval, Fit, Masks, Mesh, Render, Report, View
 
     _look_for_input(command)
     if isinstance(command, Fit):
@@ -102,6 +112,8 @@ def _dispatch(command: "Command", started: float, stop: StopRequest) -> int:
         return _eval(command)
     if isinstance(command, Batch):
         return _batch(command, stop)
+    if isinstance(command, Compare):
+        return _compare(command, stop)
     if isinstance(command, Masks):
         return _masks(command)
     if isinstance(command, View):
@@ -146,6 +158,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         device=command.device,
         seed=command.seed,
         method=command.method,
+        appearance=command.appearance,
         hold_out=command.hold_out,
     )
     with _watching(command) as listener:
@@ -210,7 +223,9 @@ def _mesh(command: "Mesh") -> int:
 def _render(command: "Render") -> int:
     from quicksurf.app import render as views
 
-    request = views.RenderRequest(command.path, command.frames, command.size, command.rate, command.output)
+    look = command.light_of or (), command.renderer
+    camera = command.path, command.frames, command.size, command.rate
+    request = views.RenderRequest(*camera, command.output, *look)
     _print_lines(str(path) for path in views.render_run(command.run, request, command.device))
     return 0
 
@@ -232,7 +247,6 @@ def _eval(command: "Eval") -> int:
 
 
 def _batch(command: "Batch", stop: StopRequest) -> int:
-    """The code of the first capture that failed, whatever became of the others; 130 if it was stopped."""
     from quicksurf.app.batch.run import BatchRequest, run_batch
 
     settings = [] if command.masks is None else ["--masks", command.masks]
@@ -250,12 +264,25 @@ def _batch(command: "Batch", stop: StopRequest) -> int:
         settings=tuple(settings),
     )
     stop.worthwhile = True
+    return _print_outcomes(run_batch(request, stop, lambda text: say(f"warning: {text}", 0)), stop)
+
+
+def _print_outcomes(outcomes: Generator[Any, None, None], stop: StopRequest) -> int:
+    """Print outcomes as they come; return the code of the first that failed, 130 after a stop."""
     codes = []
-    with closing(run_batch(request, stop, lambda text: _say(f"warning: {text}", 0))) as outcomes:
+    with closing(outcomes):
         for outcome in outcomes:
             _print_lines([outcome.describe()])
             codes += [outcome.exit_code] if outcome.state == "failed" else []
     return INTERRUPTED if stop() else next(iter(codes), 0)
+
+
+def _compare(command: "Compare", stop: StopRequest) -> int:
+    from quicksurf.app.compare.run import CompareRequest, run_compare
+
+    request = CompareRequest(**vars(command))
+    stop.worthwhile = True
+    return _print_outcomes(run_compare(request, stop, lambda text: _print_lines([text])), stop)
 
 
 def _masks(command: "Masks") -> int:
@@ -323,27 +350,3 @@ def _printing() -> Iterator[None]:
 def _let_go_of_output() -> None:
     """Send what is still buffered nowhere: Python flushes once more at exit, and would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(message: str, code: int) -> int:
-    """One line on standard error; newlines inside a library's message are folded."""
-    if os.environ.get(DEBUG) == "1" and code != INTERRUPTED:
-        traceback.print_exc()
-    with suppress(OSError):  # a closed standard error does not change the exit code
-        print(f"quicksurf: {plain(' '.join(message.split()))}", file=sys.stderr, flush=True)
-    return code
-
-
-def _describe_crash(error: Exception, command: object) -> str:
-    """Save the traceback beside the run if there is one, else in the temporary folder; say where."""
-    folder = getattr(command, "output", None) or getattr(command, "run", None)
-    if folder is None or not Path(folder).is_dir():
-        folder = tempfile.gettempdir()
-    what = f"a bug: {type(error).__name__}: {error}"
-    try:  # a name that is free: what lies in a shared folder may be somebody's link
-        handle, path = tempfile.mkstemp(prefix="quicksurf-traceback-", suffix=".txt", dir=folder)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
-    except OSError:
-        return f"{what} (set {DEBUG}=1 for the traceback)"
-    return f"{what} (traceback in {path})"

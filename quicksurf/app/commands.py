@@ -21,6 +21,10 @@ DESCRIPTION = "A folder of photos to a surface mesh in minutes."
 MeshFormat = Literal["ply", "obj", "glb", "stl"]
 Keep = Literal["object", "scene"]
 Method = Literal["unisurf", "paper", "nerf", "idr"]
+Compared = Literal[
+    "unisurf", "paper", "nerf", "idr", "colmap", "unisurf-no-masks", "nerf-no-masks", "idr-no-masks"
+]
+AppearanceOf = Literal["affine", "code", "none"]
 Capture = Literal["auto", "around", "facade", "inside"]
 HoldOut = Literal["join", "keep", "none"]
 Device = Literal["auto", "cpu", "cuda", "torch"]
@@ -67,7 +71,7 @@ class Fit:
     """Close all holes, with surface that no camera saw; the amount is reported."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
-    texture_size: int = 2048
+    texture_size: Annotated[int | None, _option("N", "(default: as the photos resolve)")] = None
     """Texels a side of the texture."""
     confidence: Flag = False
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
@@ -81,6 +85,8 @@ class Fit:
     """Seed of everything random."""
     method: Annotated[Method | None, _option("unisurf|paper|nerf|idr", "(default: unisurf)")] = None
     """How rays are rendered and the surface is shaped: UNISURF as improved here, as published (paper), NeRF, or IDR."""
+    appearance: Annotated[AppearanceOf | None, _option("affine|code|none", "(default: affine)")] = None
+    """What each photo has of its own: a colour map, a map and a code of its light (photos in the wild), or nothing."""
     hold_out: Annotated[HoldOut | None, _option("join|keep|none", "(default: join)")] = None
     """Photos that measure the fit, one in eight: they join it for the last stretch, are kept out, or there are none."""
     view: Flag = False
@@ -113,7 +119,7 @@ class Mesh:
     """Density of the surface of a run of --method nerf, per radius of the region: 1, 50, 500."""
     texture: Flag = False
     """Also write a textured mesh, baked from the photos: textured.glb and textured.obj."""
-    texture_size: int = 2048
+    texture_size: Annotated[int | None, _option("N", "(default: as the photos resolve)")] = None
     """Texels a side of the texture."""
     confidence: Flag = False
     """Add each vertex's confidence to the PLY, and draw it in confidence.png."""
@@ -143,6 +149,12 @@ class Render:
     """Run folder."""
     path: str = "orbit"
     """orbit, flight (past the photos' places), input (the photos' cameras) or a cameras.json."""
+    light_of: Annotated[
+        tuple[str] | tuple[str, str] | None, _option("PHOTO [PHOTO]", "(default: the photos' mean)")
+    ] = None
+    """Render in the light of a photo; of two, from the first's to the second's."""
+    renderer: Annotated[Path | None, _option("RUN", "(default: the run's own)")] = None
+    """Draw with the colour network of another run."""
     frames: int = 60
     """Number of frames of an orbit or a flight."""
     size: int = 480
@@ -206,6 +218,40 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Fit several methods to one capture at equal minutes, one after another, and write a page that compares them."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of photos, video, transforms.json, COLMAP model, IDR/DTU folder."""
+    methods: tuple[Compared, ...] = ("unisurf", "paper", "nerf", "idr", "colmap")
+    """Methods of fit, colmap for a classical baseline of stereo and Poisson, and -no-masks for a fit without masks."""
+    minutes: float = 3.0
+    """Wall-clock for each method."""
+    output: Annotated[Path | None, _option("FOLDER", "(default: runs/compare-NAME)")] = None
+    """Folder of the runs and the page."""
+    truth: Annotated[Path | None, _option("FILE", "(default: views alone)")] = None
+    """True surface: a mesh or a point cloud in the frame of the given cameras."""
+    views: int = 4
+    """Held-out views to render and compare."""
+    ray: Annotated[str | None, _option("ADDRESS", "(default: this machine)")] = None
+    """Fit on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT or local."""
+    masks: Annotated[str | None, _option("auto|make|none|PATH", "(default: auto)")] = None
+    """Use given masks, else make them (auto), make all of them, use none, or use those in a folder."""
+    roi: Annotated[str | None, _option("cx,cy,cz,r", "(default: found from the capture)")] = None
+    """Ball to reconstruct, in the cameras' frame."""
+    capture: Annotated[Capture | None, _option("auto|around|facade|inside", "(default: auto)")] = None
+    """Kind of capture: around an object, of a facade, or from inside a room or a courtyard; auto tells it itself."""
+    keep: Annotated[Keep | None, _option("object|scene", "(default: object around one, else scene)")] = None
+    """Cut off the table that the object stands on, where one is recognised, or keep all that was seen."""
+    preset: Preset = None
+    """Name of a preset (draft, fine), or a TOML file with settings that differ from the defaults."""
+    seed: Annotated[int | None, _option("N", "(default: 0)")] = None
+    """Seed of everything random."""
+    device: Device = "auto"
+    """Where to compute."""
+
+
+@dataclass(frozen=True)
 class Masks:
     """Make masks of the object and write them, for you to look at and correct (needs quicksurf[masks])."""
 
@@ -248,7 +294,7 @@ class Doctor:
     """Look at the machine and the installation; print what is missing and the command that fixes it."""
 
 
-Command = Fit | Mesh | Render | Report | Eval | Batch | Masks | View | Demo | Doctor
+Command = Fit | Mesh | Render | Report | Eval | Batch | Compare | Masks | View | Demo | Doctor
 """tyro names the subcommands after the classes."""
 
 COMMANDS: dict[str, type] = {command.__name__.lower(): command for command in get_args(Command)}

@@ -157,6 +157,7 @@ def _work(session: _Session, fit: Fit) -> FitResult:
         **of_model(model, run.record),
         "capture": session.config.train.capture,
         "method": session.config.train.method,
+        "appearance": session.config.train.appearance,
         "minutes": budget.seconds / 60,
         "seconds_held": round(budget.seconds_held, 3),
         "stopped_early": session.stop(),

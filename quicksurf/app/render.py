@@ -4,7 +4,8 @@ An orbit, a flight or a cameras.json becomes films (MP4 each of colour, depth an
 frames; the photos' cameras become stills named as the photos.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from quicksurf.app.run.files import refuse_links, sweep
 from quicksurf.app.run.folder import open_run
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import ConfigError, OutputError
+from quicksurf.fields.appearance import Light
 from quicksurf.files import write_json
 from quicksurf.geometry.cameras import Cameras, resize
 from quicksurf.geometry.paths import flight, orbit
@@ -47,6 +49,10 @@ class RenderRequest(NamedTuple):
     """Longest side in pixels."""
     frames_per_second: int
     output: Path | None
+    light_of: tuple[str, ...] = ()
+    """Names of photos: one, or two to blend between; none is the mean of all."""
+    renderer: Path | None = None
+    """Run whose colour network draws."""
 
 
 class _Path(NamedTuple):
@@ -69,6 +75,9 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
     run = open_run(folder)
     reconstruction = run.model(device)
     path = _camera_path(reconstruction, request)
+    lights = _lights(reconstruction, request.light_of, len(path.names))
+    if request.renderer is not None:
+        reconstruction = reconstruction.with_renderer_of(open_run(request.renderer).model(device))
     output = request.output or run.path / "render"
     if request.output is None:
         refuse_links(run.path)
@@ -81,7 +90,7 @@ def render_run(folder: Path, request: RenderRequest, device: str) -> Iterator[Pa
             for kind in ("color", "depth", "normal"):
                 films[kind] = reels.enter_context(film(output / f"{kind}.mp4", request.frames_per_second))
         for index, name in enumerate(path.names):
-            rendering = reconstruction.render(path.cameras, index)
+            rendering = reconstruction.render(path.cameras, index, lights[index])
             yield from _write_view(rendering, output, name, unit, films)
     yield from (output / f"{kind}.mp4" for kind in films)
     if path.moving:
@@ -98,8 +107,44 @@ def _check(request: RenderRequest) -> None:
     ):
         if not least <= value <= most:
             raise ConfigError(f"{name} is {value}: choose {least} to {most}")
+    if request.renderer is not None and request.light_of:
+        raise ConfigError(
+            "--light-of and --renderer exclude each other: a code is of one run's colour network"
+        )
     if request.path not in ("orbit", "flight", "input") and not Path(request.path).is_file():
         raise ConfigError(f"--path {request.path} is no file: choose orbit, flight, input or a cameras.json")
+
+
+def _lights(model: TrainedModel, names: tuple[str, ...], n_frames: int) -> Sequence[Light | None]:
+    """Light of each frame: of one photo, or from one photo's to another's; None is the mean."""
+    if not names:
+        return [None] * n_frames
+    ends = [_light_of(model, name) for name in names]
+    return [ends[0].towards(ends[-1], index / max(n_frames - 1, 1)) for index in range(n_frames)]
+
+
+def _light_of(model: TrainedModel, name: str) -> Light:
+    if model.config.train.appearance == "none":
+        raise ConfigError(
+            "--light-of: the run was fitted with --appearance none, its photos have no light of their own; fit anew "
+            "with --appearance code or affine"
+        )
+    found = [i for i, full in enumerate(model.names) if name in (full, PurePosixPath(full).name)]
+    if not found:
+        known = [PurePosixPath(full).name for full in model.names]
+        near = difflib.get_close_matches(PurePosixPath(name).name, known, n=3, cutoff=0.0)
+        raise ConfigError(
+            f"--light-of {name}: no photo of the run has this name; nearest are {', '.join(near)}"
+        )
+    if len(found) > 1:
+        several = ", ".join(model.names[i] for i in found[:3])
+        raise ConfigError(f"--light-of {name} may be any of {several}: give one of these")
+    if not model.appearance.has_light(found[0]):
+        raise ConfigError(
+            f"--light-of {name}: the photo was held out, the fit does not know its light; choose another, or fit with "
+            "--hold-out join"
+        )
+    return model.appearance.light(found[0])
 
 
 def _camera_path(reconstruction: TrainedModel, request: RenderRequest) -> _Path:

@@ -41,6 +41,8 @@ class FitRequest:
     seed: int | None = None
     method: str | None = None
     """Name of the method; None is the preset's, or unisurf."""
+    appearance: str | None = None
+    """Name of what photos have of their own; None is the preset's, or affine."""
     hold_out: str | None = None
 
 
@@ -125,6 +127,7 @@ def resolve_config(
         asked = {
             "train.seed": request.seed,
             "train.method": request.method,
+            "train.appearance": request.appearance,
             "train.hold_out": request.hold_out,
             "train.capture": request.capture,
         }
@@ -153,6 +156,7 @@ def _refuse_changes(request: FitRequest, run: Run, fitted: Config) -> None:
         "--preset": request.preset is not None,
         "--seed": request.seed is not None,
         "--method": request.method not in (None, fitted.train.method),
+        "--appearance": request.appearance not in (None, fitted.train.appearance),
         "--hold-out": request.hold_out is not None,
         "--roi": request.roi is not None,
         "--capture": request.capture not in (None, "auto"),

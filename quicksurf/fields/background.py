@@ -60,14 +60,17 @@ class BackgroundField(nn.Module):
 
     color_offset: Tensor
 
-    def __init__(self, backend: Backend, color: Float[Tensor, "3"], seed: int, start: float = 1.0) -> None:
+    def __init__(
+        self, backend: Backend, color: Float[Tensor, "3"], seed: int, start: float = 1.0, n_codes: int = 0
+    ) -> None:
         """Begin as fog of one colour, in [0, 1].
 
         Args:
             start: radii from the region's centre at which the background begins; 1 is where the region ends.
+            n_codes: numbers of a photo's code, of its light, that it is a function of: skies and rooms change whole.
         """
         super().__init__()
-        self._start = start
+        self._start, self._n_codes = start, n_codes
         self.register_buffer("color_offset", torch.logit(color.clamp(_DARKEST, 1 - _DARKEST)))
         grid = {
             "otype": "HashGrid",
@@ -78,20 +81,33 @@ class BackgroundField(nn.Module):
             "per_level_scale": 1.45,
         }
         network = {"otype": "FullyFusedMLP", "n_neurons": 32, "n_hidden_layers": 1, "activation": "ReLU"}
-        self.network = backend.modules.NetworkWithInputEncoding(3, 4, grid, network, seed=seed)
+        if n_codes:
+            codes = {"otype": "Identity", "n_dims_to_encode": n_codes}
+            grid = {"otype": "Composite", "nested": [grid | {"n_dims_to_encode": 3}, codes]}
+        self.network = backend.modules.NetworkWithInputEncoding(3 + n_codes, 4, grid, network, seed=seed)
 
     @property
     def networks(self) -> tuple[EncodedNetwork, ...]:
         """What is learned of the background."""
         return (self.network,)
 
-    def query(self, contracted: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        """Evaluate density and colour at contracted points."""
-        output = self.network((0.25 * contracted.T + 0.5).T)
+    def query(
+        self, contracted: Float[Tensor, "n 3"], codes: Float[Tensor, "n c"] | None = None
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Evaluate density and colour at contracted points; without codes in the mean light."""
+        rows = 0.25 * contracted.T + 0.5
+        if self._n_codes:
+            seen = rows.new_zeros(self._n_codes, len(contracted)) if codes is None else codes.T
+            rows = torch.cat([rows, seen])
+        output = self.network(rows.T)
         return nn.functional.softplus(output[:, 0]), torch.sigmoid(output[:, 1:] + self.color_offset)
 
     def render(
-        self, rays: Rays, jitter: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
+        self,
+        rays: Rays,
+        jitter: Float[Tensor, "n k"],
+        noise: Float[Tensor, "n k 3"] | None = None,
+        codes: Float[Tensor, "n c"] | None = None,
     ) -> Float[Tensor, "n 3"]:
         """Render the part of each ray behind the region of interest, opaque at its end.
 
@@ -103,16 +119,21 @@ class BackgroundField(nn.Module):
         Args:
             jitter: in [0, 1), places each of k samples in its quantile.
             noise: moves each sample in contracted space, so that the field is fitted blurred.
+            codes: of the light of the photo that each ray is of; None is the mean.
         """
         coarse = torch.linspace(0, 1, 2 * jitter.shape[1] + 1, device=jitter.device).expand(len(jitter), -1)
         with torch.no_grad():
-            weights = self._march(rays, 0.5 * (coarse[:, 1:] + coarse[:, :-1]))[0]
+            weights = self._march(rays, 0.5 * (coarse[:, 1:] + coarse[:, :-1]), None, codes)[0]
         s = _draw(coarse, weights + _EXPLORE / weights.shape[1], jitter)
-        weights, colors = self._march(rays, s, noise)
+        weights, colors = self._march(rays, s, noise, codes)
         return (weights[..., None] * colors).sum(1)
 
     def _march(
-        self, rays: Rays, s: Float[Tensor, "n k"], noise: Float[Tensor, "n k 3"] | None = None
+        self,
+        rays: Rays,
+        s: Float[Tensor, "n k"],
+        noise: Float[Tensor, "n k 3"] | None,
+        codes: Float[Tensor, "n c"] | None,
     ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k 3"]]:
         """Compute weights and colours at `s` in [0, 1] of the stretch behind the region, uniform in 1/t."""
         begin = self._begin(rays).clamp_min(0.05)[:, None]
@@ -121,7 +142,8 @@ class BackgroundField(nn.Module):
         lengths = (points[:, 1:] - points[:, :-1]).norm(dim=-1)
         lengths = torch.nn.functional.pad(lengths, (0, 1), value=1e3)  # something is behind everything
         points = points if noise is None else points + noise
-        density, colors = self.query(points.reshape(-1, 3))
+        of_samples = None if codes is None else codes.repeat_interleave(s.shape[1], 0)
+        density, colors = self.query(points.reshape(-1, 3), of_samples)
         alphas = 1 - torch.exp(-density.view_as(ts) * lengths)
         transmittance = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas + 1e-7], 1).cumprod(1)
         return alphas * transmittance[:, :-1], colors.view(*ts.shape, 3)

@@ -137,11 +137,26 @@ class Geometry(nn.Module):
 
 
 class ColorHead(nn.Module):
-    """The colour c(x, d, n) of a surface point, from the geometry's features there."""
+    """The colour c(x, d, n) of a surface point, from the geometry's features there.
 
-    def __init__(self, model: ModelConfig, backend: Backend, seed: int) -> None:
+    It is IDR's M(x, n, v, z) (Yariv et al. 2020, section 3.2), z the features. What `inputs` leaves out is not seen,
+    by networks of one size, so that any of them draws any geometry: without n the view direction counts as reflected,
+    without v each point is seen along its normal, without z the features are 0.
+    """
+
+    def __init__(
+        self, model: ModelConfig, backend: Backend, seed: int, inputs: str = "xnvz", n_codes: int = 0
+    ) -> None:
+        """Begin with random weights.
+
+        Args:
+            inputs: letters of M's arguments that it sees.
+            n_codes: numbers of a photo's code that it sees besides.
+        """
         super().__init__()
-        inputs = {"otype": "Identity", "n_dims_to_encode": N_GEOMETRY_FEATURES + 7}
+        self.inputs, self._n_codes = inputs, n_codes
+        plain = N_GEOMETRY_FEATURES + 7 + n_codes
+        encodings = {"otype": "Identity", "n_dims_to_encode": plain}
         sphere = {"otype": "SphericalHarmonics", "degree": 4, "n_dims_to_encode": 3}
         network = {
             "otype": "FullyFusedMLP",
@@ -150,10 +165,8 @@ class ColorHead(nn.Module):
             "activation": "ReLU",
             "output_activation": "Sigmoid",
         }
-        encoding = {"otype": "Composite", "nested": [inputs, sphere, sphere]}
-        self.network = backend.modules.NetworkWithInputEncoding(
-            N_GEOMETRY_FEATURES + 13, 3, encoding, network, seed=seed
-        )
+        encoding = {"otype": "Composite", "nested": [encodings, sphere, sphere]}
+        self.network = backend.modules.NetworkWithInputEncoding(plain + 6, 3, encoding, network, seed=seed)
 
     def forward(
         self,
@@ -161,29 +174,53 @@ class ColorHead(nn.Module):
         features: Float[Tensor, "n k"],
         directions: Float[Tensor, "n 3"],
         normals: Float[Tensor, "n 3"],
+        codes: Float[Tensor, "n c"] | None = None,
     ) -> Float[Tensor, "n 3"]:
         """Compute colours in [0, 1] seen along unit `directions` (from the camera on).
 
         Args:
             normals: `shading_normals`, or zeros where there is none: the view direction then counts as reflected.
+            codes: of the photos' light; None is the mean, as is any where the network sees none.
         """
+        if "v" not in self.inputs:
+            directions = -normals
+        if "z" not in self.inputs:
+            features = torch.zeros_like(features)
         along = (directions * normals).sum(1, keepdim=True)
         reflected = directions - 2 * along * normals
         spheres = 0.5 * reflected.T + 0.5, 0.5 * directions.T + 0.5
-        return self.network(torch.cat([features.T, points.T, reflected.T, along.T, *spheres]).T)
+        plain = [features.T, points.T, reflected.T, along.T]
+        if self._n_codes:
+            plain.append(points.new_zeros(self._n_codes, len(points)) if codes is None else codes.T)
+        return self.network(torch.cat([*plain, *spheres]).T)
 
 
 class SurfaceField(nn.Module):
     """Geometry and colour head of one capture."""
 
     def __init__(
-        self, model: ModelConfig, backend: Backend, seed: int, *, reads_normals: bool = True
+        self,
+        model: ModelConfig,
+        backend: Backend,
+        seed: int,
+        *,
+        reads_normals: bool = True,
+        inputs: str = "xnvz",
+        n_codes: int = 0,
     ) -> None:
         super().__init__()
-        self.reads_normals = reads_normals
+        self.reads_normals = reads_normals and "n" in inputs
         """Whether colours see the shading normal."""
         self.geometry = Geometry(model, backend, seed)
-        self.color = ColorHead(model, backend, seed + 1)
+        self.color = ColorHead(model, backend, seed + 1, inputs, n_codes)
+
+    @classmethod
+    def of(cls, geometry: Geometry, other: "SurfaceField") -> "SurfaceField":
+        """Join a geometry and the colours of another field."""
+        field = cls.__new__(cls)
+        nn.Module.__init__(field)
+        field.reads_normals, field.geometry, field.color = other.reads_normals, geometry, other.color
+        return field
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Evaluate the geometry's logits."""

@@ -28,7 +28,7 @@ from quicksurf.mesh.visibility import Views, count_views, faces_seen
 
 _ROI_RADIUS = 0.995  # the ball is 1; faces on its border were made by the border, not by the images
 _MIN_VIEWS = 2  # a point that one camera sees has no depth; fits to fewer than 8 photos keep such points
-_RIM_RINGS = 3  # rims lie within 84° of grazing for all cameras over at most a few triangles
+_GAP_RINGS = 4  # creases lie within 6° of grazing for all cameras over at most twice as many triangles
 _MAX_CAMERAS = 96  # for visibility, evenly chosen: 0.1 s each for a mesh of 500k faces
 _COLOR_BATCH = 1 << 17
 
@@ -152,14 +152,14 @@ def build_mesh(
         report.resolution = cost.affordable(options.resolution, options.seconds)
     vertices, faces = extract_surface(field.logits, occupied, aabb, report.resolution)
     lap("extract")
-    vertices, faces, views = _trim(vertices, faces, cameras, report)
+    vertices, faces, views = trim_surface(vertices, faces, cameras, report)
     lap("trim")
     if points is not None:
         vertices = refine_vertices(vertices, faces, points)
         lap("refine")
     seen = vertices
     if options.keep != "scene":
-        vertices, faces = _cut_support(vertices, faces, views, cameras, report)
+        vertices, faces = cut_support(vertices, faces, views, cameras, report)
         lap("support")
     holes = find_holes(vertices, faces)
     report.hole_lengths, report.open_fraction = holes.lengths, holes.fraction
@@ -190,13 +190,17 @@ def expected_cost(
     return mesh_cost(field, occupied, aabb, min(len(cameras), _MAX_CAMERAS), refined)
 
 
-def _trim(
+def trim_surface(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
     cameras: Cameras,
     report: MeshReport,
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"], Views]:
-    """Drop what lies on the ROI's border, what no camera saw, and what does not belong to the object."""
+    """Drop what lies on the ROI's border, what no camera saw, and what does not belong to the object.
+
+    Raises:
+        SurfaceError: if nothing is left.
+    """
     report.faces_extracted = len(faces)
     if not len(faces):
         raise SurfaceError(
@@ -206,7 +210,7 @@ def _trim(
     report.faces_beyond_roi = int((~kept).sum())
     vertices, faces, _ = compact(vertices, faces[kept])
     views = count_views(vertices, faces, vertex_normals(vertices, faces), cameras)
-    kept = faces_seen(faces, views.n_views >= (_MIN_VIEWS if len(cameras) >= 8 else 1), _RIM_RINGS)
+    kept = faces_seen(faces, views.n_views >= (_MIN_VIEWS if len(cameras) >= 8 else 1), _GAP_RINGS)
     report.faces_unseen = int((~kept).sum())
     faces = faces[kept]
     if not len(faces):
@@ -221,14 +225,14 @@ def _trim(
     return vertices, faces, Views(*(values[old] for values in views))
 
 
-def _cut_support(
+def cut_support(
     vertices: Float64[np.ndarray, "v 3"],
     faces: Int64[np.ndarray, "f 3"],
     views: Views,
     cameras: Cameras,
     report: MeshReport,
 ) -> tuple[Float64[np.ndarray, "w 3"], Int64[np.ndarray, "g 3"]]:
-    """What stands on the table, if there is a table; floaters above it are dropped, too."""
+    """Keep what stands on the table, if there is a table; floaters above it are dropped, too."""
     support = find_support(vertices, faces, cameras.centers().double().numpy())
     if support is None:
         return vertices, faces

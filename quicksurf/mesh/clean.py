@@ -1,4 +1,7 @@
-"""Keep the object: drop faces beyond the ROI, floaters, degenerate faces; reduce the number of faces."""
+"""Keep the object: drop faces beyond the ROI, floaters, degenerate faces; reduce the number of faces.
+
+What no camera saw is found in quicksurf.mesh.visibility; quicksurf.mesh.build says in which order all of it is done.
+"""
 
 from typing import NamedTuple
 

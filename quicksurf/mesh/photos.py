@@ -28,10 +28,15 @@ class Photo(NamedTuple):
     """A | b."""
 
     def scene_colors(self, pixels: Float32[np.ndarray, "n 2"]) -> Float32[np.ndarray, "n 3"]:
-        """Return the scene's colours in [0, 1] at `pixels` (column, row; centres at +0.5), without exposure."""
-        found = bilinear(self.colors, pixels) / 255
+        """Return the colours in [0, 1] of the scene at `pixels` (column, row; centres at +0.5), bilinear, exposure
+        undone.
+        """
+        return self.undo_exposure(bilinear(self.colors, pixels) / 255)
+
+    def undo_exposure(self, colors: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+        """Return the scene's colours of those that the photo shows."""
         matrix, offset = self.exposure[:, :3], self.exposure[:, 3]
-        return ((found - offset) @ np.linalg.inv(matrix).T).astype(np.float32)
+        return ((colors - offset) @ np.linalg.inv(matrix).T).astype(np.float32)
 
 
 @dataclass(frozen=True)

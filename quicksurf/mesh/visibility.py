@@ -109,8 +109,18 @@ def _near_frame(cameras: Cameras, camera: int, points: Float[Tensor, "v 3"]) -> 
 
 
 def faces_seen(faces: Faces, seen: Bool[np.ndarray, "v"], n_rings: int) -> Bool[np.ndarray, "f"]:
-    """Return faces within `n_rings` rings of a seen vertex: rims, grazed by every view, are not eaten away."""
-    reached = seen.copy()
+    """Return faces with a seen vertex, and those of gaps between them up to twice `n_rings` rings wide.
+
+    Creases that every view grazes are such gaps: what is reached from seen vertices within `n_rings` rings, and does
+    not lie as near to what is not (a closing). A rim towards what nobody saw is not grown.
+    """
+    gap = ~_grown(faces, ~_grown(faces, seen, n_rings), n_rings)
+    return np.any((seen | gap)[faces], axis=1)
+
+
+def _grown(faces: Faces, marked: Bool[np.ndarray, "v"], n_rings: int) -> Bool[np.ndarray, "v"]:
+    """Mark the vertices within `n_rings` rings of marked ones, too."""
+    grown = marked.copy()
     for _ in range(n_rings):
-        reached[faces[reached[faces].any(1)]] = True
-    return np.any(reached[faces], axis=1)
+        grown[faces[grown[faces].any(1)]] = True
+    return grown

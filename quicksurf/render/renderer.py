@@ -68,6 +68,7 @@ class Renderer:
         behind: Float[Tensor, "n 3"] | None = None,
         probe: ProbePoints | None = None,
         background_noise: float = 0.0,
+        codes: Float[Tensor, "n c"] | None = None,
     ) -> Rendering:
         """Render rays; jittered and with noise given a generator (training), in the middle of the strata without.
 
@@ -76,6 +77,7 @@ class Renderer:
             probe: evaluated together with the samples, because each differentiated evaluation of the geometry costs a
                 gradient of all its tables.
             background_noise: standard deviation of the noise on the background's samples, in contracted space.
+            codes: of the light of the photo that each ray is of; None is the mean.
         """
         training = generator is not None
         geometry = self.field.geometry
@@ -89,9 +91,9 @@ class Renderer:
         logits, probed = all_logits.split([len(points), len(extra)])
         weights, opacities = self.method.weights(self.backend, logits, samples, schedule)
         normals, n_normals = self._normals(rays, samples, weights.detach(), opacities.detach(), training)
-        colors = self._shade(rays, samples, points, features, weights, normals)
+        colors = self._shade(rays, samples, points, features, weights, normals, codes)
         if behind is None:
-            behind = self._behind(rays, opacities.detach(), generator, background_noise)
+            behind = self._behind(rays, opacities.detach(), generator, background_noise, codes)
         colors = colors + (1 - opacities)[:, None] * behind
         n_evaluations = len(all_logits) + n_normals + surface.n_evaluations
         counts = len(points), n_evaluations
@@ -126,6 +128,7 @@ class Renderer:
         features: Float[Tensor, "_ k"],
         weights: Float[Tensor, "m"],
         normals: Float[Tensor, "n 3"],
+        codes: Float[Tensor, "n c"] | None,
     ) -> Float[Tensor, "n 3"]:
         """Composite the colours of the visible samples of each ray.
 
@@ -139,7 +142,8 @@ class Renderer:
             features = features.T.index_select(1, index).T
             points, weights, seen = (x.index_select(0, index) for x in (points, weights, seen))
         of_samples = (of_rays.index_select(0, seen) for of_rays in (rays.directions, normals))
-        shades = self.field.color(points, features, *of_samples)
+        lights = None if codes is None else codes.index_select(0, seen)
+        shades = self.field.color(points, features, *of_samples, lights)
         return self.backend.rays.accumulate_along_rays(weights, shades, packed)
 
     def _behind(
@@ -148,6 +152,7 @@ class Renderer:
         opacities: Float[Tensor, "n"],
         generator: torch.Generator | None,
         background_noise: float,
+        codes: Float[Tensor, "n c"] | None,
     ) -> Float[Tensor, "n 3"]:
         """Render what lies behind the region; black where the surface hides it."""
         if isinstance(self.background, SolidBackground):
@@ -160,5 +165,6 @@ class Renderer:
             jitter = torch.rand(shape, generator=generator, device=index.device)
         if background_noise > 0 and generator is not None:
             noise = background_noise * torch.randn((*shape, 3), generator=generator, device=index.device)
-        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter, noise)
+        lights = None if codes is None else codes.index_select(0, index)
+        colors = self.background.render(Rays(*(part[index] for part in rays)), jitter, noise, lights)
         return torch.zeros_like(rays.origins).index_put((index,), colors)

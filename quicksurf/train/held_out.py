@@ -1,5 +1,7 @@
 """How well views that the fit never saw are rendered."""
 
+import itertools
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,8 @@ from quicksurf.fields.appearance import affine_map, mapped, matched_by_halves
 from quicksurf.geometry.rays import Rays
 from quicksurf.model import TrainedModel
 from quicksurf.train import losses
-from quicksurf.train.pixels import PixelBank
+from quicksurf.train.codes import codes_of_groups
+from quicksurf.train.pixels import PixelBank, PixelBatch
 from quicksurf.train.pose_refinement import CameraAlignment
 
 _BATCH_RAYS = 1 << 13
@@ -27,6 +30,8 @@ class HeldOutScore(NamedTuple):
     exposure_varies: bool
     maps: Float[Tensor, "k 3 4"]
     """A - 1 | b of the colour map of each view; 0 where exposure does not vary."""
+    codes: Float[Tensor, "k c"] | None = None
+    """Of each view, where photos have codes."""
 
 
 class HeldOutViews:
@@ -39,19 +44,44 @@ class HeldOutViews:
     def measure(self, result: TrainedModel, alignment: CameraAlignment, n_pixels: int) -> HeldOutScore:
         """Compute the mean over the views of the PSNR on `n_pixels` random pixels of all, always the same ones.
 
-        Where poses are refined, each half of a view is rendered as the other half says.
+        Where poses are refined or photos have codes, each half of a view is rendered as the other half says. A fit
+        without any appearance is measured as it is.
         """
         per_view = max(n_pixels // len(self.bank.sizes), 64)
         batch = self.bank.draw_each(per_view, torch.Generator(result.device).manual_seed(0))
         rays = alignment.held_out_rays(batch)
-        parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
-        colors = torch.cat([result.render_rays(Rays(*part)).colors for part in parts]).clamp(0, 1)
-        targets = batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
-        if batch.masks is not None:  # what nobody knows cannot be wrong
-            unsure = ((255 * batch.masks).round() - (PERHAPS_OUTSIDE + PERHAPS_INSIDE) / 2).abs() < 1
-            targets = torch.where(unsure[:, None], colors, targets)
-        seen = torch.ones_like(colors[:, 0]) if batch.masks is None else batch.masks
-        return score(colors, targets, self.bank.in_left_half(batch), seen > 0, per_view)
+        left, targets = self.bank.in_left_half(batch), self._targets(batch)
+        seen = torch.ones_like(targets[:, 0]) if batch.masks is None else batch.masks
+        # What nobody knows cannot be wrong.
+        unsure = ((255 * seen).round() - (PERHAPS_OUTSIDE + PERHAPS_INSIDE) / 2).abs() < 1
+
+        def scored(codes: Float[Tensor, "n c"] | None, varies: bool | None) -> HeldOutScore:
+            colors = _render(result, rays, codes).clamp(0, 1)
+            known = torch.where(unsure[:, None], colors, targets)
+            return score(colors, known, left, seen > 0, per_view, varies)
+
+        if result.config.train.appearance == "none":
+            return scored(None, False)
+        of_mean = scored(None, None)
+        if result.appearance.codes is None:
+            return of_mean
+        groups = 2 * _views(targets, per_view) + left
+        fitted = result.appearance.fitted_codes()
+        codes = codes_of_groups(partial(_render, result, rays), targets, groups, fitted)
+        of_codes = scored(codes[groups ^ 1], of_mean.exposure_varies)
+        return of_codes._replace(codes=codes.view(-1, 2, codes.shape[1]).mean(1))
+
+    def _targets(self, batch: PixelBatch) -> Float[Tensor, "n 3"]:
+        return batch.over(None if batch.masks is None else torch.ones_like(batch.colors))
+
+
+def _render(result: TrainedModel, rays: Rays, codes: Float[Tensor, "n c"] | None) -> Float[Tensor, "n 3"]:
+    """Render in batches."""
+    parts = zip(*(part.split(_BATCH_RAYS) for part in rays), strict=True)
+    lights = itertools.repeat(None) if codes is None else codes.split(_BATCH_RAYS)
+    return torch.cat(
+        [result.render_rays(Rays(*part), light).colors for part, light in zip(parts, lights, strict=False)]
+    )
 
 
 def score(
@@ -60,6 +90,7 @@ def score(
     first: Bool[Tensor, "n"],
     seen: Bool[Tensor, "n"],
     per_view: int,
+    varies: bool | None = None,
 ) -> HeldOutScore:
     """Return the PSNR of what was rendered, and whether exposure varies.
 
@@ -71,10 +102,12 @@ def score(
         first: in the first half of its view.
         seen: pixels that show the scene; the white around a mask needs no match.
         per_view: pixels of each view, one view behind the other.
+        varies: whether exposure does, where that is known: codes take over what would tell.
     """
     matched = _matched(colors, targets, first, seen, per_view)
     plain, own, others = (_psnr(shown, targets, per_view) for shown in (colors, *matched))
-    varies = own > max(plain, others) + _EXPOSURE_GAIN
+    if varies is None:
+        varies = own > max(plain, others) + _EXPOSURE_GAIN
     maps = colors.new_zeros(len(colors) // per_view, 3, 4)
     if varies:
         maps = torch.stack(

@@ -44,6 +44,7 @@ _LOOK_FRACTION = 0.1
 _FINAL_LOOK_FRACTION = 0.05  # of all rays
 _MAX_LOST_STEPS = 50
 _EXPOSURE_FASTER = 10.0  # times the learning rate of the maps: else a short fit has no time for them
+_CODE_DECAY = 1e-3  # of their squared length: what all photos show is no photo's own
 _MISS_FRACTION = 0.5  # of the rays that miss the region are kept: they teach the background alone
 _RAYS = (256, 1 << 15)
 _OUTLINE_FRACTION = 0.25  # of the rays of a masked fit go through outlines, a few hundredths of the pixels
@@ -154,8 +155,9 @@ class Trainer:
         behind = None if batch.masks is None else self._behind(batch, len(all_rays.origins))
         probe = partial(self._probe, n)
         background_noise = schedules.background_noise(progress, settings.background_noise)
+        codes = result.appearance.codes_of(torch.cat([batch.image_indices, outline.image_indices]))
         rendering = result.renderer.render(
-            all_rays, schedule, self._generator, behind, probe, background_noise
+            all_rays, schedule, self._generator, behind, probe, background_noise, codes
         )
         colors = result.appearance(rendering.colors[:n], batch.image_indices)
         if behind is not None:  # the photo's map is of its light, not of what is put behind the object
@@ -169,6 +171,8 @@ class Trainer:
         if taught is not None:
             colors = torch.where(taught[:, None], colors, targets)
         loss = losses.color_loss(colors, targets) + self._method_loss(rendering, inside, schedule)
+        if codes is not None:
+            loss = loss + _CODE_DECAY * codes.square().sum(1).mean()
         if self._guide is not None:
             n_rays = settings.n_point_rays * self._multiplier
             loss = loss + settings.points_weight * self._guide.loss(result.field, n_rays, self._generator)
@@ -183,7 +187,8 @@ class Trainer:
         self.alignment.note(progress, batch, rays, rendering.surface.first(n), (colors - targets).detach())
         result.step += 1
         wanted = settings.n_samples * self._multiplier
-        self._n_rays = _balance(self._n_rays, rendering.n_samples, wanted, self._multiplier)
+        ratio = min(max(wanted / max(rendering.n_samples, 1), 0.9), 1.1)  # at most a tenth a step
+        self._n_rays = int(min(max(self._n_rays * ratio, _RAYS[0]), _RAYS[1] * self._multiplier))
         return rendering, loss.detach(), (colors - targets).detach().square().mean()
 
     @property
@@ -197,9 +202,13 @@ class Trainer:
         held_out, self._held_out = self._held_out, None
         if score is None or held_out is None:
             return
-        maps = torch.zeros_like(self.result.appearance.offsets)
+        appearance = self.result.appearance
+        maps, codes = torch.zeros_like(appearance.offsets), None
         maps[held_out.bank.image_indices] = score.maps
-        self.result.appearance.join(maps)
+        if appearance.codes is not None and score.codes is not None:
+            codes = torch.zeros_like(appearance.codes)
+            codes[held_out.bank.image_indices] = score.codes
+        appearance.join(maps, codes)
         del held_out  # its pixels are in the new bank
         self.result.joined = True
         self._train, self._bank, self._outlines = self._pixels()
@@ -336,9 +345,3 @@ class Trainer:
     def _random(self, shape: torch.Size) -> Tensor:
         """Uniform in [0, 1)."""
         return torch.rand(shape, generator=self._generator, device=self._device)
-
-
-def _balance(n_rays: int, n_samples: int, wanted: int, multiplier: int) -> int:
-    """Number of rays for the next step: towards `wanted` samples, by at most a tenth a step."""
-    ratio = min(max(wanted / max(n_samples, 1), 0.9), 1.1)
-    return int(min(max(n_rays * ratio, _RAYS[0]), _RAYS[1] * multiplier))

@@ -48,8 +48,12 @@ def groups_of(model: TrainedModel, train: TrainConfig) -> list[Group]:
     groups += network_groups("color", model.field.color.network, *rates)
     for network in model.renderer.background.networks:
         groups += network_groups("background", network, *rates)
-    offsets = model.appearance.offsets
-    return [*groups, Group("appearance", offsets, slice(None), train.learning_rate_appearance, True)]
+    offsets, codes = model.appearance.offsets, model.appearance.codes
+    if train.appearance != "none":
+        groups.append(Group("appearance", offsets, slice(None), train.learning_rate_appearance, True))
+    if codes is not None:
+        groups.append(Group("codes", codes, slice(None), train.learning_rate_codes, True))
+    return groups
 
 
 class Adam:

@@ -14,7 +14,7 @@ from quicksurf.app.cli import main
 from quicksurf.config import Between, Config, preset_names
 from quicksurf.mesh.export import FORMATS
 
-COMMANDS = ("fit", "mesh", "render", "report", "eval", "batch", "masks", "view", "demo", "doctor")
+COMMANDS = ("fit", "mesh", "render", "report", "eval", "batch", "compare", "masks", "view", "demo", "doctor")
 
 
 def options_of(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

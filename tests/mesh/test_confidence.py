@@ -14,8 +14,7 @@ from quicksurf.mesh.types import Mesh
 def observed(evidence):
     n = len(evidence)
     zeros = np.zeros(n, np.float32)
-    best, weights = np.full((n, 5), -1, np.int32), np.zeros((n, 5), np.float32)
-    return Observations(np.zeros(n, np.int64), zeros, zeros, np.array(evidence, np.float32), best, weights)
+    return Observations(np.zeros(n, np.int64), zeros, zeros, np.array(evidence, np.float32))
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial import KDTree
 
 from quicksurf.errors import ConfigError
 from quicksurf.geometry.cameras import pixel_rays
 from quicksurf.mesh.observe import observe
 from quicksurf.mesh.photos import Photos, bilinear
-from quicksurf.mesh.texture.bake import bake, fill_gaps
+from quicksurf.mesh.texture.bake import LARGEST_CHOSEN, bake, fill_gaps, resolved_size
+from quicksurf.mesh.texture.views import choose_views
 from quicksurf.mesh.types import Mesh
 
 SIZE = 128
@@ -76,9 +78,9 @@ def field_blue(points):
     return np.tile(np.array([0, 0, 255], np.uint8), (len(points), 1))
 
 
-def texel_points(textured):
+def texel_points(textured, size=SIZE):
     """Points and colours of the texture at the faces' centres."""
-    uvs = textured.uvs[textured.faces].mean(1) * SIZE
+    uvs = textured.uvs[textured.faces].mean(1) * size
     columns, rows = uvs.astype(np.int64).T
     return textured.vertices[textured.faces].mean(1), textured.texture[rows, columns] / 255
 
@@ -114,21 +116,81 @@ def test_what_stands_in_front_is_not_painted_on(all_around):
 def test_a_photo_that_disagrees_is_left_out(all_around):
     """A highlight in one photo: its residuals say so, and the texture does not show it."""
     spoilt = photos_of(all_around, change=lambda i, colors: colors if i else torch.ones_like(colors))
-    observed = observe(ball(), spoilt)
-    weight = np.where(observed.best == 0, observed.weights, 0).sum(1)
-    assert weight.max() < 0.01
+    assert choose_views(ball(), spoilt).weights[0].max() < 0.01
     facing = ball().vertices @ all_around.centers()[0].numpy() / 3 > 0.9
+    observed = observe(ball(), spoilt)
     assert observed.residuals[facing].min() > 0.05
     assert observed.residuals.min() < PAINT
 
 
+def test_the_photos_outvote_a_fitted_color(all_around):
+    """The fit is grey, one photo shows something black in front: what the others show is painted."""
+    grey = ball()._replace(colors=np.full((642, 3), 128, np.uint8))
+    spoilt = photos_of(all_around, change=lambda i, colors: colors if i else torch.zeros_like(colors))
+    views = choose_views(grey, spoilt)
+    many = observe(grey, spoilt).n_views >= 4  # of two photos that differ the fitted colour decides
+    bright = paint(ball().vertices).min(1) > 0.3
+    assert (many & bright).mean() > 0.2 and views.weights[0, many & bright].max() < 0.02
+    points, colors = texel_points(bake(grey, spoilt, field_blue, SIZE))
+    assert np.abs(colors - paint(points)).mean() < PAINT
+
+
 def test_weights_of_the_seen_add_up_to_one(ring):
-    observed = observe(ball(), photos_of(ring))
+    views, observed = choose_views(ball(), photos_of(ring)), observe(ball(), photos_of(ring))
     seen = observed.n_views > 0
-    assert np.allclose(observed.weights[seen].sum(1), 1, atol=1e-5)  # float32 rounding
-    assert (observed.weights[~seen] == 0).all() and (observed.best[~seen] == -1).all()
+    assert np.allclose(views.weights[:, seen].sum(0), 1, atol=1e-5)  # float32 rounding
+    assert (views.weights[:, ~seen] == 0).all()
     assert (observed.evidence <= observed.n_views + 1e-4).all()
     assert not seen.all()
+
+
+def test_texels_are_as_fine_as_pixels(all_around):
+    """A ball of radius 1 of which the nearest camera's pixel shows `width` has 4π / width² pixels."""
+    views = choose_views(ball(), photos_of(all_around))
+    nearest = np.linalg.norm(all_around.centers().numpy(), axis=1).min() - 1
+    width = nearest / float(all_around.intrinsics[0, 0])
+    assert width < np.median(views.widths) < 2 * width
+    packed = resolved_size(ball(), views) ** 2 * 0.6
+    wanted = 4 * np.pi / np.median(views.widths) ** 2
+    assert 0.8 * wanted < packed < 2.5 * wanted  # sizes come in steps
+    far = views._replace(widths=1e-9 * views.widths)
+    assert resolved_size(ball(), far) == LARGEST_CHOSEN
+
+
+def stripes(index, colors):
+    """Stripes that lie elsewhere in each photo: their mean would be grey."""
+    columns = torch.arange(colors.shape[1]) + index
+    return colors + 0.2 * ((columns // 2 % 2) - 0.5)[None, :, None]
+
+
+def test_detail_is_not_averaged_away(all_around):
+    """Stripes are 0.1 from their mean; five photos mixed alike leave 0.04."""
+    textured = bake(ball(), photos_of(all_around, change=stripes), field_blue, 4 * SIZE)
+    points, colors = texel_points(textured, 4 * SIZE)
+    assert (colors - paint(points)).std() > 0.06
+
+
+def test_photos_are_brought_to_one_level(all_around):
+    """Photos that are brighter by turns, which no exposure tells: neighbouring vertices stay alike."""
+    uneven = photos_of(all_around, change=lambda i, colors: colors + 0.06 * (i % 2))
+    textured = bake(ball(), uneven, field_blue, SIZE)
+    points, colors = texel_points(textured)
+    steps = (colors - paint(points)).mean(1)
+    plain = bake(ball(), photos_of(all_around), field_blue, SIZE)
+    even = texel_points(plain)
+    smooth = (even[1] - paint(even[0])).mean(1)
+    nearest = KDTree(points).query(points, k=4)[1][:, 1:]
+    seams = np.abs(steps[nearest] - steps[:, None]).max(1) - np.abs(smooth[nearest] - smooth[:, None]).max(1)
+    assert np.quantile(seams, 0.98) < 0.02  # of 0.06
+
+
+def test_bands_of_rows_make_the_same_texture(all_around, monkeypatch):
+    whole = bake(ball(), photos_of(all_around), field_blue, SIZE)
+    monkeypatch.setattr("quicksurf.mesh.texture.bake._BAND", 24 * SIZE)
+    banded = bake(ball(), photos_of(all_around), field_blue, SIZE)
+    assert (
+        np.abs(whole.texture.astype(int) - banded.texture).max() <= 2
+    )  # photos are reduced a little otherwise
 
 
 def test_masked_pixels_do_not_count(all_around):
@@ -152,12 +214,14 @@ def test_bilinear_is_exact_on_a_ramp():
 
 
 def test_gaps_take_the_nearest_color():
-    colors = np.array([[9, 9, 9], [200, 0, 0]], np.uint8)
-    texture = fill_gaps(colors, np.array([0, 15]), 4)
-    assert (texture[0, 1] == 9).all() and (texture[3, 2] == [200, 0, 0]).all()
+    texture, used = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool)
+    texture[0, 0], texture[3, 3] = 9, [200, 0, 0]
+    used[0, 0] = used[3, 3] = True
+    filled = fill_gaps(texture, used)
+    assert (filled[0, 1] == 9).all() and (filled[3, 2] == [200, 0, 0]).all()
 
 
-@pytest.mark.parametrize("size", [0, 63, 4097])
+@pytest.mark.parametrize("size", [0, 63, 8193])
 def test_sizes_that_cannot_be_baked_are_refused(size, ring):
-    with pytest.raises(ConfigError, match="choose 64 to 4096"):
+    with pytest.raises(ConfigError, match="choose 64 to 8192"):
         bake(ball(), photos_of(ring), field_blue, size)

@@ -101,9 +101,10 @@ def test_an_empty_mesh_has_no_views(ring):
     assert views.n_views.shape == (0,) and views.best_cameras.shape == (0, 3)
 
 
-def test_rings_of_faces_around_what_was_seen_are_kept():
-    """A strip of 10 triangles, vertex 0 seen. Each ring reaches the faces of the vertices reached so far."""
-    faces = np.stack([np.arange(10), np.arange(10) + 1, np.arange(10) + 2], -1)
-    seen = np.arange(12) == 0
-    assert [faces_seen(faces, seen, rings).sum() for rings in range(4)] == [1, 3, 5, 7]
-    assert not faces_seen(faces, np.zeros(12, bool), 3).any()
+def test_gaps_between_what_was_seen_are_kept_and_rims_are_not_grown():
+    """A strip of 20 triangles: vertices 7 to 10 are a gap, those from 15 on the rim. One ring reaches two vertices."""
+    faces = np.stack([np.arange(20), np.arange(20) + 1, np.arange(20) + 2], -1)
+    seen = np.isin(np.arange(22), [*range(7), *range(11, 15)])
+    assert np.flatnonzero(~faces_seen(faces, seen, 0)).tolist() == [7, 8, *range(15, 20)]
+    assert np.flatnonzero(~faces_seen(faces, seen, 1)).tolist() == [*range(15, 20)]
+    assert not faces_seen(faces, np.zeros(22, bool), 3).any()

@@ -14,6 +14,7 @@ from quicksurf.app.report.collect import shown
 from quicksurf.app.report.context import shown_reason
 from quicksurf.app.report.page import NAME, render_template
 from quicksurf.app.report.pictures import as_jpeg, data_uri, draw_mesh
+from quicksurf.app.run.files import sweep_files
 from quicksurf.app.run.folder import Run, is_run, open_run
 from quicksurf.capture.transforms import read_cameras
 from quicksurf.errors import QuicksurfError
@@ -86,6 +87,7 @@ def _figures(run: Run) -> list[str]:
 def _picture(run: Run, mesh: Path) -> str | None:
     """The mesh seen from the first photo's side, kept as preview.jpg; None if it cannot be drawn."""
     path = run.path / PREVIEW
+    sweep_files(run.path, (PREVIEW,))  # under the batch's lock; the run's own is not taken again
     try:
         if not path.is_file() or path.stat().st_mtime < mesh.stat().st_mtime:
             cameras = read_cameras(run.path / "cameras.json").cameras

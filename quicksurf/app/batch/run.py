@@ -82,7 +82,7 @@ def run_batch(
     _check(request)
     output = request.output or Path("runs") / f"batch-{request.captures.resolve().name}"
     captures = find_captures(request.captures, output)
-    _make_output(output)
+    make_output(output, RECORD, FORMAT, "a batch's")
     batch = Batch(output.resolve(), captures)
     tasks = [
         Task(
@@ -98,7 +98,8 @@ def run_batch(
     ]
     with Run(batch.folder, {}).locked():
         batch.save()
-        with closing(_outcomes(tasks, request, should_stop)) as outcomes:
+        jobs = request.jobs or jobs_here(len(tasks), request.device)
+        with closing(run_tasks(tasks, jobs, request.ray, request.device, should_stop)) as outcomes:
             for outcome in outcomes:
                 batch.outcomes[outcome.name] = outcome
                 try:
@@ -108,14 +109,19 @@ def run_batch(
                 yield outcome
 
 
-def _outcomes(
-    tasks: list[Task], request: BatchRequest, should_stop: Callable[[], bool]
+def run_tasks(
+    tasks: list[Task], jobs: int, ray: str | None, device: str, should_stop: Callable[[], bool]
 ) -> Generator[Outcome, None, None]:
-    if request.ray is not None:
+    """Run tasks on the Ray cluster at the address `ray`, or here, `jobs` at a time; yield outcomes as they come.
+
+    Raises:
+        BackendError: if there is no Ray cluster where one was named.
+    """
+    if ray is not None:
         from quicksurf.app.batch.cluster import run_on_ray
 
-        return run_on_ray(tasks, request.ray, request.device, should_stop)
-    return run_here(tasks, request.jobs or jobs_here(len(tasks), request.device), should_stop)
+        return run_on_ray(tasks, ray, device, should_stop)
+    return run_here(tasks, jobs, should_stop)
 
 
 def _check(request: BatchRequest) -> None:
@@ -129,17 +135,21 @@ def _check(request: BatchRequest) -> None:
         raise ConfigError("--jobs is for this machine; with --ray the cluster decides: leave one out")
 
 
-def _make_output(output: Path) -> None:
-    """Make the folder, unless it holds something other than a batch."""
+def make_output(output: Path, name: str, kind: str, whose: str) -> None:
+    """Make the folder, unless it holds something else than what its record `name` says to be of the format `kind`.
+
+    Raises:
+        OutputError: if it does, or cannot be made.
+    """
     if output.exists() and not output.is_dir():
         raise OutputError(f"--output {output} is a file: choose another name")
-    if output.is_dir() and holds_more(output, RECORD):
+    if output.is_dir() and holds_more(output, name):
         try:
-            record: Any = read_json(output / RECORD, MAX_RECORD_BYTES)
+            record: Any = read_json(output / name, MAX_RECORD_BYTES)
         except (OSError, ValueError):
             record = None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise OutputError(f"--output {output} holds files that are not a batch's: choose another folder")
+        if not isinstance(record, dict) or record.get("format") != kind:
+            raise OutputError(f"--output {output} holds files that are not {whose}: choose another folder")
     if (output / LOGS).is_symlink():
         raise OutputError(f"{output / LOGS} is a link, which would put the logs elsewhere: remove it")
     try:

@@ -39,6 +39,8 @@ class Task(NamedTuple):
     """Further options of `quicksurf fit`."""
     settings: tuple[str, ...] = ()
     """Options for new runs only, which `quicksurf fit --resume` refuses."""
+    program: tuple[str, ...] = ("quicksurf", "fit")
+    """The module that is run, and its first arguments."""
 
 
 class Outcome(NamedTuple):
@@ -117,7 +119,7 @@ def _run_child(
 ) -> int:
     """Run the fit and return its exit code; ask it to stop at the deadline and kill it GRACE later."""
     plan = ["--resume"] if resume else ["--minutes", repr(task.minutes), *task.settings]
-    command = [sys.executable, "-m", "quicksurf", "fit", str(task.source), "--output", str(task.run), *plan]
+    command = [sys.executable, "-m", *task.program, str(task.source), "--output", str(task.run), *plan]
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with own_file(task.log) as log:

@@ -3,6 +3,7 @@
 Meshes come and go in the cameras' frame; the work is done in the fit's, where float32 has room for every detail.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from jaxtyping import Bool, Float64, UInt8
 from PIL import Image
 from scipy.spatial import KDTree
 
-from quicksurf.capture.images import read_pixels, shrink
+from quicksurf.capture.images import read_header, read_pixels, shrink
 from quicksurf.capture.scene import Scene
+from quicksurf.geometry.cameras import resize
 from quicksurf.mesh.build import MeshReport, color_vertices
 from quicksurf.mesh.clean import decimate
 from quicksurf.mesh.confidence import confidence_of, trim
@@ -44,7 +46,7 @@ def photos_of(reconstruction: TrainedModel, scene: Scene) -> Photos:
         if mask is None:
             return colors, None
         size = colors.shape[1], colors.shape[0]
-        return colors, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) > 127
+        return colors, np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)) > 127
 
     chosen = torch.from_numpy(used)
     return Photos(reconstruction.roi_cameras().select(chosen), exposures[chosen], read)
@@ -96,8 +98,10 @@ class ExportedMesh(NamedTuple):
         mesh = trim(self.mesh, least)
         return self._replace(mesh=mesh, report=self.report.of_what_is_left(mesh))
 
-    def textured(self, n_faces: int, size: int) -> TexturedMesh:
+    def textured(self, n_faces: int, size: int | None = None) -> TexturedMesh:
         """Bake a mesh of at most `n_faces` faces with a texture of `size` texels a side, in the cameras' frame.
+
+        Without a size, as many as the photos resolve.
 
         Raises:
             ConfigError: if the texture's size cannot be baked.
@@ -110,8 +114,17 @@ class ExportedMesh(NamedTuple):
             nobody = np.full((len(points), 3), -1)
             return color_vertices(fitted.field, points, nobody, cameras, fitted.renderer.grid.aabb.device)
 
-        result = bake(local, photos_of(fitted, self.scene), field_colors, size)
+        photos = _at_full_size(photos_of(fitted, self.scene), fitted, self.scene)
+        result = bake(local, photos, field_colors, size)
         return result._replace(vertices=_center(fitted) + fitted.roi.radius * result.vertices)
+
+
+def _at_full_size(photos: Photos, reconstruction: TrainedModel, scene: Scene) -> Photos:
+    """The photos with the cameras of their files, not of what the fit has in memory."""
+    files = [scene.files[index] for index in np.flatnonzero(reconstruction.used)]
+    headers = [(read_header(file.path), file.upright) for file in files]
+    sizes = [(header.width, header.height) if upright else header.stored_size for header, upright in headers]
+    return replace(photos, cameras=resize(photos.cameras, torch.tensor(sizes)))
 
 
 def simplify(mesh: Mesh, n_faces: int) -> Mesh:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float64
 
-from quicksurf.app.export.texture_cost import SECONDS_A_PHOTO, texture_seconds
+from quicksurf.app.export.texture_cost import SECONDS_A_PHOTO, USUAL_SIZE, texture_seconds
 from quicksurf.config import Config, with_settings
 from quicksurf.errors import ConfigError
 from quicksurf.mesh import frame
@@ -15,7 +15,6 @@ from quicksurf.mesh.export import check_formats
 from quicksurf.mesh.texture.bake import check_texture_size
 
 TEXTURED_FACES = 50_000  # the texture holds the detail; xatlas takes 7 to 11 s of processor time for these
-TEXTURE_SIZE = 2048
 UP_SOURCES = ("auto", "gravity", "plane", "cameras")
 MARKERS = "markers"
 
@@ -34,7 +33,8 @@ class MeshRequest:
     watertight: bool | None = None
     texture: bool = False
     """Also a textured mesh: GLB and OBJ."""
-    texture_size: int = TEXTURE_SIZE
+    texture_size: int | None = None
+    """Texels a side; None: as many as the photos resolve, or USUAL_SIZE where time is short."""
     confidence: bool = False
     """Confidence of each vertex in the PLY, and a picture of it."""
     trim: float | None = None
@@ -86,7 +86,8 @@ class MeshRequest:
             for name in ("resolution", "faces", "keep", "watertight", "level")
         }
         config = with_settings(config, {name: value for name, value in given.items() if value is not None})
-        check_texture_size(self.texture_size)
+        if self.texture_size is not None:
+            check_texture_size(self.texture_size)
         if self.trim is not None:
             check_trim(self.trim)
             if config.mesh.watertight:
@@ -96,7 +97,8 @@ class MeshRequest:
     def extra_seconds(self, n_photos: int) -> float:
         """Estimate the seconds that confidence and texture take on two slow cores."""
         confidence = SECONDS_A_PHOTO * n_photos if self.measures else 0.0
-        texture = texture_seconds(TEXTURED_FACES, self.texture_size, n_photos) if self.texture else 0.0
+        size = self.texture_size or USUAL_SIZE
+        texture = texture_seconds(TEXTURED_FACES, size, n_photos) if self.texture else 0.0
         return confidence + texture
 
 

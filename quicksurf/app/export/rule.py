@@ -1,7 +1,7 @@
 """What the making of a mesh may take, and how it meets failures: as `quicksurf mesh` does, or in a fit's minutes."""
 
 from quicksurf.app.budget import Budget
-from quicksurf.app.export.texture_cost import affordable_texture
+from quicksurf.app.export.texture_cost import USUAL_SIZE, affordable_texture
 from quicksurf.app.progress import Warnings
 from quicksurf.app.run.folder import Run
 from quicksurf.errors import OutputError, QuicksurfError
@@ -18,8 +18,11 @@ class MeshRule:
     def extracted(self, report: MeshReport, resolution: int) -> None:
         """Note the mesh that was extracted where `resolution` was asked for."""
 
-    def texture_of(self, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
-        """Choose the faces and the texels a side of a texture, at most those asked for; None leaves it out."""
+    def texture_of(self, n_faces: int, size: int | None, n_photos: int) -> tuple[int, int | None] | None:
+        """Choose the faces and the texels a side of a texture, at most those asked for; None leaves it out.
+
+        Texels that are None are as many as the photos resolve.
+        """
         return n_faces, size
 
     def failed(self, what: str, error: QuicksurfError) -> None:
@@ -51,8 +54,9 @@ class WithinBudget(MeshRule):
                 f"quicksurf mesh {self._run.path} makes the finer one"
             )
 
-    def texture_of(self, n_faces: int, size: int, n_photos: int) -> tuple[int, int] | None:
+    def texture_of(self, n_faces: int, size: int | None, n_photos: int) -> tuple[int, int] | None:
         """Choose fewer faces and texels if the time left demands it, or none."""
+        size = size or USUAL_SIZE
         seconds, most = self._budget.extras_seconds(), self._budget.last_seconds()
         affordable = affordable_texture(seconds, most, n_faces, size, n_photos)
         later = f"quicksurf mesh {self._run.path} --texture makes"

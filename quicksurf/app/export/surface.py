@@ -144,7 +144,7 @@ def _with_confidence(made: ExportedMesh, request: MeshRequest, rule: MeshRule) -
 def _write_texture(
     made: ExportedMesh,
     n_faces: int,
-    size: int,
+    size: int | None,
     folder: Path,
     moved: Callable[[TexturedMesh, str], TexturedMesh],
     rule: MeshRule,

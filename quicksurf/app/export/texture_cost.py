@@ -9,6 +9,7 @@ import math
 # An object on a table, 60 photos of 512², processor time, the files written: 5000 faces and 512² texels 2.8 to
 # 4.3 s, 13,700 and 1024² 7.1, 24,400 and 1408² 11 to 14.5, 50,000 and 2048² at most 36; larger photos are read again.
 _SECONDS_A_FACE, _SECONDS_A_TEXEL, SECONDS_A_PHOTO = 2e-4, 4.2e-6, 0.025
+USUAL_SIZE = 2048  # texels a side that a fit keeps time for unless it is told
 _LEAST_FACES, _LEAST_SIZE = 5_000, 512  # what a texture in a hurry is still worth
 _SIZE_STEP = 64  # texels: graphics cards like round sizes
 

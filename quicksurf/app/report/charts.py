@@ -15,32 +15,35 @@ from quicksurf.app.report.sphere import Sphere
 WIDTH, HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 34
 _MAX_POINTS = 300  # of a curve: more is finer than a pixel
+_MOST_INSIDE = 2  # names of curves that find room between them; more stand below
 _TICKS = (1, 2, 5, 10)
 
 Curve = Sequence[tuple[float, float]]
 
 
-def curves(title: str, unit: str, lines: Mapping[str, Curve]) -> Markup:
-    """Draw named curves over seconds; no points give no drawing."""
+def curves(title: str, unit: str, lines: Mapping[str, Curve], *, across: str = "seconds") -> Markup:
+    """Draw named curves over what `across` names; no points give no drawing."""
     lines = {name: _thinned(line) for name, line in lines.items() if line}
     if not lines:
         return Markup("")
     x, y = (np.array([point[k] for line in lines.values() for point in line]) for k in (0, 1))
-    across, up = _scale(x, _LEFT, WIDTH - _RIGHT, zero=True), _scale(y, HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(across[1], across[0], up[1], up[0])]
+    right, up = _scale(x, _LEFT, WIDTH - _RIGHT, zero=True), _scale(y, HEIGHT - _BOTTOM, _TOP)
+    parts = [_grid(right[1], right[0], up[1], up[0])]
+    below = len(lines) > _MOST_INSIDE
     for index, (name, line) in enumerate(lines.items()):
-        points = " ".join(f"{across[0](a):.1f},{up[0](b):.1f}" for a, b in line)
+        points = " ".join(f"{right[0](a):.1f},{up[0](b):.1f}" for a, b in line)
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(index, points))
         if len(lines) == 1:
             continue
+        y = HEIGHT + 12 + 14 * index if below else HEIGHT - _BOTTOM - 8 - 14 * (len(lines) - 1 - index)
         parts.append(
             Markup('<text class="key s{}" x="{}" y="{}" text-anchor="end">{}</text>').format(
-                index, WIDTH - _RIGHT - 4, HEIGHT - _BOTTOM - 8 - 14 * (len(lines) - 1 - index), name
+                index, WIDTH - _RIGHT - 4, y, name
             )
         )
-    parts.append(_text(WIDTH - _RIGHT, HEIGHT - 4, "seconds", "end"))
+    parts.append(_text(WIDTH - _RIGHT, HEIGHT - 4, across, "end"))
     parts.append(_text(_LEFT + 4, _TOP + 8, unit, "start"))
-    return _svg(title, HEIGHT, Markup("").join(parts))
+    return _svg(title, HEIGHT + 14 * len(lines) + 4 if below else HEIGHT, Markup("").join(parts))
 
 
 def sphere_map(photos: Sphere, held_out: Sequence[bool], places: Sequence[tuple[float, float]]) -> Markup:
@@ -97,6 +100,27 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> Markup:
         )
         parts.append(_text(76 + 210 * value / most, y + 15, f"{value:.1f} {unit}", "start"))
     return _svg(title, 24 * len(values) + 2, Markup("").join(parts))
+
+
+def marks(title: str, unit: str, rows: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
+    """Draw rows of ticks on one axis; each row has thin ticks and thick ones."""
+    values = np.array([value for row in rows.values() for part in row for value in part])
+    place, ticks = _scale(values, _LEFT, WIDTH - _RIGHT)
+    bottom = _TOP + 40 * len(rows)
+    parts = []
+    for number, (name, (thin, thick)) in enumerate(rows.items()):
+        y = _TOP + 40 * number
+        parts.append(_text(_LEFT - 5, y + 20, name, "end"))
+        for kind, top, low, places in (("line s0", y + 6, y + 26, thin), ("line s1", y, y + 32, thick)):
+            parts += [
+                Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
+                    kind, place(at), place(at), top, low
+                )
+                for at in places
+            ]
+    parts += [_text(place(tick), bottom + 12, f"{tick:.3g}", "middle") for tick in ticks]
+    parts.append(_text(WIDTH - _RIGHT, bottom + 28, unit, "end"))
+    return _svg(title, bottom + 32, Markup("").join(parts))
 
 
 def _scale(values: np.ndarray, first: float, last: float, zero: bool = False):

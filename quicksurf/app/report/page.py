@@ -88,6 +88,10 @@ def write_report(
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:
     """Render a template of this folder; every text in `values` that is not Markup is escaped."""
-    style = Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))
-    page = _ENVIRONMENT.get_template(name).render(style=style, **values)
+    page = _ENVIRONMENT.get_template(name).render(style=style_sheet(), **values)
     return page.encode("utf-8", "replace").decode()
+
+
+def style_sheet() -> Markup:
+    """Read the style sheet of all pages and charts."""
+    return Markup((_FOLDER / "style.css").read_text(encoding="utf-8"))

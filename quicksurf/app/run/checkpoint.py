@@ -133,7 +133,9 @@ def _restore(folder: Path, backend: Backend) -> TrainedModel:
         read_roi(meta["roi"]),
         masked=bool(meta["masked"]),
         renderer=build_renderer(config, backend, border),
-        appearance=Appearance(torch.tensor(held_out), joined).to(backend.device),
+        appearance=Appearance(torch.tensor(held_out), joined, config.train.appearance == "code").to(
+            backend.device
+        ),
         seconds_fitted=_in_range(meta, "seconds_fitted", 0, 1e9),
         step=int(_in_range(meta, "step", 0, 1e12)),
         psnr_held_out=None if meta["psnr_held_out"] is None else _in_range(meta, "psnr_held_out", -1e3, 1e3),

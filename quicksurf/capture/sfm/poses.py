@@ -24,6 +24,7 @@ from quicksurf.errors import BudgetError, PosesError
 from quicksurf.geometry.cameras import N_DISTORTION, Cameras, similarity
 from quicksurf.kernels.host import usable_cpus
 
+LATE_FRACTION = 0.4  # of the time, added where there is no model yet: without poses there is nothing to fit
 _GRACE_SECONDS = 1.0  # for the worker's own deadline to act before it is killed
 _MIN_FEATURES, _MIN_INLIERS = 30, 15  # COLMAP registers by 30 points, and keeps a pair of 15 inliers
 
@@ -58,7 +59,9 @@ class Poses(NamedTuple):
 
 
 def find_poses(photos: Photos, folder: Path, plan: Plan, seconds: float, say: Callable[[str], None]) -> Poses:
-    """Run structure from motion on the photos, at most `seconds` long; databases go to `folder`.
+    """Run structure from motion on the photos for `seconds`; databases go to `folder`.
+
+    Where these end without a model, LATE_FRACTION of them is added.
 
     Raises:
         PosesError: if no three photos could be posed, with the likely reason.
@@ -163,7 +166,7 @@ def _run_worker(
         assert process.stdin is not None  # a pipe, by _start
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
-        return _listen(process, folder, time.monotonic() + seconds + _GRACE_SECONDS, say)
+        return _listen(process, folder, seconds, say)
     finally:
         process.kill()
         process.wait()
@@ -188,8 +191,9 @@ def _start(log: Any) -> subprocess.Popen:
 
 
 def _listen(
-    process: subprocess.Popen, folder: Path, deadline: float, say: Callable[[str], None]
+    process: subprocess.Popen, folder: Path, seconds: float, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
+    deadline = time.monotonic() + seconds + _GRACE_SECONDS
     lines: queue.Queue[str | None] = queue.Queue()
 
     def pump() -> None:
@@ -201,7 +205,8 @@ def _listen(
     messages: dict[str, dict[str, Any]] = {}
     while not messages.get("mapping", {}).get("final"):
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            late = 0.0 if "mapping" in messages else LATE_FRACTION * seconds
+            line = lines.get(timeout=max(0.0, deadline + late - time.monotonic()))
         except queue.Empty:
             if "mapping" in messages:
                 say("time for poses ran out: the best model so far is used")

@@ -27,6 +27,7 @@ _JOIN_SUPPORTED = 0.15  # a join needs less, if the next best has clearly less s
 _CLEARLY = 1.5
 _LOST_FRACTION = 0.35  # of the time, left for the last adjustment when lost photos are tried once more
 _ENOUGH = 0.95  # of the photos placed: no need to look further
+_RETRY_FRACTION = 0.5  # of the time must be left to map from another initial lens once there is a model
 # A photo is doubtful with a smaller fraction of its expected common points, if these are so many.
 _DOUBTFUL, _MIN_WANTED = 0.2, 200.0
 
@@ -118,6 +119,7 @@ def _map(
     everything = range(len(graph.features))
     n_linked = int((graph.strengths().max(1, initial=0) > 0).sum())
     best: tuple[ViewGraph, list[pycolmap.Reconstruction]] = graph, []
+    retry_until = _RETRY_FRACTION * left()
     tried: list[tuple[list[Camera], bool]] = []
     for start, adjust_distortion in _STARTS:
         cameras = start(graph.cameras)
@@ -129,7 +131,7 @@ def _map(
         if models and (not best[1] or _size(models[0]) > _size(best[1][0])):
             best = begun, models
         n_placed = best[1][0].num_reg_images() if best[1] else 0
-        if n_placed >= _ENOUGH * n_linked:
+        if n_placed >= _ENOUGH * n_linked or (n_placed and left() < retry_until):
             break
         say(f"{n_placed} of {n_linked} photos in one model so far: mapping with other lenses")
     return best

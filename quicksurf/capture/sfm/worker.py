@@ -26,6 +26,7 @@ from quicksurf.capture.sfm.view_graph import Camera, ViewGraph
 
 # When each stage ends, as a fraction of the job's seconds: the rest suffices for those after it.
 _FEATURES_END, _MATCHES_END, _MAPPING_END = 0.55, 0.8, 0.95
+_LEAST_MAPPING = 0.4  # for mapping in any case: `poses.LATE_FRACTION` waits for the first model
 _GUESSED_FOCAL = 1.2  # of the longer side, where nothing is known
 
 
@@ -94,10 +95,10 @@ def main() -> None:
     graph, matches, complete = match_and_verify(job, items, pairs, clock)
     inliers = [(*pair, len(geometry.inlier_matches)) for pair, geometry in graph.pairs.items()]
     report("matches", complete=complete, inliers=inliers)
-    deadline = _MAPPING_END * job["seconds"] - clock.elapsed()
+    seconds = max(_MAPPING_END * job["seconds"] - clock.elapsed(), _LEAST_MAPPING * job["seconds"])
 
     end: dict[str, Any] = {"groups": [], "doubtful": [], "found": False}
-    for result in reconstruct.reconstruct(graph, matches, folder, deadline, job["n_threads"], say):
+    for result in reconstruct.reconstruct(graph, matches, folder, seconds, job["n_threads"], say):
         np.savez(folder / "new.npz", allow_pickle=False, **reconstruct.model_arrays(result.model, items))
         (folder / "new.npz").replace(folder / "poses.npz")  # a reader finds this model or the one before
         end = {**result.findings, "found": True}

@@ -1,5 +1,6 @@
 """A fit with its page open: what is shown, what clicks do, and what they do to the clock."""
 
+import _thread
 import json
 import shutil
 import socket
@@ -59,6 +60,7 @@ class Person:
                 self._acts(page)
         except BaseException as error:
             self._error = error
+            _thread.interrupt_main()  # or the fit goes on for its 30 minutes, with nobody to end it
 
     def leave(self) -> None:
         """Wait for the thread; fail as it did."""
@@ -122,6 +124,7 @@ def test_a_fit_from_start_to_stop(capture: Path, tmp_path: Path) -> None:
 def test_the_dragged_ball_is_where_the_fit_happens(capture: Path, tmp_path: Path) -> None:
     def acts(page: PageClient) -> None:
         page.wait(lambda: page.labelled("Radius"), "the slider")
+        page.wait(lambda: "/region/ball" in page.nodes, "the ball")  # or only the smaller one is ever sent
         page.drag("/region", (0.1, -0.2, 0.0))
         page.set("Radius", 0.8)
         page.wait(lambda: len(page.nodes["/region/ball"]) == 2, "the smaller ball")

@@ -112,6 +112,22 @@ def test_worker_past_its_time_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
     assert started[0].poll() is not None
 
 
+def test_the_first_model_may_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without poses there is nothing to fit; with a model the deadline holds."""
+    monkeypatch.setattr(poses, "LATE_FRACTION", 1e3)
+    monkeypatch.setattr(poses, "_GRACE_SECONDS", 0.0)
+    model = 'print(\'{"stage": "mapping", "seconds": 1, "found": true, "final": false}\', flush=True)'
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import time; time.sleep(1); {model}; time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        said: list[str] = []
+        assert poses._listen(process, tmp_path, 0.1, said.append)["mapping"]["found"]
+        assert said == ["time for poses ran out: the best model so far is used"]
+        process.kill()
+
+
 def test_worker_that_dies_is_an_error_with_its_last_log_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""Several methods fitted to one capture at equal minutes, side by side on one page."""

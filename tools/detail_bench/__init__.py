@@ -1,0 +1,1 @@
+"""How much of what photos show a mesh and its texture hold."""
