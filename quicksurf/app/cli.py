@@ -142,7 +142,7 @@ def _look_for_input(command: "Command") -> None:
 
 
 def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
-    from quicksurf.app import fit as pipeline
+    from quicksurf.app.fit import run_fit
     from quicksurf.app.requests import FitRequest, parse_roi
 
     request = FitRequest(
@@ -162,7 +162,7 @@ def _fit(command: "Fit", started: float, stop: StopRequest) -> int:
         hold_out=command.hold_out,
     )
     with _watching(command) as listener:
-        result = pipeline.run_fit(
+        result = run_fit(
             request,
             started=started,
             stop=stop,
