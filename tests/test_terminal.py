@@ -60,6 +60,8 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["mesh", "x", "--up", "down"], "--up is 'down': choose from auto, gravity, plane, cameras"),
         (["mesh", "x", "--scale-from", "a", "b"], "two points and their distance"),
         (["mesh", "x", "--scale-from", "markers", "wide"], "markers and their side"),
+        (["render", "x", "--light-of"], "--light-of lacks its value"),
+        (["render", "x", "--light-of", "a.jpg", "b.jpg", "c.jpg"], "does not expect 'c.jpg'"),
         (["batch", "x", "--jobs", "many"], "--jobs is 'many': a whole number is expected"),
         (["fit", "x", "--quiet=yes"], "takes none"),
         (["doctor", "x"], "does not expect 'x'"),
@@ -82,6 +84,8 @@ def test_what_tyro_takes_is_still_taken(tmp_path: Path, capsys: Any) -> None:
         assert main(["fit", run, *more, "--minutes", "0"]) == errors.BudgetError.exit_code, (
             capsys.readouterr().err
         )
+    for lights in (["a.jpg"], ["a.jpg", "b.jpg"]):
+        assert main(["render", run, "--light-of", *lights]) == errors.OutputError.exit_code
     for scale in (["0,0,0", "-1,0,0", "0.5"], ["markers", "0.05"]):
         assert main(["mesh", run, "--scale-from", *scale, "--up", "auto"]) == errors.OutputError.exit_code
     assert main(["mesh", run, "--trim", "-1", "--faces", "-5"]) == errors.OutputError.exit_code

@@ -24,7 +24,7 @@ class Option(NamedTuple):
     """What follows an option on the command line."""
 
     kind: str
-    """`flag`, `number`, `whole`, `choice`, `choices`, `scale` or `text`."""
+    """`flag`, `number`, `whole`, `choice`, `choices`, `scale`, `text`, or `texts`, one or two."""
     choices: tuple[str, ...] = ()
 
 
@@ -66,7 +66,7 @@ def _positionals(name: str, options: Mapping[str, Option], arguments: Sequence[s
 
 def _values(option: Option, rest: list[str]) -> list[str]:
     """Take the values of an option from the front of `rest`."""
-    most = {"flag": 0, "choices": len(rest), "scale": 3}.get(option.kind, 1)
+    most = {"flag": 0, "choices": len(rest), "texts": 2, "scale": 3}.get(option.kind, 1)
     count = next((k for k, value in enumerate(rest[:most]) if value.startswith("--")), min(most, len(rest)))
     if option.kind == "scale" and rest[:1] == ["markers"]:
         count = min(count, 2)
@@ -78,9 +78,9 @@ def _check_values(name: str, option: Option, values: list[str]) -> None:
     shown = " ".join(values)
     if option.kind == "flag" and values:
         raise UsageError(f"{name}={shown} has a value: it takes none")
-    if option.kind in ("number", "whole", "text", "choice") and not values:
+    if option.kind in ("number", "whole", "text", "texts", "choice") and not values:
         raise UsageError(f"{name} lacks its value")
-    if option.kind == "text" and values == [""]:
+    if option.kind in ("text", "texts") and "" in values:
         raise UsageError(f"{name} is empty: was it a variable of the shell that is not set?")
     if option.kind in ("number", "whole"):
         kind, words = (float, "a number") if option.kind == "number" else (int, "a whole number")
@@ -133,7 +133,9 @@ def _option(hint: Any) -> Option:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):
         parts = [part for part in get_args(hint) if part is not type(None)]
-        return _option(parts[0]) if len(parts) == 1 else Option("scale")
+        if len(parts) == 1:
+            return _option(parts[0])
+        return Option("texts" if all(set(get_args(part)) == {str} for part in parts) else "scale")
     if get_origin(hint) is Literal:
         return Option("choice", get_args(hint))
     if get_origin(hint) is tuple:
