@@ -6,10 +6,12 @@ under which the most names are found by their last parts; two names never share 
 """
 
 import posixpath
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 from quicksurf.capture.listing import MASK_FOLDERS, PHOTO_FOLDERS, SUFFIXES, files_below, is_file, natural_key
 from quicksurf.errors import CaptureError
@@ -137,12 +139,12 @@ def _elsewhere(names: Sequence[str], files: Sequence[Path], root: Path) -> dict[
     for path in files:
         parts = _split(path.relative_to(root))
         origin[parts] = path
-        for key in {parts[-1].casefold(), Path(parts[-1]).stem.casefold()}:
+        for key in {_fold(parts[-1]), _fold(Path(parts[-1]).stem)}:
             by_name[key].append(parts)
     ways: dict[_Way, dict[str, Path]] = defaultdict(dict)
     for name in names:
         parts, _ = parts_of(root, name, str(root))
-        for other in by_name.get(parts[-1].casefold(), ()) if parts else ():
+        for other in by_name.get(_fold(parts[-1]), ()) if parts else ():
             for n_common in range(1, _n_common(parts, other) + 1):
                 ways[_Way(other[:-n_common], len(parts) - n_common)][name] = origin[other]
     sound = {way: found for way, found in ways.items() if len(set(found.values())) == len(found)}
@@ -160,7 +162,7 @@ def _n_common(first: Parts, second: Parts) -> int:
     """How many of their last parts agree but for case; the last ones are known to, but for a suffix left off."""
     n_common = 1
     for a, b in zip(reversed(first[:-1]), reversed(second[:-1]), strict=False):
-        if a.casefold() != b.casefold():
+        if _fold(a) != _fold(b):
             break
         n_common += 1
     return n_common
@@ -172,7 +174,12 @@ def _split(relative: Path) -> Parts:
 
 
 def _folded(parts: Parts) -> Parts:
-    return tuple(part.casefold() for part in parts)
+    return tuple(map(_fold, parts))
+
+
+def _fold(name: str) -> str:
+    """Remove differences of case, of how accents are composed (macOS), and of a URL's percent signs."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
 def _in_mask_folder(relative: Path) -> bool:

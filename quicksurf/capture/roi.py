@@ -122,9 +122,15 @@ def check_roi(roi: Roi, cameras: Cameras, kind: Kind = "around") -> list[str]:
     inside = distances < roi.radius
     seeing = int((_sees(cameras, center, roi.radius) | inside).sum())
     if seeing == 0:
+        suggested = automatic_roi(cameras, [], None)
+        if not (_sees(cameras, torch.tensor(suggested.center, dtype=torch.float64), suggested.radius)).any():
+            raise RoiError(
+                f"all cameras look away from the place that they stand around, {suggested.describe()}: check the axes "
+                "of the camera file (of transforms.json: x right, y up, z backwards)"
+            )
         raise RoiError(
-            f"no camera sees the region of interest {roi.describe()}: they look at "
-            f"{automatic_roi(cameras, [], None).describe()}; leave --roi out or use that"
+            f"no camera sees the region of interest {roi.describe()}: they look at {suggested.describe()}; "
+            "leave --roi out or use that"
         )
     warnings = []
     if inside.any() and kind == "around":

@@ -44,9 +44,12 @@ def test_names_are_matched_by_their_last_parts(tmp_path, files, names):
 
 @pytest.mark.parametrize(
     ("stem", "name"),
-    [("A.JPG", "a.jpg"), ("a.png", "a.jpg"), ("a.jpg", "a.jpeg"), ("a.jpg", "A"), ("a.jpg", "a")],
+    [
+        *[("A.JPG", "a.jpg"), ("a.png", "a.jpg"), ("a.jpg", "a.jpeg"), ("a.jpg", "A"), ("a.jpg", "a")],
+        *[("e\u0301.jpg", "\u00e9.jpg"), ("\u00e9.jpg", "e\u0301.jpg"), ("a b.jpg", "a%20b.jpg")],
+    ],
 )
-def test_case_and_suffix_do_not_matter(tmp_path, stem, name):
+def test_case_suffix_accents_and_percent_signs_do_not_matter(tmp_path, stem, name):
     touch(tmp_path / "images", [stem])
     assert found_in(tmp_path, [name])[0] == [f"images/{stem}"]
 

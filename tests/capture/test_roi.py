@@ -181,6 +181,16 @@ def test_roi_that_no_camera_sees_is_refused_with_a_suggestion():
         check_roi(Roi((0.2, -0.1, 40.0), 1.0), cameras)
 
 
+def test_cameras_with_the_axes_of_another_program_are_told_so():
+    """Turned about their x axis, as OpenCV has them: all look away from where they stand around."""
+    cameras = ring(CENTER)
+    c2w = cameras.c2w.clone()
+    c2w[:, :, 1:3] *= -1
+    cameras = replace(cameras, c2w=c2w)
+    with pytest.raises(RoiError, match=r"all cameras look away .* check the axes"):
+        check_roi(automatic_roi(cameras, [], None), cameras)
+
+
 def test_roi_that_one_camera_sees_is_said():
     cameras = replace(ring(CENTER))
     ahead = cameras.centers()[0] + 50 * cameras.c2w[0, :, 2]
